@@ -1,0 +1,29 @@
+/** Operating errors: expected, survivable, and reported with a stable code. */
+
+/** Every stable code this program can report. Codes are public: add, never rename. */
+export type ErrorCode =
+  | "ERR_USAGE"
+  | "ERR_CONFIG_INVALID"
+  | "ERR_POLICY_INVALID"
+  | "ERR_POLICY_UNREADABLE"
+  | "ERR_DATA_INVALID"
+  | "ERR_DATA_UNREADABLE"
+  | "ERR_STATE_INVALID"
+  | "ERR_STATE_UNWRITABLE"
+  | "ERR_LISTEN"
+  | "ERR_REPLAY_ROW"
+  | "ERR_JWKS"
+  | "ERR_API"
+  | "ERR_API_UNAUTHORIZED"
+  | "ERR_LOCK_INVALID"
+  | "ERR_NOT_FOUND";
+
+/** An operating error. Its message says where, what was found and what was wanted; it never holds a secret. */
+export class OperatingError extends Error {
+  override readonly name = "OperatingError";
+  readonly code: ErrorCode;
+  constructor(code: ErrorCode, message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.code = code;
+  }
+}

@@ -1,0 +1,64 @@
+/**
+ * The seam between the edges and the line. Edges hand in facts and outcomes and get verdicts; all that the line
+ * remembers is behind this interface. Implemented by `check/line.ts`.
+ */
+
+import type { Outcome, RequestFacts } from "./facts.ts";
+import type { Lock, Policy, PostureFacts } from "./policy.ts";
+import type { EpochMs } from "./units.ts";
+import type { Verdict } from "./verdict.ts";
+
+/** A source of 16 random bytes for ids; an argument, so that a recorded stream replays to identical decisions. */
+export type RandomBytes = (size: number) => Uint8Array;
+
+export interface Line {
+  /** Judges one request: synchronous, no clock, no I/O. Memory is not taught until {@link Line.learn}. */
+  check(facts: RequestFacts, policy: Policy): Verdict;
+  /** Teaches memory what a verdict allows it to learn; called once per verdict, after the answer was sent. */
+  learn(facts: RequestFacts, verdict: Verdict): void;
+  /** Takes what became of a request. Unknown ids are ignored. */
+  outcome(outcome: Outcome): void;
+  /** Tells that the caller answered (or failed) the challenge of `verdict`: live, a fresher token; in replay, the row. */
+  answer(facts: RequestFacts, verdict: Verdict, verified: boolean): void;
+
+  readonly locks: LockTable;
+  readonly posture: PostureTable;
+  stats(): LineStats;
+  principals(): readonly PrincipalSummary[];
+  /** Removes what was learned of a principal; false when there was nothing. */
+  forget(principal: string): boolean;
+  /** Everything learned, as versioned bytes; the caller stores them. */
+  snapshot(now: EpochMs): Uint8Array;
+  /** @throws {OperatingError} ERR_STATE_INVALID when the bytes are torn or foreign; memory is then unchanged. */
+  restore(bytes: Uint8Array): void;
+}
+
+/** Locks in force beside the policy's own; bounded. */
+export interface LockTable {
+  list(now: EpochMs): readonly Lock[];
+  /** @throws {OperatingError} ERR_LOCK_INVALID for an empty scope, a bad range, or a full table. */
+  add(lock: Lock): void;
+  remove(id: string): boolean;
+}
+
+/** Posture facts told at run time (local API); they win over the policy's when newer. Bounded. */
+export interface PostureTable {
+  put(subject: string, facts: PostureFacts): void;
+  get(subject: string): PostureFacts | undefined;
+}
+
+export interface LineStats {
+  readonly principals: number;
+  readonly sessions: number;
+  readonly locks: number;
+  readonly evictedPrincipals: number;
+  readonly evictedSessions: number;
+}
+
+export interface PrincipalSummary {
+  readonly principal: string;
+  readonly requests: number;
+  readonly firstSeenMs: number;
+  readonly lastSeenMs: number;
+  readonly features: readonly { readonly feature: string; readonly values: number; readonly top: readonly string[] }[];
+}

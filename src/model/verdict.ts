@@ -1,0 +1,71 @@
+/** What the line concludes: readings, their evidence, the score, and the decision with its reasons. */
+
+import type { Identity } from "./identity.ts";
+import type { Bits, EpochMs, Score } from "./units.ts";
+
+/** `absent` means we cannot know; it is not the same as an ordinary reading. */
+export type Reading =
+  | { readonly kind: "absent"; readonly why: string }
+  | {
+      readonly kind: "present";
+      /** Evidence before the policy's cap. */
+      readonly bits: Bits;
+      /** Short texts for people; never a secret. */
+      readonly seen: string;
+      readonly expected: string;
+      /** Set when the reading alone decides (blocklist, forged token, forbidden posture, lock). */
+      readonly certain?: "deny" | "terminate";
+    };
+
+export type DecisionKind = "allow" | "challenge" | "deny" | "terminate";
+
+export type Mode = "enforce" | "observe";
+
+/** One line of the explanation. `points` over all reasons of a verdict sum to its score. */
+export interface Reason {
+  /** Stable name, `family.what`, for example `origin.new_address`. */
+  readonly signal: string;
+  readonly bits: number;
+  readonly points: number;
+  readonly seen: string;
+  readonly expected: string;
+}
+
+/** The challenge to put to the caller. RFC 9470 step-up is the one kind verified today. */
+export interface Challenge {
+  readonly kind: "step_up";
+  /** A token issued at or after this moment answers. */
+  readonly issuedAfter: EpochMs;
+  readonly acrValues: readonly string[];
+  readonly maxAgeSeconds: number | undefined;
+}
+
+export type Decision =
+  | { readonly kind: "allow" }
+  | { readonly kind: "challenge"; readonly challenge: Challenge }
+  /** `rate` asks for 429 instead of 403: only the rate is wrong. */
+  | { readonly kind: "deny"; readonly because: string; readonly rate: boolean }
+  | { readonly kind: "terminate"; readonly because: string };
+
+/** Decision, score, reasons and ids: what Envoy is told and what the logs keep. */
+export interface Verdict {
+  readonly decisionId: string;
+  readonly time: EpochMs;
+  readonly identity: Identity;
+  readonly score: Score;
+  readonly reasons: readonly Reason[];
+  /** What the policy decides. */
+  readonly decision: Decision;
+  /** What is carried out: `decision` in enforce mode, allow in observe mode. */
+  readonly enforced: DecisionKind;
+  readonly mode: Mode;
+  /** Name of the policy rule that set thresholds, mode or decision; `default` without one. */
+  readonly rule: string;
+  readonly policyRevision: string;
+  /** Learned or declared template of the path. */
+  readonly route: string;
+  /** True when this request carried a proof that answered an open challenge. */
+  readonly answered: boolean;
+  /** Whether long-lived streams under this verdict should be held so that they can be ended. */
+  readonly watch: boolean;
+}
