@@ -125,7 +125,25 @@ export interface ChallengePolicy {
   readonly maxAgeSeconds: number | undefined;
 }
 
+/** An issuer whose tokens are verified here, when Envoy's jwt_authn has not done it already. */
+export interface IssuerPolicy {
+  readonly issuer: string;
+  /** Empty: any audience. */
+  readonly audiences: readonly string[];
+  readonly jwks: { readonly kind: "inline"; readonly keys: string } | { readonly kind: "url"; readonly url: string };
+  /** JWS algorithms accepted; asymmetric ones only. */
+  readonly algorithms: readonly string[];
+  readonly clockToleranceMs: number;
+}
+
 export interface IdentityPolicy {
+  readonly issuers: readonly IssuerPolicy[];
+  /** Direct peers (SPIFFE IDs) whose `x-forwarded-client-cert` is believed; empty: nobody's. */
+  readonly xfccHops: readonly RegExp[];
+  /** Lower-case name of the header that carries API keys. */
+  readonly apiKeyHeader: string | undefined;
+  /** Known API keys: lower-case hex SHA-256 of the key to the key's id. */
+  readonly apiKeys: ReadonlyMap<string, string>;
   /** SPIFFE IDs that may call at all; empty: any in a verified certificate. */
   readonly trustedSpiffe: readonly RegExp[];
   /** Declared delegation: a certificate `caller` may carry tokens of `subject`. */
