@@ -1,0 +1,99 @@
+/** What has been learned of one principal's ordinary behaviour, and of all principals of this sidecar together. */
+
+import type { EpochMs } from "../model/units.ts";
+import { Habit } from "./habit.ts";
+import { type NoveltyOwn, newNoveltyOwn, NoveltyCurve, Share } from "./novelty.ts";
+import { RouteTemplates } from "./route.ts";
+import { type Centre, Tail } from "./tail.ts";
+
+/** Habits kept of each principal, with the most values each may hold. Together they bound its memory. */
+export const HABIT_SIZES = {
+  address: 24,
+  network: 12,
+  block: 8,
+  country: 6,
+  fingerprint: 8,
+  cipher: 6,
+  agent: 10,
+  product: 6,
+  route: 48,
+  destination: 12,
+} as const;
+
+export type HabitName = keyof typeof HABIT_SIZES;
+
+export const HABIT_NAMES = Object.keys(HABIT_SIZES) as readonly HabitName[];
+
+/** Features whose rate of novelty is learned. */
+export const NOVELTY_NAMES = ["address", "fingerprint", "agent", "route", "destination", "move", "error"] as const;
+
+export type NoveltyName = (typeof NOVELTY_NAMES)[number];
+
+export interface Baseline {
+  readonly principal: string;
+  firstSeenMs: number;
+  lastSeenMs: number;
+  requests: number;
+  readonly habits: { readonly [name in HabitName]: Habit };
+  readonly novelty: { readonly [name in NoveltyName]: NoveltyOwn };
+  /** log2 of requests per rate window of one session. */
+  readonly rate: Centre;
+  /** log2 of response bytes. */
+  readonly bytes: Centre;
+  /** log2 of distinct routes per rate window. */
+  readonly spread: Centre;
+  /** Weight of requests by hour of the day, UTC. */
+  readonly hours: Float32Array;
+}
+
+export function newBaseline(principal: string, now: EpochMs): Baseline {
+  return {
+    principal,
+    firstSeenMs: now,
+    lastSeenMs: now,
+    requests: 0,
+    habits: Object.fromEntries(HABIT_NAMES.map((name) => [name, new Habit(HABIT_SIZES[name])])) as never,
+    novelty: Object.fromEntries(NOVELTY_NAMES.map((name) => [name, newNoveltyOwn()])) as never,
+    rate: { mean: 0, count: 0 },
+    bytes: { mean: 0, count: 0 },
+    spread: { mean: 0, count: 0 },
+    hours: new Float32Array(24),
+  };
+}
+
+/** What all principals teach together: the priors that stand in where one principal's own history is thin. */
+export class Population {
+  readonly curves: { readonly [name in NoveltyName]: NoveltyCurve } = Object.fromEntries(
+    NOVELTY_NAMES.map((name) => [name, new NoveltyCurve()]),
+  ) as never;
+
+  // Conditional steps. Priors: strengths are small, so that a few dozen events of real traffic decide.
+  /** A new address is also a new /24 (/48). */
+  readonly networkGivenAddress = new Share(0.5, 4);
+  /** A new /24 is also a new block (ASN, or /16 where no ASN is known). */
+  readonly blockGivenNetwork = new Share(0.1, 4);
+  readonly countryGivenBlock = new Share(0.2, 4);
+  readonly cipherGivenFingerprint = new Share(0.2, 4);
+  readonly productGivenAgent = new Share(0.2, 4);
+  /** At a new address (deploys bring both): a new fingerprint, a new agent, an old credential. */
+  readonly fingerprintAtNewAddress = new Share(0.05, 10);
+  readonly agentAtNewAddress = new Share(0.1, 10);
+  readonly oldCredentialAtNewAddress = new Share(0.3, 10);
+  /** A route new to the principal is new to the destination as well. */
+  readonly unknownGivenRoute = new Share(0.3, 4);
+  /** A new route right after another new route, and an error after an error: novelty comes in lumps. */
+  readonly routeAfterRoute = new Share(0.5, 10);
+  readonly errorAfterError = new Share(0.5, 10);
+  /** A large response when the session had one within the hour. */
+  readonly largeAfterLarge = new Share(0.3, 10);
+  /** A request by a principal never seen before, once this sidecar has history. */
+  readonly newCaller = new Share(0.02, 50);
+
+  readonly rate = new Tail();
+  readonly bytes = new Tail();
+  readonly spread = new Tail();
+  readonly templates = new RouteTemplates(32, 4096);
+  /** Routes of this destination that anybody used. */
+  readonly routes = new Habit(512);
+  requests = 0;
+}

@@ -1,0 +1,138 @@
+/** Turns raw paths into route templates: `/orders/8231` and `/orders/77` are both `/orders/{id}`. */
+
+/** Segments longer than this are values, not names. */
+const NAME_CHARS_MAX = 40;
+const SEGMENTS_MAX = 12;
+
+/**
+ * The template of a path, from its shape alone: numbers, UUIDs, hex strings, dates and long mixed tokens become
+ * `{id}`. gRPC paths and short words stay as they are. Bounded in length; the same path always gives the same template.
+ */
+export function shapeOf(path: string): string {
+  let template = "";
+  let start = 0;
+  let segments = 0;
+  const end = path.length;
+  while (start < end) {
+    if (path.charCodeAt(start) === 47) {
+      start++;
+      continue;
+    }
+    let stop = path.indexOf("/", start);
+    if (stop === -1) stop = end;
+    if (++segments > SEGMENTS_MAX) return `${template}/{rest}`;
+    template += isValue(path, start, stop) ? "/{id}" : `/${path.slice(start, stop)}`;
+    start = stop + 1;
+  }
+  return template === "" ? "/" : template;
+}
+
+function isValue(path: string, start: number, stop: number): boolean {
+  const length = stop - start;
+  if (length > NAME_CHARS_MAX) return true;
+  let digits = 0;
+  let hex = 0;
+  let letters = 0;
+  let upper = 0;
+  for (let i = start; i < stop; i++) {
+    const c = path.charCodeAt(i);
+    if (c >= 48 && c <= 57) {
+      digits++;
+      hex++;
+    } else if ((c >= 97 && c <= 102) || (c >= 65 && c <= 70)) {
+      hex++;
+      letters++;
+      if (c < 97) upper++;
+    } else if ((c >= 103 && c <= 122) || (c >= 71 && c <= 90)) {
+      letters++;
+      if (c < 97) upper++;
+    } else if (c === 37) {
+      return true; // percent-encoded text is data, not a name
+    }
+  }
+  if (digits === 0) return false;
+  if (digits + countSeparators(path, start, stop) === length) return length > 0 && digits > 0; // numbers, dates, 1.2.3
+  if (hex + countSeparators(path, start, stop) === length && length >= 8) return true; // hashes, UUIDs
+  // Versions such as v1 or v1beta1 and names such as oauth2 stay; opaque tokens mix many digits with letters.
+  return length >= 16 && digits >= 3 && (upper > 0 || digits * 4 >= letters);
+}
+
+function countSeparators(path: string, start: number, stop: number): number {
+  let count = 0;
+  for (let i = start; i < stop; i++) {
+    const c = path.charCodeAt(i);
+    if (c === 45 || c === 46 || c === 95 || c === 58) count++;
+  }
+  return count;
+}
+
+interface Node {
+  readonly children: Map<string, Node>;
+  /** Set once this level was found to hold values: every further segment here is `{id}`. */
+  collapsed: boolean;
+}
+
+/**
+ * Learns which levels of a path hold values although they look like names (user names, product slugs): a level with
+ * more than `childrenMax` different segments collapses to `{id}`. A path scan therefore ends in one template.
+ */
+export class RouteTemplates {
+  private readonly root: Node = { children: new Map(), collapsed: false };
+  private readonly childrenMax: number;
+  private readonly nodesMax: number;
+  private nodes = 1;
+  private readonly cache = new Map<string, string>();
+
+  constructor(childrenMax: number, nodesMax: number) {
+    this.childrenMax = childrenMax;
+    this.nodesMax = nodesMax;
+  }
+
+  /** The template of `path`, without teaching anything. */
+  template(path: string): string {
+    const cached = this.cache.get(path);
+    if (cached !== undefined) return cached;
+    const template = this.walk(shapeOf(path), false);
+    if (this.cache.size >= 4096) this.cache.clear();
+    this.cache.set(path, template);
+    return template;
+  }
+
+  /** Teaches a path that was really served. */
+  learn(path: string): void {
+    this.walk(shapeOf(path), true);
+  }
+
+  private walk(shape: string, grow: boolean): string {
+    if (shape === "/") return shape;
+    let node: Node | undefined = this.root;
+    let template = "";
+    for (const segment of shape.slice(1).split("/")) {
+      const name: string = node?.collapsed === true && segment !== "{id}" ? "{id}" : segment;
+      template += `/${name}`;
+      let next: Node | undefined = node?.children.get(name);
+      if (next === undefined && grow && node !== undefined && this.nodes < this.nodesMax) {
+        next = { children: new Map(), collapsed: false };
+        node.children.set(name, next);
+        this.nodes++;
+        if (node.children.size > this.childrenMax && !node.collapsed) this.collapse(node);
+      }
+      node = next;
+    }
+    return template;
+  }
+
+  private collapse(node: Node): void {
+    node.collapsed = true;
+    // Subtrees are dropped, not merged: their routes are learned again under `{id}`.
+    for (const child of node.children.values()) this.nodes -= sizeOf(child);
+    node.children.clear();
+    this.cache.clear();
+  }
+}
+
+function sizeOf(node: Node): number {
+  let size = 1;
+  for (const child of node.children.values()) size += sizeOf(child);
+  return size;
+}

@@ -1,0 +1,90 @@
+/** The baselines of all principals: bounded, and forgetting in an order that an attacker cannot turn on a victim. */
+
+import type { EpochMs } from "../model/units.ts";
+import { type Baseline, newBaseline, Population } from "./baseline.ts";
+
+/** A principal with this many requests is established. */
+const ESTABLISHED_REQUESTS = 20;
+
+/**
+ * At most `principalsMax` baselines. Newcomers live in a quarter of the room and are forgotten first, least recently
+ * seen first; established principals are only displaced by other established ones. Whoever mints ten thousand names
+ * therefore only pushes out other newcomers.
+ */
+export class BaselineStore {
+  population = new Population();
+  evicted = 0;
+  private readonly newcomers = new Map<string, Baseline>();
+  private readonly established = new Map<string, Baseline>();
+  private readonly newcomersMax: number;
+  private readonly establishedMax: number;
+
+  constructor(principalsMax: number) {
+    this.newcomersMax = Math.max(1, Math.floor(principalsMax / 4));
+    this.establishedMax = Math.max(1, principalsMax - this.newcomersMax);
+  }
+
+  get size(): number {
+    return this.newcomers.size + this.established.size;
+  }
+
+  get(principal: string): Baseline | undefined {
+    return this.established.get(principal) ?? this.newcomers.get(principal);
+  }
+
+  /** The principal's baseline for learning: made if missing, counted, and moved to the recently seen end. */
+  touch(principal: string, now: EpochMs): Baseline {
+    let baseline = this.established.get(principal);
+    if (baseline !== undefined) {
+      this.established.delete(principal);
+    } else {
+      baseline = this.newcomers.get(principal);
+      if (baseline === undefined) baseline = newBaseline(principal, now);
+      else this.newcomers.delete(principal);
+    }
+    baseline.requests++;
+    baseline.lastSeenMs = Math.max(baseline.lastSeenMs, now);
+    if (baseline.requests >= ESTABLISHED_REQUESTS) {
+      this.established.set(principal, baseline);
+      this.evicted += trim(this.established, this.establishedMax);
+    } else {
+      this.newcomers.set(principal, baseline);
+      this.evicted += trim(this.newcomers, this.newcomersMax);
+    }
+    return baseline;
+  }
+
+  /** Puts back a baseline read from a snapshot. */
+  restore(baseline: Baseline): void {
+    const room = baseline.requests >= ESTABLISHED_REQUESTS ? this.established : this.newcomers;
+    room.set(baseline.principal, baseline);
+    trim(this.established, this.establishedMax);
+    trim(this.newcomers, this.newcomersMax);
+  }
+
+  delete(principal: string): boolean {
+    return this.established.delete(principal) || this.newcomers.delete(principal);
+  }
+
+  clear(): void {
+    this.established.clear();
+    this.newcomers.clear();
+    this.population = new Population();
+  }
+
+  *[Symbol.iterator](): IterableIterator<Baseline> {
+    yield* this.newcomers.values();
+    yield* this.established.values();
+  }
+}
+
+/** Removes the oldest entries of an insertion-ordered map until it fits; returns how many went. */
+function trim(map: Map<string, unknown>, max: number): number {
+  let removed = 0;
+  for (const key of map.keys()) {
+    if (map.size <= max) break;
+    map.delete(key);
+    removed++;
+  }
+  return removed;
+}

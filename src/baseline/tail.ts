@@ -1,0 +1,59 @@
+/** How large is large: a pooled histogram of log-ratios to each principal's own scale, read as a tail probability. */
+
+const BINS = 64;
+const BIN_WIDTH = 0.5;
+/** How many observations the safe prior counts for: a tail that halves with every doubling. */
+const PRIOR_COUNT = 50;
+
+/** Distribution of `log2(value / own typical value)`, shared by all principals of a destination. */
+export class Tail {
+  readonly counts = new Float64Array(BINS);
+  total = 0;
+
+  learn(logRatio: number): void {
+    const bin = binOf(logRatio);
+    this.counts[bin] = (this.counts[bin] as number) + 1;
+    this.total++;
+  }
+
+  /** Chance, in (0, 1], that an ordinary value lies at or above `logRatio` doublings over its owner's scale. */
+  atLeast(logRatio: number): number {
+    let above = 0;
+    for (let i = binOf(logRatio); i < BINS; i++) above += this.counts[i] as number;
+    const prior = 2 ** -Math.max(0, logRatio);
+    return Math.min(1, (above + prior * PRIOR_COUNT) / (this.total + PRIOR_COUNT));
+  }
+}
+
+function binOf(logRatio: number): number {
+  return Math.max(0, Math.min(BINS - 1, Math.floor(logRatio / BIN_WIDTH) + BINS / 4));
+}
+
+/** Slowly moving centre of one principal's values, in log2. */
+export interface Centre {
+  mean: number;
+  count: number;
+}
+
+/** The mean of at most this many recent values: recent enough to follow growth, slow enough to resist a burst. */
+const CENTRE_MEMORY = 200;
+
+export function learnCentre(centre: Centre, log2Value: number): void {
+  centre.count++;
+  centre.mean += (log2Value - centre.mean) / Math.min(centre.count, CENTRE_MEMORY);
+}
+
+/**
+ * Turns a tail probability into evidence that may be added up: the logarithm of an e-value, which a legitimate caller
+ * exceeds by x bits at most once in 2^x times (Vovk and Wang, "E-values: calibration, combination and applications",
+ * Annals of Statistics 2021: the integral of k p^(k-1) over k in 0..1).
+ * @param p tail probability, in (0, 1]
+ * @returns bits; negative (at least -1) for ordinary values
+ */
+export function tailBits(p: number): number {
+  if (p >= 1) return -1;
+  const log = Math.log(p);
+  // Near p = 1 the formula is 0/0; its limit there is 1/2.
+  if (log > -1e-3) return -1;
+  return Math.log2((1 - p + p * log) / (p * log * log));
+}

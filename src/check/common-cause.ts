@@ -1,0 +1,60 @@
+/**
+ * Notices when the world changes rather than one caller: the share of other principals that show the same kind of
+ * novelty within the last minutes. A deploy, a failover or a retry storm moves many at once; a thief moves one.
+ */
+
+import { MINUTE_MS } from "../model/units.ts";
+
+const WINDOW_MS = 10 * MINUTE_MS;
+/** Fewer other principals than this are no common cause. */
+const OTHERS_MIN = 3;
+/** Added to the number of active principals, so that three of four are not yet everybody. */
+const PRIOR_ACTIVE = 4;
+const PRINCIPALS_MAX = 4096;
+
+export class CommonCause {
+  private readonly active = new Map<string, number>();
+  private readonly bySignal = new Map<string, Map<string, number>>();
+
+  /** Notes that a principal is at work, and which signals accused it of something new. */
+  note(principal: string, signals: readonly string[], now: number): void {
+    remember(this.active, principal, now);
+    for (const signal of signals) {
+      let moved = this.bySignal.get(signal);
+      if (moved === undefined) {
+        moved = new Map();
+        this.bySignal.set(signal, moved);
+      }
+      remember(moved, principal, now);
+    }
+  }
+
+  /** Share, 0..1, of the other active principals that `signal` accused lately. */
+  share(signal: string, principal: string, now: number): number {
+    const moved = this.bySignal.get(signal);
+    if (moved === undefined || moved.size <= OTHERS_MIN) return 0;
+    forgetOld(moved, now);
+    forgetOld(this.active, now);
+    const others = moved.size - (moved.has(principal) ? 1 : 0);
+    if (others < OTHERS_MIN) return 0;
+    const active = this.active.size - (this.active.has(principal) ? 1 : 0);
+    return Math.min(1, others / (active + PRIOR_ACTIVE));
+  }
+}
+
+/** Maps stay in order of time, so that forgetting stops at the first recent entry. */
+function remember(map: Map<string, number>, principal: string, now: number): void {
+  map.delete(principal);
+  map.set(principal, now);
+  if (map.size > PRINCIPALS_MAX) {
+    const oldest = map.keys().next().value;
+    if (oldest !== undefined) map.delete(oldest);
+  }
+}
+
+function forgetOld(map: Map<string, number>, now: number): void {
+  for (const [principal, at] of map) {
+    if (now - at <= WINDOW_MS) return;
+    map.delete(principal);
+  }
+}

@@ -1,0 +1,73 @@
+/** Score, history and policy to a decision. */
+
+import type { RequestFacts } from "../model/facts.ts";
+import type { Policy, Rule, Thresholds } from "../model/policy.ts";
+import type { Challenge, Decision, Mode } from "../model/verdict.ts";
+
+/** After an answer, only clearly more evidence than was answered for is worth another challenge. */
+const FURTHER_POINTS = 10;
+
+export interface Standing {
+  /** Points. */
+  readonly score: number;
+  /** Set when a signal or a lock leaves no doubt. */
+  readonly certain: { readonly kind: "deny" | "terminate"; readonly because: string } | undefined;
+  /** Challenges of the session that were failed or ignored. */
+  readonly tries: number;
+  /** The score that an answered challenge of this session, still valid, was put for; 0 without one. */
+  readonly answeredScore: number;
+  /** Only the rate accuses. */
+  readonly rateOnly: boolean;
+}
+
+/** The first rule of the policy that matches, if any. */
+export function ruleFor(policy: Policy, facts: RequestFacts, principal: string, template: string): Rule | undefined {
+  for (const rule of policy.rules) {
+    const { destinations, routes, methods, principals } = rule.match;
+    if (destinations.length > 0 && !destinations.some((pattern) => pattern.test(facts.destination))) continue;
+    if (routes.length > 0 && !routes.some((pattern) => pattern.test(facts.path) || pattern.test(template))) continue;
+    if (methods.length > 0 && !methods.includes(facts.method)) continue;
+    if (principals.length > 0 && !principals.some((pattern) => pattern.test(principal))) continue;
+    return rule;
+  }
+  return undefined;
+}
+
+export function thresholdsFor(policy: Policy, rule: Rule | undefined): Thresholds {
+  return rule?.thresholds === undefined ? policy.thresholds : { ...policy.thresholds, ...rule.thresholds };
+}
+
+export function modeFor(policy: Policy, rule: Rule | undefined): Mode {
+  return rule?.mode ?? policy.mode;
+}
+
+/**
+ * Statistics challenge first. They deny only once a challenge was failed or ignored, or when the evidence stays after
+ * it was answered: a thief inside the workload answers as well.
+ * @param challenge made only when needed
+ */
+export function decide(
+  standing: Standing,
+  thresholds: Thresholds,
+  rule: Rule | undefined,
+  triesMax: number,
+  challenge: () => Challenge,
+): Decision {
+  const { certain, score, tries, answeredScore } = standing;
+  if (certain !== undefined) {
+    return certain.kind === "terminate"
+      ? { kind: "terminate", because: certain.because }
+      : { kind: "deny", because: certain.because, rate: false };
+  }
+  if (rule?.decision === "allow") return { kind: "allow" };
+  if (rule?.decision === "deny") return { kind: "deny", because: `rule ${rule.name}`, rate: false };
+  const tested = tries > 0 || answeredScore > 0;
+  if (tested && score >= thresholds.terminate && tries > 0) return { kind: "terminate", because: "score" };
+  if (tested && score >= thresholds.deny) return { kind: "deny", because: "score", rate: standing.rateOnly };
+  if (tries >= triesMax) return { kind: "deny", because: "challenges unanswered", rate: false };
+  if (rule?.decision === "challenge" && answeredScore === 0) return { kind: "challenge", challenge: challenge() };
+  if (score >= Math.max(thresholds.challenge, answeredScore === 0 ? 0 : answeredScore + FURTHER_POINTS)) {
+    return { kind: "challenge", challenge: challenge() };
+  }
+  return { kind: "allow" };
+}

@@ -1,0 +1,100 @@
+/** The memory of one principal at work from one origin: accumulated evidence, its challenge, what it has done. */
+
+import type { EpochMs } from "../model/units.ts";
+import { MINUTE_MS } from "../model/units.ts";
+
+/** Evidence of one signal, gathered over a session. Two paces: a thief may make every request of it, or few. */
+export interface Gathered {
+  /** Bits under the assumption that half of the requests are a thief's. */
+  fast: number;
+  /** Bits under the assumption that one in thirty-two is. */
+  slow: number;
+  atMs: number;
+  seen: string;
+  expected: string;
+}
+
+export interface OpenChallenge {
+  readonly issuedAtMs: number;
+  /** Score of the request that was challenged. */
+  readonly score: number;
+  /** A credential issued at or after this answers; whole seconds, as tokens tell time. */
+  readonly issuedAfterMs: number;
+  readonly expiresAtMs: number;
+}
+
+/** Where one credential has been used lately. */
+export interface CredentialUse {
+  requests: number;
+  /** Most recent origins, newest last; a handful. */
+  readonly origins: { address: string; lastSeenMs: number }[];
+}
+
+/** Length of the window in which a session's requests and routes are counted. */
+export const RATE_WINDOW_MS = MINUTE_MS;
+
+/** Routes remembered of one session; further ones count as seen. */
+const ROUTES_MAX = 64;
+
+export interface Session {
+  readonly key: string;
+  readonly principal: string;
+  credential: string;
+  readonly firstSeenMs: number;
+  lastSeenMs: number;
+  requests: number;
+  readonly gathered: Map<string, Gathered>;
+  challenge: OpenChallenge | undefined;
+  /** Challenges put and not answered. */
+  tries: number;
+  /** Score at which the latest answered challenge was put; the next one needs clearly more. */
+  answeredScore: number;
+  /** Evidence of origin is discharged until then by an answered challenge. */
+  dischargedUntilMs: number;
+  windowStartMs: number;
+  windowRequests: number;
+  readonly windowRoutes: Set<string>;
+  readonly routes: Set<string>;
+  lastRouteNew: boolean;
+  lastError: boolean;
+  lastLargeMs: number;
+  /** User agent and fingerprint of the latest request: a change within the session is news, a repetition is not. */
+  agent: string | undefined;
+  fingerprint: string | undefined;
+  /** Evidence already credited to the current window, so that one burst counts once. */
+  windowRateBits: number;
+  windowSpreadBits: number;
+}
+
+export function newSession(key: string, principal: string, credential: string, now: EpochMs): Session {
+  return {
+    key,
+    principal,
+    credential,
+    firstSeenMs: now,
+    lastSeenMs: now,
+    requests: 0,
+    gathered: new Map(),
+    challenge: undefined,
+    tries: 0,
+    answeredScore: 0,
+    dischargedUntilMs: 0,
+    windowStartMs: now,
+    windowRequests: 0,
+    windowRoutes: new Set(),
+    routes: new Set(),
+    lastRouteNew: false,
+    lastError: false,
+    lastLargeMs: Number.NEGATIVE_INFINITY,
+    agent: undefined,
+    fingerprint: undefined,
+    windowRateBits: 0,
+    windowSpreadBits: 0,
+  };
+}
+
+/** Notes that a session used a route; bounded. */
+export function noteRoute(session: Session, route: string): void {
+  if (session.routes.size < ROUTES_MAX) session.routes.add(route);
+  if (session.windowRoutes.size < ROUTES_MAX) session.windowRoutes.add(route);
+}

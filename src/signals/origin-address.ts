@@ -1,0 +1,56 @@
+/** Reads how new a source address is for the principal: address, network, block, country. */
+
+import { SETTLE_WINDOWS } from "../baseline/habit.ts";
+import { HOUR_MS } from "../model/units.ts";
+import { absent, bitsOf, NOTHING, present, type Signal, type SignalContext } from "./signal.ts";
+
+/**
+ * Where thieves are: at an address of the principal (in its pod, behind its gateway), in its network, its block, or
+ * anywhere. Round figures; only their order matters, since the rarity for the principal makes nearly all the evidence.
+ */
+const THIEF = { known: 0.2, network: 0.1, block: 0.15, elsewhere: 0.55 };
+
+export const originAddress: Signal = {
+  name: "origin.address",
+  summary:
+    "The source address is new for the principal: how rare that is, is learned (pooled, then per principal), and a new network, block (ASN) or country makes it rarer.",
+  gathering: "hold",
+  halfLifeMs: HOUR_MS / 4,
+  capBits: 20,
+  discharged: true,
+  read: ({ baseline, population, origin, session, commonCause }) => {
+    if (origin.address === undefined) return absent("no source address");
+    if (baseline === undefined) return absent("no baseline yet");
+    if (session.requests > 0) return NOTHING;
+    const { habits } = baseline;
+    const entry = habits.address.find(origin.address);
+    if (entry !== undefined && entry.windows >= SETTLE_WINDOWS) return NOTHING;
+    const unsettled = entry === undefined ? 1 : 1 - entry.windows / SETTLE_WINDOWS;
+    let ordinary = Math.max(population.curves.address.chance(baseline.novelty.address), commonCause("origin.address"));
+    let thief = THIEF.network;
+    let what = "new address";
+    if (origin.network !== undefined && habits.network.find(origin.network) === undefined) {
+      ordinary *= population.networkGivenAddress.value();
+      thief = THIEF.block;
+      what = "new network";
+      if (origin.block !== undefined && habits.block.find(origin.block) === undefined) {
+        ordinary *= population.blockGivenNetwork.value();
+        thief = THIEF.elsewhere;
+        what = "new block";
+        if (origin.country !== undefined && habits.country.find(origin.country) === undefined) {
+          ordinary *= population.countryGivenBlock.value();
+          what = `new country ${origin.country}`;
+        }
+      }
+    }
+    const bits = bitsOf(thief, ordinary) * unsettled;
+    return present(Math.max(0, bits), `${what} ${origin.address}`, habits.address.top(3).join(", "));
+  },
+};
+
+/** Whether the address is not yet an ordinary one of the principal. */
+export function atNewAddress({ baseline, origin }: SignalContext): boolean {
+  if (baseline === undefined || origin.address === undefined) return false;
+  const entry = baseline.habits.address.find(origin.address);
+  return entry === undefined || entry.windows < SETTLE_WINDOWS;
+}

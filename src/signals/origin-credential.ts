@@ -1,0 +1,45 @@
+/** Reads whether a credential is used from more than one place: a copy is at work. */
+
+import { HOUR_MS, MINUTE_MS } from "../model/units.ts";
+import { atNewAddress } from "./origin-address.ts";
+import { absent, bitsOf, NOTHING, present, type Signal } from "./signal.ts";
+
+/** Most thieves use the credential that its owner has used before. */
+const THIEF_MOVES = 0.9;
+
+/** Two places within this time count as at once. */
+export const AT_ONCE_MS = 5 * MINUTE_MS;
+
+export const credentialMoved: Signal = {
+  name: "credential.moved",
+  summary:
+    "A credential already used from one address appears at another; for callers whose tokens stay with their pod that is rare, for shared API keys it is ordinary: both are learned.",
+  gathering: "hold",
+  halfLifeMs: HOUR_MS / 4,
+  capBits: 16,
+  discharged: true,
+  read: (context) => {
+    const { baseline, credentialUse, origin, population, session, commonCause } = context;
+    if (origin.address === undefined) return absent("no source address");
+    if (credentialUse === undefined || baseline === undefined) return absent("first use of the credential");
+    if (session.requests > 0 && session.credential === context.identity.credential) return NOTHING;
+    const last = credentialUse.origins[credentialUse.origins.length - 1];
+    if (last === undefined || credentialUse.origins.some((use) => use.address === origin.address)) return NOTHING;
+    // By the principal's own rate of moving credentials, or, at a new address, by how often that comes with an old one.
+    const own = population.curves.move.chance(baseline.novelty.move);
+    const ordinary = Math.max(
+      atNewAddress(context) ? population.oldCredentialAtNewAddress.value() * frailty(baseline.novelty.move) : own,
+      commonCause("credential.moved"),
+    );
+    const atOnce = context.facts.time - last.lastSeenMs < AT_ONCE_MS;
+    return present(
+      Math.max(0, bitsOf(THIEF_MOVES, Math.min(0.95, ordinary))),
+      `credential ${atOnce ? "at once" : "again"} at ${origin.address}`,
+      `used from ${last.address}`,
+    );
+  },
+};
+
+function frailty(own: { novelties: number; expected: number }): number {
+  return (1 + own.novelties) / (1 + own.expected);
+}

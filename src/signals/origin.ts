@@ -1,0 +1,75 @@
+/** Where a request comes from, split into the steps at which it can be new: address, network, block, country. */
+
+import type { RequestFacts } from "../model/facts.ts";
+import type { GeoLookup } from "../model/policy.ts";
+
+export interface Origin {
+  readonly address: string | undefined;
+  /** /24 of an IPv4 address, /48 of an IPv6 one. */
+  readonly network: string | undefined;
+  /** `AS64496` where the ASN is known, else the /16 or /32. */
+  readonly block: string | undefined;
+  readonly country: string | undefined;
+  /** JA4, else JA3, else whatever opaque text stood in its place. */
+  readonly fingerprint: string | undefined;
+  /** The cipher part of a JA4: the same for one TLS library whatever ALPN, SNI or resumption do. */
+  readonly cipher: string | undefined;
+  readonly agent: string | undefined;
+  /** Product names of the user agent without versions. */
+  readonly product: string | undefined;
+}
+
+const JA4 = /^[a-z]\d\d[di]\d{4}[0-9a-z]{2}_([0-9a-f]{12})_[0-9a-f]{12}$/;
+const CACHE_MAX = 4096;
+const products = new Map<string, string>();
+
+export function originOf(facts: RequestFacts, geo: GeoLookup): Origin {
+  const address = facts.sourceAddress;
+  const place = address === undefined ? undefined : geo.place(address);
+  const fingerprint = facts.tls.ja4 ?? facts.tls.ja3;
+  return {
+    address,
+    network: address === undefined ? undefined : prefixOf(address, 3),
+    block: address === undefined ? undefined : place?.asn !== undefined ? `AS${place.asn}` : prefixOf(address, 2),
+    country: place?.country,
+    fingerprint,
+    cipher: fingerprint === undefined ? undefined : (JA4.exec(fingerprint)?.[1] ?? fingerprint),
+    agent: facts.userAgent,
+    product: facts.userAgent === undefined ? undefined : productOf(facts.userAgent),
+  };
+}
+
+/** Product names of a user agent in order, without versions and comments: `orders/1.4.1 Go-http-client/2.0` → `orders Go-http-client`. */
+export function productOf(agent: string): string {
+  const cached = products.get(agent);
+  if (cached !== undefined) return cached;
+  const names = agent
+    .replace(/\([^)]*\)/g, " ")
+    .split(/\s+/)
+    .map((part) => part.split("/")[0] ?? "")
+    .map((name) => name.replace(/[-_.]?v?\d[\d.]*$/, ""))
+    .filter((name) => name !== "");
+  // Go and gRPC libraries put their own name before or after the application's: order does not matter.
+  const product = [...new Set(names)].sort().join(" ");
+  if (products.size >= CACHE_MAX) products.clear();
+  products.set(agent, product);
+  return product;
+}
+
+/** First groups of an address: 3 of IPv4 is its /24, 2 its /16; for IPv6 3 groups are its /48 and 2 its /32. */
+function prefixOf(address: string, groups: number): string {
+  const separator = address.includes(":") ? ":" : ".";
+  let end = -1;
+  for (let i = 0; i < groups; i++) {
+    end = address.indexOf(separator, end + 1);
+    if (end === -1) return address;
+    // An IPv6 `::` closes the prefix: what follows is zeros of unknown number, which share the network anyway.
+    if (separator === ":" && address.charCodeAt(end + 1) === 58) return `${address.slice(0, end)}::`;
+  }
+  return address.slice(0, end);
+}
+
+/** Key of the session: the same principal from the same address with the same kind of client. */
+export function originKey(origin: Origin): string {
+  return `${origin.address ?? "-"}|${origin.cipher ?? "-"}|${origin.product ?? "-"}`;
+}

@@ -1,0 +1,119 @@
+/** Reads how much a caller asks for and gets: requests and distinct routes per minute, errors, response bytes, hour. */
+
+import { tailBits } from "../baseline/tail.ts";
+import { DAY_MS, HOUR_MS } from "../model/units.ts";
+import { absent, bitsOf, NOTHING, present, type Signal } from "./signal.ts";
+
+/** Windows or values needed before a principal's own scale means anything. */
+const SCALE_MIN = 5;
+
+/** Doublings over the usual size at which a response is called large. */
+export const LARGE_DOUBLINGS = 4;
+
+export const usageRate: Signal = {
+  name: "usage.rate",
+  summary: "Requests per minute of this session against the principal's own scale; how bursty callers are, is learned.",
+  gathering: "sum",
+  halfLifeMs: HOUR_MS / 4,
+  capBits: 12,
+  discharged: false,
+  read: ({ baseline, population, session, commonCause }) => {
+    if (baseline === undefined || baseline.rate.count < SCALE_MIN) return absent("rate still being learned");
+    const count = session.windowRequests + 1;
+    const p = Math.max(population.rate.atLeast(Math.log2(count) - baseline.rate.mean), commonCause("usage.rate"));
+    const bits = tailBits(p) - session.windowRateBits;
+    if (bits <= 0) return NOTHING;
+    return present(bits, `${count} requests in the minute`, `about ${Math.round(2 ** baseline.rate.mean)}`);
+  },
+};
+
+export const usageSpread: Signal = {
+  name: "usage.spread",
+  summary: "Distinct routes per minute of this session against the principal's own scale: scans touch many.",
+  gathering: "sum",
+  halfLifeMs: HOUR_MS / 4,
+  capBits: 10,
+  discharged: false,
+  read: ({ baseline, population, session, route, commonCause }) => {
+    if (baseline === undefined || baseline.spread.count < SCALE_MIN) return absent("spread still being learned");
+    const count = session.windowRoutes.size + (session.windowRoutes.has(route) ? 0 : 1);
+    const p = Math.max(population.spread.atLeast(Math.log2(count) - baseline.spread.mean), commonCause("usage.spread"));
+    const bits = tailBits(p) - session.windowSpreadBits;
+    if (bits <= 0) return NOTHING;
+    return present(bits, `${count} routes in the minute`, `about ${Math.round(2 ** baseline.spread.mean)}`);
+  },
+};
+
+export const usageErrors: Signal = {
+  name: "usage.errors",
+  summary:
+    "Refused and missing answers (401, 403, 404, 405, and gRPC's equivalents) beyond the principal's own share: probing.",
+  gathering: "sum",
+  halfLifeMs: HOUR_MS / 4,
+  capBits: 12,
+  discharged: false,
+  readOutcome: (outcome, { baseline, population, session }) => {
+    const error = isProbing(outcome.status, outcome.grpcStatus);
+    if (error === undefined) return absent("no status");
+    const chance = population.curves.error.chance(baseline.novelty.error);
+    const ordinary = Math.min(
+      0.95,
+      session.lastError ? Math.max(chance, population.errorAfterError.value()) : chance,
+    );
+    const thief = 0.5;
+    if (!error) return present(bitsOf(1 - thief, 1 - ordinary), "", "");
+    return present(bitsOf(thief, ordinary), `status ${outcome.status ?? outcome.grpcStatus}`, "answers without error");
+  },
+};
+
+export const usageBytes: Signal = {
+  name: "usage.bytes",
+  summary:
+    "Response bytes against the principal's own scale; how far sizes range is learned, and large answers that follow large ones weigh less.",
+  gathering: "sum",
+  halfLifeMs: HOUR_MS,
+  capBits: 16,
+  discharged: false,
+  readOutcome: (outcome, { baseline, population, session }) => {
+    if (outcome.responseBytes === undefined) return absent("no size");
+    if (baseline.bytes.count < SCALE_MIN) return absent("size still being learned");
+    const doublings = Math.log2(outcome.responseBytes + 64) - baseline.bytes.mean;
+    let p = population.bytes.atLeast(doublings);
+    const lumped = outcome.time - session.lastLargeMs < HOUR_MS;
+    if (lumped && doublings >= LARGE_DOUBLINGS) p = Math.max(p, population.largeAfterLarge.value());
+    return present(
+      tailBits(p),
+      `${outcome.responseBytes} bytes`,
+      `about ${Math.round(Math.max(0, 2 ** baseline.bytes.mean - 64))}`,
+    );
+  },
+};
+
+export const usageHour: Signal = {
+  name: "usage.hour",
+  summary: "An hour of the day (UTC) at which the principal is not active, after a week of history.",
+  gathering: "hold",
+  halfLifeMs: HOUR_MS,
+  capBits: 3,
+  discharged: false,
+  read: ({ baseline, facts, session }) => {
+    if (baseline === undefined || facts.time - baseline.firstSeenMs < 7 * DAY_MS) return absent("less than a week seen");
+    if (session.requests > 0) return NOTHING;
+    const hour = Math.floor(facts.time / HOUR_MS) % 24;
+    let total = 0;
+    for (const weight of baseline.hours) total += weight;
+    const bits = bitsOf(1 / 24, ((baseline.hours[hour] as number) + 1) / (total + 24));
+    return bits <= 0 ? NOTHING : present(bits, `active at ${hour}:00 UTC`, "its usual hours");
+  },
+};
+
+/** Whether an answer is of the kind that probing collects; undefined without a status. Server errors are not. */
+export function isProbing(status: number | undefined, grpcStatus: number | undefined): boolean | undefined {
+  if (grpcStatus !== undefined && grpcStatus !== 0) {
+    // NOT_FOUND, PERMISSION_DENIED, UNIMPLEMENTED, UNAUTHENTICATED, INVALID_ARGUMENT
+    return grpcStatus === 5 || grpcStatus === 7 || grpcStatus === 12 || grpcStatus === 16 || grpcStatus === 3;
+  }
+  if (status === undefined || status === 0) return undefined;
+  return status === 401 || status === 403 || status === 404 || status === 405;
+}
+
