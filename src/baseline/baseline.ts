@@ -2,7 +2,7 @@
 
 import type { EpochMs } from "../model/units.ts";
 import { Habit } from "./habit.ts";
-import { type NoveltyOwn, newNoveltyOwn, NoveltyCurve, Share } from "./novelty.ts";
+import { NoveltyCurve, type NoveltyOwn, newNoveltyOwn, Share } from "./novelty.ts";
 import { RouteTemplates } from "./route.ts";
 import { type Centre, Tail } from "./tail.ts";
 

@@ -41,7 +41,8 @@ export class NoveltyCurve {
     // Before data: the rule of succession, one novelty in n + 2 requests, n at the bucket's middle.
     const prior = 1 / (1.5 * 2 ** bucket + 1);
     return (
-      ((this.novelties[bucket] as number) + prior * PRIOR_REQUESTS) / ((this.requests[bucket] as number) + PRIOR_REQUESTS)
+      ((this.novelties[bucket] as number) + prior * PRIOR_REQUESTS) /
+      ((this.requests[bucket] as number) + PRIOR_REQUESTS)
     );
   }
 

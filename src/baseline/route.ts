@@ -103,6 +103,37 @@ export class RouteTemplates {
     this.walk(shapeOf(path), true);
   }
 
+  /** Every learned level, in order of depth, a collapsed one marked by a trailing `*`: for snapshots. */
+  paths(): readonly string[] {
+    const found: string[] = [];
+    const visit = (node: Node, path: string) => {
+      if (path !== "" || node.collapsed) found.push(node.collapsed ? `${path}*` : path);
+      for (const [name, child] of node.children) visit(child, `${path}/${name}`);
+    };
+    visit(this.root, "");
+    return found;
+  }
+
+  /** Takes over what {@link paths} gave. */
+  restore(paths: readonly string[]): void {
+    for (const path of paths) {
+      const collapsed = path.endsWith("*");
+      let node = this.root;
+      for (const name of (collapsed ? path.slice(0, -1) : path).split("/").slice(1)) {
+        let next = node.children.get(name);
+        if (next === undefined) {
+          if (this.nodes >= this.nodesMax) return;
+          next = { children: new Map(), collapsed: false };
+          node.children.set(name, next);
+          this.nodes++;
+        }
+        node = next;
+      }
+      node.collapsed = collapsed;
+    }
+    this.cache.clear();
+  }
+
   private walk(shape: string, grow: boolean): string {
     if (shape === "/") return shape;
     let node: Node | undefined = this.root;

@@ -120,7 +120,9 @@ function matches({ lock, range }: Entry, facts: RequestFacts, identity: Identity
 function valuesOf(part: (typeof EXACT)[number], facts: RequestFacts, identity: Identity): readonly string[] {
   switch (part) {
     case "principal":
-      return identity.second === undefined ? [identity.principal.name] : [identity.principal.name, identity.second.name];
+      return identity.second === undefined
+        ? [identity.principal.name]
+        : [identity.principal.name, identity.second.name];
     case "credential":
       return [identity.credential];
     case "certificate": {

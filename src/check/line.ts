@@ -1,0 +1,440 @@
+/** The straight line of one request, from facts to verdict, and all that it remembers. */
+
+import type { Baseline } from "../baseline/baseline.ts";
+import { BaselineStore } from "../baseline/store.ts";
+import { answersStepUp, issueStepUp } from "../challenge/step-up.ts";
+import { decide, modeFor, ruleFor, thresholdsFor } from "../decide/decide.ts";
+import { identify } from "../identity/identify.ts";
+import type { Outcome, RequestFacts } from "../model/facts.ts";
+import type { Identity } from "../model/identity.ts";
+import type { Line, LineStats, PrincipalSummary, RandomBytes } from "../model/line.ts";
+import type { Policy, PostureFacts } from "../model/policy.ts";
+import { type EpochMs, SECOND_MS } from "../model/units.ts";
+import type { DecisionKind, Verdict } from "../model/verdict.ts";
+import { Calibration } from "../score/calibration.ts";
+import { gather } from "../score/gather.ts";
+import { type Evidence, score } from "../score/score.ts";
+import { noteRoute, RATE_WINDOW_MS, type Session } from "../sessions/session.ts";
+import { SessionStore } from "../sessions/store.ts";
+import { SIGNALS } from "../signals/catalog.ts";
+import { originKey, originOf } from "../signals/origin.ts";
+import type { Signal, SignalContext } from "../signals/signal.ts";
+import { CommonCause } from "./common-cause.ts";
+import { decisionId } from "./decision-id.ts";
+import { Locks, matchPolicyLocks } from "./locks.ts";
+import { type Pending, PendingTable } from "./pending.ts";
+import { Postures } from "./posture-table.ts";
+import { readSnapshot, writeSnapshot } from "./snapshot.ts";
+import { teach, teachOutcome } from "./teach.ts";
+
+export interface LineOptions {
+  readonly principalsMax: number;
+  readonly sessionsMax: number;
+  readonly random: RandomBytes;
+}
+
+const LOCKS_MAX = 10_000;
+const POSTURES_MAX = 10_000;
+const PENDING_MAX = 16_384;
+
+/** Requests already under way when a challenge was put could not answer it; they are challenged, not blamed. */
+const ANSWER_GRACE_MS = 2 * SECOND_MS;
+
+/** Evidence of fewer bits than this is no novelty worth noticing elsewhere. */
+const NOTICED_BITS = 3;
+
+/** Readings below this are not worth a reason. */
+const READING_SHOWN_BITS = 0.1;
+
+export function createLine(options: LineOptions): Line {
+  return new RequestLine(options);
+}
+
+class RequestLine implements Line {
+  readonly locks = new Locks(LOCKS_MAX);
+  readonly posture = new Postures(POSTURES_MAX);
+  private readonly baselines: BaselineStore;
+  private readonly sessions: SessionStore;
+  private readonly pending = new PendingTable(PENDING_MAX);
+  private readonly causes = new CommonCause();
+  private calibration = new Calibration();
+  private readonly random: RandomBytes;
+  private autoLocks = 0;
+
+  constructor({ principalsMax, sessionsMax, random }: LineOptions) {
+    this.baselines = new BaselineStore(principalsMax);
+    this.sessions = new SessionStore(sessionsMax);
+    this.random = random;
+  }
+
+  check(facts: RequestFacts, policy: Policy): Verdict {
+    const now = facts.time;
+    const identity = identify(facts.presented, policy.identity);
+    const principal = identity.principal.name;
+    const origin = originOf(facts, policy.geo);
+    const { population } = this.baselines;
+    const route =
+      facts.protocol === "tcp" ? facts.destination : `${facts.method} ${population.templates.template(facts.path)}`;
+    const session = this.sessions.open(`${principal}|${originKey(origin)}`, principal, identity.credential, now);
+    const credentialUse = identity.proven ? this.sessions.credential(identity.credential) : undefined;
+    const answered = this.settleChallenge(session, facts, identity, policy);
+    const closedWindow = rollWindow(session, now);
+
+    const context: SignalContext = {
+      facts,
+      policy,
+      identity,
+      origin,
+      route,
+      baseline: identity.proven ? this.baselines.get(principal) : undefined,
+      population,
+      session,
+      credentialUse,
+      posture: this.postureOf(identity, facts, policy),
+      commonCause: (signal) => this.causes.share(signal, principal, now),
+    };
+    const second = identity.second === undefined ? undefined : this.baselines.get(identity.second.name);
+    const gathered = gatherAll(context, second, now);
+
+    const lock = this.locks.match(facts, identity, now) ?? matchPolicyLocks(policy.locks, facts, identity, now);
+    let certain = gathered.certain;
+    if (lock !== undefined) {
+      gathered.evidence.push({
+        signal: "lock",
+        bits: 64,
+        seen: `lock ${lock.id}: ${lock.reason}`,
+        expected: "no lock",
+        counted: true,
+      });
+      certain = { kind: "terminate", because: "lock", signal: "lock" };
+    }
+    const scored = score(gathered.evidence, (bits) => this.calibration.score(bits), certain?.signal);
+
+    const rule = ruleFor(policy, facts, principal, route);
+    const discharged = now < session.dischargedUntilMs;
+    const decision = decide(
+      {
+        score: scored.score,
+        certain,
+        tries: session.tries,
+        answeredScore: discharged ? session.answeredScore : 0,
+        rateOnly: onlyRate(scored.reasons),
+      },
+      thresholdsFor(policy, rule),
+      rule,
+      policy.challenge.triesMax,
+      () => issueStepUp(policy.challenge, now),
+    );
+    const mode = modeFor(policy, rule);
+    const enforced: DecisionKind = mode === "enforce" ? decision.kind : "allow";
+    const verdict: Verdict = {
+      decisionId: decisionId(now, this.random(16)),
+      time: now,
+      identity,
+      score: scored.score,
+      reasons: scored.reasons,
+      decision,
+      enforced,
+      mode,
+      rule: rule?.name ?? "default",
+      policyRevision: policy.revision,
+      route,
+      answered,
+      watch: rule?.watch ?? false,
+    };
+    this.carryOut(verdict, facts, policy, session);
+
+    const moved =
+      credentialUse !== undefined &&
+      origin.address !== undefined &&
+      !credentialUse.origins.some((use) => use.address === origin.address);
+    const teaches =
+      identity.proven &&
+      enforced === "allow" &&
+      (decision.kind === "allow" || (mode === "observe" && decision.kind === "challenge"));
+    session.requests++;
+    session.lastSeenMs = Math.max(session.lastSeenMs, now);
+    session.credential = identity.credential;
+    session.agent = origin.agent ?? "none";
+    session.fingerprint = origin.fingerprint;
+    session.windowRequests++;
+    noteRoute(session, route);
+    this.sessions.keep(session);
+    this.pending.add(verdict.decisionId, {
+      facts,
+      policy,
+      session,
+      origin,
+      route,
+      bits: scored.bits,
+      teaches,
+      settles: discharged,
+      moved,
+      newSignals: gathered.newSignals,
+      closedWindow,
+      learned: false,
+      bytesBits: 0,
+    });
+    return verdict;
+  }
+
+  learn(facts: RequestFacts, verdict: Verdict): void {
+    const pending = this.pending.find(verdict.decisionId, undefined);
+    if (pending === undefined || pending.learned) return;
+    pending.learned = true;
+    const principal = verdict.identity.principal.name;
+    if (verdict.identity.proven) this.causes.note(principal, pending.newSignals, facts.time);
+    if (pending.teaches) this.admit(pending, verdict.identity);
+  }
+
+  outcome(outcome: Outcome): void {
+    const pending = this.pending.find(outcome.decisionId, outcome.requestId);
+    if (pending === undefined || !pending.teaches) return;
+    const baseline = this.baselines.get(pending.session.principal);
+    if (baseline === undefined) return;
+    const { population } = this.baselines;
+    const context = { baseline, population, session: pending.session, route: pending.route };
+    for (const signal of SIGNALS) {
+      if (signal.readOutcome === undefined) continue;
+      const rules = pending.policy.signal(signal.name);
+      if (rules?.mode === "off") continue;
+      const reading = signal.readOutcome(outcome, context);
+      if (reading.kind !== "present") continue;
+      // A stream reports its total again and again: only what it adds is news.
+      const credited = signal.name === "usage.bytes" ? pending.bytesBits : 0;
+      const bits = credited > 0 ? Math.max(0, reading.bits - credited) : reading.bits;
+      if (outcome.stage === "periodic") {
+        if (signal.name !== "usage.bytes" || bits <= 0) continue;
+        pending.bytesBits = Math.max(pending.bytesBits, reading.bits);
+      }
+      gather(pending.session, signal, { bits, seen: reading.seen, expected: reading.expected }, outcome.time);
+    }
+    if (outcome.stage === "periodic") {
+      if (outcome.decisionId !== undefined) this.pending.keep(outcome.decisionId, pending);
+      return;
+    }
+    teachOutcome(baseline, population, pending, outcome);
+    this.pending.delete(outcome.decisionId, pending);
+  }
+
+  answer(facts: RequestFacts, verdict: Verdict, verified: boolean): void {
+    const pending = this.pending.find(verdict.decisionId, undefined);
+    if (pending === undefined || verdict.enforced !== "challenge") return;
+    const { session, policy } = pending;
+    if (!verified) {
+      session.tries++;
+      session.challenge = undefined;
+      return;
+    }
+    if (session.challenge !== undefined) this.discharge(session, session.challenge.score, facts.time, policy);
+    if (!verdict.identity.proven || pending.learned) return;
+    pending.learned = true;
+    const admitted: Pending = { ...pending, teaches: true, settles: true };
+    this.pending.add(verdict.decisionId, admitted);
+    this.causes.note(session.principal, pending.newSignals, facts.time);
+    this.admit(admitted, verdict.identity);
+  }
+
+  stats(): LineStats {
+    return {
+      principals: this.baselines.size,
+      sessions: this.sessions.size,
+      locks: this.locks.size,
+      evictedPrincipals: this.baselines.evicted,
+      evictedSessions: this.sessions.evicted,
+    };
+  }
+
+  principals(): readonly PrincipalSummary[] {
+    return [...this.baselines].map(summarize);
+  }
+
+  forget(principal: string): boolean {
+    this.sessions.forget(principal);
+    return this.baselines.delete(principal);
+  }
+
+  snapshot(now: EpochMs): Uint8Array {
+    return writeSnapshot(
+      { baselines: this.baselines, calibration: this.calibration, locks: this.locks.list(now), posture: this.posture },
+      now,
+    );
+  }
+
+  restore(bytes: Uint8Array): void {
+    const state = readSnapshot(bytes);
+    this.baselines.clear();
+    this.baselines.population = state.population;
+    for (const baseline of state.baselines) this.baselines.restore(baseline);
+    this.calibration = state.calibration;
+    for (const lock of state.locks) this.locks.add(lock);
+    for (const [subject, facts] of state.posture) this.posture.put(subject, facts);
+  }
+
+  private admit(pending: Pending, identity: Identity): void {
+    const { facts, origin, session } = pending;
+    const known = this.baselines.get(identity.principal.name) !== undefined;
+    const baseline = this.baselines.touch(identity.principal.name, facts.time);
+    teach(baseline, this.baselines.population, pending, !known);
+    if (identity.credential !== "none" && origin.address !== undefined) {
+      this.sessions.touchCredential(identity.credential, origin.address, facts.time);
+    }
+    if (session.tries === 0) this.calibration.learn(pending.bits);
+  }
+
+  /** Looks whether an open challenge is answered by this request; otherwise it counts as ignored. */
+  private settleChallenge(session: Session, facts: RequestFacts, identity: Identity, policy: Policy): boolean {
+    const open = session.challenge;
+    if (open === undefined) return false;
+    if (answersStepUp(open, session.credential, facts, identity, policy.challenge)) {
+      this.discharge(session, open.score, facts.time, policy);
+      return true;
+    }
+    if (facts.time - open.issuedAtMs >= ANSWER_GRACE_MS) session.tries++;
+    return false;
+  }
+
+  private discharge(session: Session, answeredScore: number, now: EpochMs, policy: Policy): void {
+    session.challenge = undefined;
+    session.tries = 0;
+    session.answeredScore = Math.max(session.answeredScore, answeredScore);
+    session.dischargedUntilMs = now + policy.challenge.dischargeMs;
+    for (const signal of SIGNALS) if (signal.discharged) session.gathered.delete(signal.name);
+  }
+
+  private carryOut(verdict: Verdict, facts: RequestFacts, policy: Policy, session: Session): void {
+    if (verdict.enforced === "challenge" && verdict.decision.kind === "challenge") {
+      session.challenge = {
+        issuedAtMs: session.challenge?.issuedAtMs ?? facts.time,
+        score: verdict.score,
+        issuedAfterMs: verdict.decision.challenge.issuedAfter,
+        expiresAtMs: facts.time + policy.challenge.ttlMs,
+      };
+    }
+    if (verdict.enforced !== "terminate" || verdict.decision.kind !== "terminate") return;
+    if (verdict.decision.because === "lock" || verdict.identity.credential === "none") return;
+    // The narrowest scope that separates the thief from the owner: this credential from this origin.
+    const scope = {
+      credential: verdict.identity.credential,
+      ...(facts.sourceAddress === undefined ? {} : { address: facts.sourceAddress }),
+      ...(facts.tls.ja4 === undefined ? {} : { fingerprint: facts.tls.ja4 }),
+    };
+    this.locks.add({
+      id: `auto-${++this.autoLocks}-${verdict.decisionId.slice(-12)}`,
+      scope,
+      reason: `score ${verdict.score} in decision ${verdict.decisionId}`,
+      setBy: "auto",
+      setAtMs: facts.time,
+      expiresAtMs: facts.time + policy.autoLockMs,
+    });
+  }
+
+  private postureOf(identity: Identity, facts: RequestFacts, policy: Policy): PostureFacts | undefined {
+    let newest: PostureFacts | undefined;
+    for (const subject of [identity.principal.name, facts.sourceAddress]) {
+      if (subject === undefined || (subject === identity.principal.name && !identity.proven)) continue;
+      for (const found of [this.posture.get(subject), policy.postureFacts.get(subject)]) {
+        if (found !== undefined && (newest === undefined || found.reportedAtMs > newest.reportedAtMs)) newest = found;
+      }
+    }
+    return newest;
+  }
+}
+
+interface GatheredEvidence {
+  readonly evidence: Evidence[];
+  readonly certain: { kind: "deny" | "terminate"; because: string; signal: string } | undefined;
+  readonly newSignals: readonly string[];
+}
+
+/** Reads every signal and adds it to what the session has gathered. */
+function gatherAll(context: SignalContext, second: Baseline | undefined, now: EpochMs): GatheredEvidence {
+  const { policy, session } = context;
+  const evidence: Evidence[] = [];
+  const newSignals: string[] = [];
+  let certain: GatheredEvidence["certain"];
+  const discharged = now < session.dischargedUntilMs;
+  for (const signal of SIGNALS) {
+    const rules = policy.signal(signal.name);
+    if (rules?.mode === "off") continue;
+    const counted = rules?.mode !== "observe";
+    let reading = signal.read?.(context);
+    if (second !== undefined && reading !== undefined && signal.read !== undefined && context.baseline !== second) {
+      // Certificate and token name different subjects: whoever finds the request stranger speaks.
+      const other = signal.read({ ...context, baseline: second });
+      if (other.kind === "present" && (reading.kind !== "present" || other.bits > reading.bits)) reading = other;
+    }
+    const present = reading?.kind === "present" ? reading : undefined;
+    if (present?.certain !== undefined) {
+      evidence.push({ signal: signal.name, bits: 64, seen: present.seen, expected: present.expected, counted });
+      if (counted && certain === undefined) {
+        certain = { kind: present.certain, because: signal.name, signal: signal.name };
+      }
+      continue;
+    }
+    if (discharged && signal.discharged) continue;
+    if (present !== undefined && present.bits >= NOTICED_BITS && signal.gathering !== "now")
+      newSignals.push(signal.name);
+    const bits = signal.gathering === "now" ? (present?.bits ?? 0) : gatherOver(session, signal, present, now);
+    if (Math.abs(bits) < READING_SHOWN_BITS) continue;
+    const held = session.gathered.get(signal.name);
+    evidence.push({
+      signal: signal.name,
+      bits: Math.min(rules?.capBits ?? signal.capBits, bits),
+      seen: (signal.gathering === "now" ? present?.seen : held?.seen) ?? "",
+      expected: (signal.gathering === "now" ? present?.expected : held?.expected) ?? "",
+      counted,
+    });
+  }
+  return { evidence, certain, newSignals };
+}
+
+function gatherOver(
+  session: Session,
+  signal: Signal,
+  reading: { bits: number; seen: string; expected: string } | undefined,
+  now: EpochMs,
+): number {
+  if (reading !== undefined && reading.bits > 0) {
+    if (signal.name === "usage.rate") session.windowRateBits += reading.bits;
+    if (signal.name === "usage.spread") session.windowSpreadBits += reading.bits;
+  }
+  return gather(session, signal, reading, now);
+}
+
+/** Starts a new rate window when the old one is over; returns the counts of the old one. */
+function rollWindow(session: Session, now: EpochMs): Pending["closedWindow"] {
+  if (now - session.windowStartMs < RATE_WINDOW_MS) return undefined;
+  const closed =
+    session.windowRequests === 0 ? undefined : { requests: session.windowRequests, routes: session.windowRoutes.size };
+  session.windowStartMs = now;
+  session.windowRequests = 0;
+  session.windowRoutes.clear();
+  session.windowRateBits = 0;
+  session.windowSpreadBits = 0;
+  return closed;
+}
+
+function onlyRate(reasons: readonly { readonly signal: string; readonly points: number }[]): boolean {
+  let rate = false;
+  for (const reason of reasons) {
+    if (reason.points <= 0 || reason.signal === "challenge.unanswered") continue;
+    if (reason.signal !== "usage.rate") return false;
+    rate = true;
+  }
+  return rate;
+}
+
+function summarize(baseline: Baseline): PrincipalSummary {
+  return {
+    principal: baseline.principal,
+    requests: baseline.requests,
+    firstSeenMs: baseline.firstSeenMs,
+    lastSeenMs: baseline.lastSeenMs,
+    features: Object.entries(baseline.habits).map(([feature, habit]) => ({
+      feature,
+      values: habit.entries.length,
+      top: habit.top(3),
+    })),
+  };
+}

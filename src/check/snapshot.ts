@@ -1,0 +1,230 @@
+/**
+ * Everything learned, as bytes: one header line with format, version, time and checksum, then JSON. Torn or foreign
+ * bytes are told apart from good ones before anything is taken over.
+ */
+
+import { createHash } from "node:crypto";
+import { type Baseline, HABIT_NAMES, NOVELTY_NAMES, newBaseline, Population } from "../baseline/baseline.ts";
+import type { Habit, HabitEntry } from "../baseline/habit.ts";
+import type { NoveltyCurve, NoveltyOwn, Share } from "../baseline/novelty.ts";
+import type { BaselineStore } from "../baseline/store.ts";
+import type { Centre, Tail } from "../baseline/tail.ts";
+import { OperatingError } from "../model/errors.ts";
+import type { Lock, PostureFacts } from "../model/policy.ts";
+import { type EpochMs, toEpochMs } from "../model/units.ts";
+import { Calibration } from "../score/calibration.ts";
+import type { Postures } from "./posture-table.ts";
+
+const MAGIC = "sallyport-state";
+/** Raised whenever the meaning of the JSON changes; other versions are refused, never guessed at. */
+const VERSION = 1;
+
+export interface SnapshotSource {
+  readonly baselines: BaselineStore;
+  readonly calibration: Calibration;
+  readonly locks: readonly Lock[];
+  readonly posture: Postures;
+}
+
+export interface SnapshotState {
+  readonly population: Population;
+  readonly baselines: readonly Baseline[];
+  readonly calibration: Calibration;
+  readonly locks: readonly Lock[];
+  readonly posture: readonly (readonly [string, PostureFacts])[];
+}
+
+export function writeSnapshot(source: SnapshotSource, now: EpochMs): Uint8Array {
+  const body = Buffer.from(
+    JSON.stringify({
+      population: populationToJson(source.baselines.population),
+      calibration: { counts: [...source.calibration.counts], requests: source.calibration.requests },
+      baselines: [...source.baselines].map(baselineToJson),
+      locks: source.locks,
+      posture: [...source.posture.entries()],
+    }),
+  );
+  const checksum = createHash("sha256").update(body).digest("hex");
+  return Buffer.concat([Buffer.from(`${MAGIC} ${VERSION} ${Math.floor(now)} ${checksum}\n`), body]);
+}
+
+/** @throws {OperatingError} ERR_STATE_INVALID when the bytes are torn, foreign or of another version */
+export function readSnapshot(bytes: Uint8Array): SnapshotState {
+  const buffer = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const newline = buffer.subarray(0, 200).indexOf(10);
+  const header = newline < 0 ? [] : buffer.toString("latin1", 0, newline).split(" ");
+  if (header[0] !== MAGIC) throw invalid(`expected a file that begins with "${MAGIC}"`);
+  if (header[1] !== String(VERSION)) throw invalid(`expected version ${VERSION}, got ${header[1]?.slice(0, 12)}`);
+  const body = buffer.subarray(newline + 1);
+  const checksum = createHash("sha256").update(body).digest("hex");
+  if (checksum !== header[3]) throw invalid("the checksum does not match: the file is torn or was changed");
+  try {
+    return fromJson(JSON.parse(body.toString("utf8")) as SnapshotJson);
+  } catch (cause) {
+    // The checksum held, so this is a defect of the writer; memory stays as it was.
+    throw new OperatingError("ERR_STATE_INVALID", "state: the content does not have the expected form", { cause });
+  }
+}
+
+function invalid(message: string): OperatingError {
+  return new OperatingError("ERR_STATE_INVALID", `state: ${message}`);
+}
+
+type HabitJson = [value: string, weight: number, lastSeenMs: number, windows: number, lastWindow: number][];
+
+interface BaselineJson {
+  readonly principal: string;
+  readonly firstSeenMs: number;
+  readonly lastSeenMs: number;
+  readonly requests: number;
+  readonly habits: Record<string, HabitJson>;
+  readonly novelty: Record<string, [number, number, number]>;
+  readonly centres: readonly [Centre, Centre, Centre];
+  readonly hours: readonly number[];
+}
+
+interface PopulationJson {
+  readonly curves: Record<string, { readonly requests: number[]; readonly novelties: number[] }>;
+  readonly shares: Record<string, [hits: number, trials: number]>;
+  readonly tails: Record<string, { readonly counts: number[]; readonly total: number }>;
+  readonly templates: readonly string[];
+  readonly routes: HabitJson;
+  readonly requests: number;
+}
+
+interface SnapshotJson {
+  readonly population: PopulationJson;
+  readonly calibration: { readonly counts: number[]; readonly requests: number };
+  readonly baselines: readonly BaselineJson[];
+  readonly locks: readonly Lock[];
+  readonly posture: readonly (readonly [string, PostureFacts])[];
+}
+
+const SHARES = [
+  "networkGivenAddress",
+  "blockGivenNetwork",
+  "countryGivenBlock",
+  "cipherGivenFingerprint",
+  "productGivenAgent",
+  "fingerprintAtNewAddress",
+  "agentAtNewAddress",
+  "oldCredentialAtNewAddress",
+  "unknownGivenRoute",
+  "routeAfterRoute",
+  "errorAfterError",
+  "largeAfterLarge",
+  "newCaller",
+] as const satisfies readonly (keyof Population)[];
+
+const TAILS = ["rate", "bytes", "spread"] as const satisfies readonly (keyof Population)[];
+
+function habitToJson(habit: Habit): HabitJson {
+  return habit.entries.map((entry) => [
+    entry.value,
+    Math.round(entry.weight * 100) / 100,
+    entry.lastSeenMs,
+    entry.windows,
+    entry.lastWindow,
+  ]);
+}
+
+function habitFromJson(habit: Habit, json: HabitJson): void {
+  for (const [value, weight, lastSeenMs, windows, lastWindow] of json) {
+    const entry: HabitEntry = { value: String(value), weight, lastSeenMs, windows, lastWindow };
+    habit.entries.push(entry);
+  }
+}
+
+function baselineToJson(baseline: Baseline): BaselineJson {
+  return {
+    principal: baseline.principal,
+    firstSeenMs: baseline.firstSeenMs,
+    lastSeenMs: baseline.lastSeenMs,
+    requests: baseline.requests,
+    habits: Object.fromEntries(HABIT_NAMES.map((name) => [name, habitToJson(baseline.habits[name])])),
+    novelty: Object.fromEntries(
+      NOVELTY_NAMES.map((name) => {
+        const own = baseline.novelty[name];
+        return [name, [own.requests, own.novelties, own.expected]];
+      }),
+    ),
+    centres: [baseline.rate, baseline.bytes, baseline.spread],
+    hours: [...baseline.hours],
+  };
+}
+
+function baselineFromJson(json: BaselineJson): Baseline {
+  const baseline = newBaseline(json.principal, toEpochMs(json.firstSeenMs));
+  baseline.lastSeenMs = json.lastSeenMs;
+  baseline.requests = json.requests;
+  for (const name of HABIT_NAMES) habitFromJson(baseline.habits[name], json.habits[name] ?? []);
+  for (const name of NOVELTY_NAMES) {
+    const [requests, novelties, expected] = json.novelty[name] ?? [0, 0, 0];
+    Object.assign(baseline.novelty[name], { requests, novelties, expected } satisfies NoveltyOwn);
+  }
+  Object.assign(baseline.rate, json.centres[0]);
+  Object.assign(baseline.bytes, json.centres[1]);
+  Object.assign(baseline.spread, json.centres[2]);
+  baseline.hours.set(json.hours.slice(0, 24));
+  return baseline;
+}
+
+function populationToJson(population: Population): PopulationJson {
+  return {
+    curves: Object.fromEntries(
+      NOVELTY_NAMES.map((name) => {
+        const curve: NoveltyCurve = population.curves[name];
+        return [name, { requests: [...curve.requests], novelties: [...curve.novelties] }];
+      }),
+    ),
+    shares: Object.fromEntries(
+      SHARES.map((name) => {
+        const share: Share = population[name];
+        return [name, [share.hits, share.trials]];
+      }),
+    ),
+    tails: Object.fromEntries(
+      TAILS.map((name) => {
+        const tail: Tail = population[name];
+        return [name, { counts: [...tail.counts], total: tail.total }];
+      }),
+    ),
+    templates: population.templates.paths(),
+    routes: habitToJson(population.routes),
+    requests: population.requests,
+  };
+}
+
+function fromJson(json: SnapshotJson): SnapshotState {
+  const population = new Population();
+  for (const name of NOVELTY_NAMES) {
+    const curve = json.population.curves[name];
+    if (curve === undefined) continue;
+    population.curves[name].requests.set(curve.requests);
+    population.curves[name].novelties.set(curve.novelties);
+  }
+  for (const name of SHARES) {
+    const [hits, trials] = json.population.shares[name] ?? [0, 0];
+    population[name].hits = hits;
+    population[name].trials = trials;
+  }
+  for (const name of TAILS) {
+    const tail = json.population.tails[name];
+    if (tail === undefined) continue;
+    population[name].counts.set(tail.counts);
+    population[name].total = tail.total;
+  }
+  population.templates.restore(json.population.templates);
+  habitFromJson(population.routes, json.population.routes);
+  population.requests = json.population.requests;
+  const calibration = new Calibration();
+  calibration.counts.set(json.calibration.counts);
+  calibration.requests = json.calibration.requests;
+  return {
+    population,
+    baselines: json.baselines.map(baselineFromJson),
+    calibration,
+    locks: json.locks,
+    posture: json.posture,
+  };
+}

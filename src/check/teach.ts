@@ -1,0 +1,108 @@
+/** What an admitted request teaches: the principal's habits, the curves of all principals, and the calibration. */
+
+import type { Baseline, NoveltyName, Population } from "../baseline/baseline.ts";
+import { HABIT_HALF_LIFE_MS } from "../baseline/habit.ts";
+import { learnCentre } from "../baseline/tail.ts";
+import type { Outcome } from "../model/facts.ts";
+import { HOUR_MS, toEpochMs } from "../model/units.ts";
+import { isProbing, LARGE_DOUBLINGS } from "../signals/usage-volume.ts";
+import type { Pending } from "./pending.ts";
+
+/** A principal's first hour makes everything it does ordinary at once: there is nothing yet to compare with. */
+const FIRST_MS = HOUR_MS;
+
+/** Teaches one admitted request to the principal's baseline and to the population. */
+export function teach(baseline: Baseline, population: Population, pending: Pending, novelCaller: boolean): void {
+  const { facts, origin, route, session, moved, closedWindow } = pending;
+  const now = facts.time;
+  const settle = pending.settles || now - baseline.firstSeenMs < FIRST_MS;
+  const { habits } = baseline;
+  const learnNovelty = (name: NoveltyName, novel: boolean) =>
+    population.curves[name].learn(baseline.novelty[name], novel);
+
+  population.requests++;
+  population.newCaller.learn(novelCaller);
+  // The very first request has nothing that it could differ from.
+  const first = baseline.requests <= 1;
+  let newAddress = false;
+  if (origin.address !== undefined) {
+    newAddress = habits.address.learn(origin.address, now, settle) === "new" && !first;
+    if (!first) learnNovelty("address", newAddress);
+    const newNetwork = origin.network !== undefined && habits.network.learn(origin.network, now, true) === "new";
+    const newBlock = origin.block !== undefined && habits.block.learn(origin.block, now, true) === "new";
+    const newCountry = origin.country !== undefined && habits.country.learn(origin.country, now, true) === "new";
+    if (newAddress) {
+      population.networkGivenAddress.learn(newNetwork);
+      if (newNetwork) population.blockGivenNetwork.learn(newBlock);
+      if (newBlock && origin.country !== undefined) population.countryGivenBlock.learn(newCountry);
+      population.oldCredentialAtNewAddress.learn(moved);
+    }
+    if (!first) learnNovelty("move", moved);
+  }
+  if (origin.fingerprint !== undefined) {
+    const habitual = habits.fingerprint.entries.length > 0;
+    const novel = habits.fingerprint.learn(origin.fingerprint, now, settle) === "new" && habitual;
+    const newCipher = origin.cipher !== undefined && habits.cipher.learn(origin.cipher, now, true) === "new";
+    if (habitual) learnNovelty("fingerprint", novel);
+    if (novel) population.cipherGivenFingerprint.learn(newCipher);
+    if (newAddress) population.fingerprintAtNewAddress.learn(novel);
+  }
+  const agentNovel = habits.agent.learn(origin.agent ?? "none", now, settle) === "new" && !first;
+  const newProduct = habits.product.learn(origin.product ?? "none", now, true) === "new";
+  if (!first) learnNovelty("agent", agentNovel);
+  if (agentNovel) population.productGivenAgent.learn(newProduct);
+  if (newAddress) population.agentAtNewAddress.learn(agentNovel);
+
+  if (facts.protocol !== "tcp") {
+    population.templates.learn(facts.path);
+    const familiarity = habits.route.learn(route, now, settle);
+    const unknown = population.routes.learn(route, now, true) === "new";
+    const novel = familiarity === "new" && !first;
+    if (!first) {
+      learnNovelty("route", novel);
+      if (session.lastRouteNew) population.routeAfterRoute.learn(novel);
+      if (novel) population.unknownGivenRoute.learn(unknown);
+    }
+    session.lastRouteNew = novel;
+  }
+  const newDestination = habits.destination.learn(facts.destination, now, true) === "new" && !first;
+  if (!first) learnNovelty("destination", newDestination);
+
+  const hour = Math.floor(now / HOUR_MS) % 24;
+  const fade =
+    2 ** (-1 / Math.max(1, (baseline.requests * HABIT_HALF_LIFE_MS) / Math.max(HOUR_MS, now - baseline.firstSeenMs)));
+  for (let i = 0; i < 24; i++) baseline.hours[i] = (baseline.hours[i] as number) * (i === hour ? 1 : fade);
+  baseline.hours[hour] = Math.min(1e6, (baseline.hours[hour] as number) + 1);
+
+  if (closedWindow !== undefined) {
+    const rate = Math.log2(Math.max(1, closedWindow.requests));
+    if (baseline.rate.count > 0) population.rate.learn(rate - baseline.rate.mean);
+    learnCentre(baseline.rate, rate);
+    const spread = Math.log2(Math.max(1, closedWindow.routes));
+    if (baseline.spread.count > 0) population.spread.learn(spread - baseline.spread.mean);
+    learnCentre(baseline.spread, spread);
+  }
+}
+
+/** Teaches what became of an admitted request. */
+export function teachOutcome(baseline: Baseline, population: Population, pending: Pending, outcome: Outcome): void {
+  const { session } = pending;
+  const error = isProbing(outcome.status, outcome.grpcStatus);
+  if (error !== undefined) {
+    population.curves.error.learn(baseline.novelty.error, error);
+    if (session.lastError) population.errorAfterError.learn(error);
+    session.lastError = error;
+  }
+  if (outcome.responseBytes !== undefined && outcome.stage === "end") {
+    const size = Math.log2(outcome.responseBytes + 64);
+    if (baseline.bytes.count > 0) {
+      const doublings = size - baseline.bytes.mean;
+      population.bytes.learn(doublings);
+      const now = toEpochMs(outcome.time);
+      const large = doublings >= LARGE_DOUBLINGS;
+      if (now - session.lastLargeMs < HOUR_MS) population.largeAfterLarge.learn(large);
+      if (large) session.lastLargeMs = now;
+    }
+    learnCentre(baseline.bytes, size);
+  }
+}

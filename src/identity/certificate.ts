@@ -1,0 +1,141 @@
+/** Reads the peer certificate that Envoy verified (`source.certificate`, URL-encoded PEM). */
+
+import { createHash, X509Certificate } from "node:crypto";
+import type { CertificateFacts } from "../model/identity.ts";
+import { type EpochMs, toEpochMs } from "../model/units.ts";
+import { parseSpiffeId } from "./spiffe.ts";
+
+/** A certificate beyond this is refused unread: real ones with long chains of names stay below 10 KiB. */
+const ENCODED_CHARS_MAX = 64 * 1024;
+const DIGITAL_SIGNATURE = "digitalSignature";
+
+export type ParsedCertificate =
+  | {
+      readonly ok: true;
+      readonly certificate: CertificateFacts;
+      /** Why it names no SPIFFE principal although it carries a URI; `undefined` when all is well or there is none. */
+      readonly fault: string | undefined;
+    }
+  | { readonly ok: false; readonly why: string };
+
+/**
+ * Parses one certificate. Its SPIFFE ID counts only when the certificate has exactly one URI SAN, the ID is valid, and
+ * the certificate is a leaf (X509-SVID specification, sections 2, 4 and 5).
+ * @param encoded PEM, percent-encoded as Envoy sends it; plain PEM is accepted too
+ */
+export function parsePeerCertificate(encoded: string): ParsedCertificate {
+  if (encoded.length > ENCODED_CHARS_MAX) return { ok: false, why: `longer than ${ENCODED_CHARS_MAX} characters` };
+  let x509: X509Certificate;
+  try {
+    x509 = new X509Certificate(decodeURIComponent(encoded));
+  } catch {
+    return { ok: false, why: "not a PEM certificate" }; // keeps the request going: the certificate names nobody
+  }
+  const uris = urisOf(x509.subjectAltName);
+  const spiffe = spiffeOf(x509, uris);
+  const digest = createHash("sha256").update(x509.raw).digest();
+  return {
+    ok: true,
+    certificate: {
+      via: "peer",
+      sha256: digest.toString("hex"),
+      spiffeId: spiffe.id,
+      subject: oneLine(x509.subject),
+      issuer: oneLine(x509.issuer),
+      serial: x509.serialNumber.toLowerCase(),
+      notBefore: timeOf(x509.validFrom),
+      notAfter: timeOf(x509.validTo),
+      key: keyOf(x509),
+      x5tS256: digest.toString("base64url"),
+    },
+    fault: spiffe.fault,
+  };
+}
+
+/** Remembers parsed certificates by their text: a connection sends the same one with every request. Bounded. */
+export class CertificateCache {
+  private readonly parsed = new Map<string, ParsedCertificate>();
+  private readonly certificatesMax: number;
+
+  constructor(certificatesMax: number) {
+    this.certificatesMax = certificatesMax;
+  }
+
+  parse(encoded: string): ParsedCertificate {
+    const found = this.parsed.get(encoded);
+    if (found !== undefined) return found;
+    const parsed = parsePeerCertificate(encoded);
+    if (encoded.length > ENCODED_CHARS_MAX) return parsed;
+    this.parsed.set(encoded, parsed);
+    if (this.parsed.size > this.certificatesMax) {
+      const oldest = this.parsed.keys().next().value;
+      if (oldest !== undefined) this.parsed.delete(oldest);
+    }
+    return parsed;
+  }
+}
+
+function spiffeOf(
+  x509: X509Certificate,
+  uris: readonly string[],
+): { readonly id: string | undefined; readonly fault: string | undefined } {
+  const refuse = (fault: string) => ({ id: undefined, fault: `certificate ${fault}` });
+  if (uris.length === 0) return { id: undefined, fault: undefined };
+  if (uris.length > 1)
+    return uris.some(isSpiffe) ? refuse("has more than one URI name") : { id: undefined, fault: undefined };
+  const uri = uris[0] as string;
+  if (!isSpiffe(uri)) return { id: undefined, fault: undefined };
+  const parsed = parseSpiffeId(uri);
+  if (!parsed.ok) return refuse(`SPIFFE ID ${parsed.why}`);
+  if (x509.ca) return refuse("is a CA certificate, not a leaf");
+  if (parsed.id.path === "") return refuse("names a trust domain, not a workload");
+  // Absent key usage says nothing; a present one must allow signatures (X509-SVID, section 4.3).
+  const usage: unknown = x509.keyUsage;
+  if (
+    Array.isArray(usage) &&
+    usage.some((entry) => /^[a-z]/.test(String(entry))) &&
+    !usage.includes(DIGITAL_SIGNATURE)
+  ) {
+    return refuse("may not be used for signatures");
+  }
+  return { id: uri, fault: undefined };
+}
+
+function isSpiffe(uri: string): boolean {
+  return /^spiffe:/i.test(uri);
+}
+
+/** Node writes `URI:spiffe://a/b, DNS:c` and quotes as JSON what could be mistaken. */
+function urisOf(subjectAltName: string | undefined): readonly string[] {
+  if (subjectAltName === undefined) return [];
+  const uris: string[] = [];
+  for (const match of subjectAltName.matchAll(/(?:^|, )([A-Za-z ]+):("(?:[^"\\]|\\.)*"|[^,]*)/g)) {
+    if (match[1] !== "URI") continue;
+    const value = match[2] ?? "";
+    uris.push(value.startsWith('"') ? String(JSON.parse(value)) : value);
+  }
+  return uris;
+}
+
+function oneLine(name: string | undefined): string | undefined {
+  return name === undefined || name === "" ? undefined : name.split("\n").join(", ").slice(0, 512);
+}
+
+function timeOf(text: string): EpochMs | undefined {
+  const time = Date.parse(text);
+  return Number.isNaN(time) ? undefined : toEpochMs(time);
+}
+
+function keyOf(x509: X509Certificate): string | undefined {
+  try {
+    const { asymmetricKeyType, asymmetricKeyDetails } = x509.publicKey;
+    if (asymmetricKeyType === "ec") {
+      const curve = asymmetricKeyDetails?.namedCurve ?? "unknown curve";
+      return `EC ${curve.replace("prime256v1", "P-256").replace("secp384r1", "P-384").replace("secp521r1", "P-521")}`;
+    }
+    if (asymmetricKeyType === "rsa") return `RSA ${asymmetricKeyDetails?.modulusLength ?? ""}`.trim();
+    return asymmetricKeyType?.replace("ed25519", "Ed25519");
+  } catch {
+    return undefined; // keeps the certificate: only its key is of an unknown kind
+  }
+}
