@@ -73,21 +73,21 @@ export function parseRow(text: string, lineNumber: number): ReplayRow {
   for (const key of NUMBERS_OR_NULL) {
     if (typeof (row[key] ?? 0) !== "number") fail(`${key}: expected a number or null, got ${kindOf(row[key])}`);
   }
-  if (typeof (row["answers_challenge"] ?? false) !== "boolean") {
-    fail(`answers_challenge: expected true or false, got ${kindOf(row["answers_challenge"])}`);
+  if (typeof (row.answers_challenge ?? false) !== "boolean") {
+    fail(`answers_challenge: expected true or false, got ${kindOf(row.answers_challenge)}`);
   }
-  if (Number.isNaN(Date.parse(row["time"] as string))) {
-    fail(`time: expected an RFC 3339 time, got ${JSON.stringify((row["time"] as string).slice(0, 40))}`);
+  if (Number.isNaN(Date.parse(row.time as string))) {
+    fail(`time: expected an RFC 3339 time, got ${JSON.stringify((row.time as string).slice(0, 40))}`);
   }
   return {
     ...(Object.fromEntries(STRINGS.map((key) => [key, row[key]])) as Record<(typeof STRINGS)[number], string>),
-    credential: (row["credential"] as string | null | undefined) ?? null,
-    source_address: (row["source_address"] as string | null | undefined) ?? null,
-    user_agent: (row["user_agent"] as string | null | undefined) ?? null,
-    tls_fingerprint: (row["tls_fingerprint"] as string | null | undefined) ?? null,
-    status: (row["status"] as number | null | undefined) ?? null,
-    response_bytes: (row["response_bytes"] as number | null | undefined) ?? null,
-    answers_challenge: (row["answers_challenge"] as boolean | undefined) ?? false,
+    credential: (row.credential as string | null | undefined) ?? null,
+    source_address: (row.source_address as string | null | undefined) ?? null,
+    user_agent: (row.user_agent as string | null | undefined) ?? null,
+    tls_fingerprint: (row.tls_fingerprint as string | null | undefined) ?? null,
+    status: (row.status as number | null | undefined) ?? null,
+    response_bytes: (row.response_bytes as number | null | undefined) ?? null,
+    answers_challenge: (row.answers_challenge as boolean | undefined) ?? false,
   };
 }
 

@@ -18,25 +18,25 @@ export function tokenFromClaims(
   key: Uint8Array,
   raw: string | undefined,
 ): TokenFacts {
-  const issuer = text(claims["iss"]);
-  const subject = text(claims["sub"]);
-  const jti = text(claims["jti"]);
+  const issuer = text(claims.iss);
+  const subject = text(claims.sub);
+  const jti = text(claims.jti);
   const id = tokenId(key, issuer, jti, raw ?? JSON.stringify(claims));
   if (issuer === undefined) return { kind: "unverified", why: "token without issuer", forged: false, id };
   if (subject === undefined) return { kind: "unverified", why: "token without subject", forged: false, id };
-  const confirmation = record(claims["cnf"]);
+  const confirmation = record(claims.cnf);
   return {
     kind: "verified",
     id,
     issuer,
     subject,
-    issuedAt: seconds(claims["iat"]),
-    expiresAt: seconds(claims["exp"]),
-    authenticatedAt: seconds(claims["auth_time"]),
-    acr: text(claims["acr"]),
+    issuedAt: seconds(claims.iat),
+    expiresAt: seconds(claims.exp),
+    authenticatedAt: seconds(claims.auth_time),
+    acr: text(claims.acr),
     boundCertificate: text(confirmation["x5t#S256"]),
-    boundKey: text(confirmation["jkt"]),
-    actors: actorsOf(claims["act"]),
+    boundKey: text(confirmation.jkt),
+    actors: actorsOf(claims.act),
     hasJti: jti !== undefined,
   } satisfies VerifiedToken;
 }
@@ -51,10 +51,10 @@ function actorsOf(act: unknown): readonly string[] {
   const actors: string[] = [];
   let current = record(act);
   while (actors.length < ACTORS_MAX) {
-    const subject = text(current["sub"]);
+    const subject = text(current.sub);
     if (subject === undefined) break;
     actors.push(subject);
-    current = record(current["act"]);
+    current = record(current.act);
   }
   return actors;
 }

@@ -46,7 +46,9 @@ export const credentialUnknownKey: Signal = {
   capBits: 12,
   discharged: false,
   read: ({ facts }) =>
-    facts.presented.apiKey.kind === "unknown" ? present(11, `unknown ${facts.presented.apiKey.id}`, "a listed key") : NOTHING,
+    facts.presented.apiKey.kind === "unknown"
+      ? present(11, `unknown ${facts.presented.apiKey.id}`, "a listed key")
+      : NOTHING,
 };
 
 export const credentialTimes: Signal = {
@@ -63,7 +65,8 @@ export const credentialTimes: Signal = {
       return present(6, "token past its end", "a current token");
     }
     if (token.issuedAt === undefined) return NOTHING;
-    if (token.issuedAt > facts.time + 5 * MINUTE_MS) return present(4, "token issued in the future", "issued before now");
+    if (token.issuedAt > facts.time + 5 * MINUTE_MS)
+      return present(4, "token issued in the future", "issued before now");
     if (token.expiresAt === undefined) return present(1.5, "token without end", "a lifetime");
     const lifetimeMs = token.expiresAt - token.issuedAt;
     if (lifetimeMs > 30 * DAY_MS) {
@@ -82,6 +85,10 @@ export const credentialSubject: Signal = {
   discharged: false,
   read: ({ identity }) => {
     if (identity.second === undefined || identity.delegated) return NOTHING;
-    return present(7, `token of ${identity.second.name}`, `token of ${identity.principal.name}, or a declared delegation`);
+    return present(
+      7,
+      `token of ${identity.second.name}`,
+      `token of ${identity.principal.name}, or a declared delegation`,
+    );
   },
 };

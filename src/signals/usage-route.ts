@@ -25,9 +25,7 @@ export const usageRoute: Signal = {
     const ordinary = Math.min(0.95, Math.max(lumped, commonCause("usage.route")));
     if (entry !== undefined) {
       // A known route speaks for the principal, by a little; a half-settled one says nothing either way.
-      return entry.windows >= SETTLE_WINDOWS
-        ? present(bitsOf(1 - THIEF_NEW_ROUTE, 1 - ordinary), route, "")
-        : NOTHING;
+      return entry.windows >= SETTLE_WINDOWS ? present(bitsOf(1 - THIEF_NEW_ROUTE, 1 - ordinary), route, "") : NOTHING;
     }
     const unknown = population.routes.find(route) === undefined;
     const step = unknown ? population.unknownGivenRoute.value() : 1;

@@ -56,10 +56,7 @@ export const usageErrors: Signal = {
     const error = isProbing(outcome.status, outcome.grpcStatus);
     if (error === undefined) return absent("no status");
     const chance = population.curves.error.chance(baseline.novelty.error);
-    const ordinary = Math.min(
-      0.95,
-      session.lastError ? Math.max(chance, population.errorAfterError.value()) : chance,
-    );
+    const ordinary = Math.min(0.95, session.lastError ? Math.max(chance, population.errorAfterError.value()) : chance);
     const thief = 0.5;
     if (!error) return present(bitsOf(1 - thief, 1 - ordinary), "", "");
     return present(bitsOf(thief, ordinary), `status ${outcome.status ?? outcome.grpcStatus}`, "answers without error");
@@ -97,7 +94,8 @@ export const usageHour: Signal = {
   capBits: 3,
   discharged: false,
   read: ({ baseline, facts, session }) => {
-    if (baseline === undefined || facts.time - baseline.firstSeenMs < 7 * DAY_MS) return absent("less than a week seen");
+    if (baseline === undefined || facts.time - baseline.firstSeenMs < 7 * DAY_MS)
+      return absent("less than a week seen");
     if (session.requests > 0) return NOTHING;
     const hour = Math.floor(facts.time / HOUR_MS) % 24;
     let total = 0;
@@ -116,4 +114,3 @@ export function isProbing(status: number | undefined, grpcStatus: number | undef
   if (status === undefined || status === 0) return undefined;
   return status === 401 || status === 403 || status === 404 || status === 405;
 }
-
