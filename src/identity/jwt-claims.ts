@@ -59,8 +59,10 @@ function actorsOf(act: unknown): readonly string[] {
   return actors;
 }
 
+/** Names go into logs and headers: control characters and halves of characters make a claim unreadable. */
 function text(value: unknown): string | undefined {
-  return typeof value === "string" && value !== "" && value.length <= NAME_CHARS_MAX ? value : undefined;
+  if (typeof value !== "string" || value === "" || value.length > NAME_CHARS_MAX) return undefined;
+  return /[\p{Cc}\p{Cs}]/u.test(value) ? undefined : value;
 }
 
 function seconds(value: unknown): EpochMs | undefined {

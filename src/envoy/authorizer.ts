@@ -1,0 +1,81 @@
+/** Answers one Check call: read, verify, judge, answer; learning follows once the answer is on its way. */
+
+import type { CheckRequest, CheckResponse } from "../gen/envoy/service/auth/v3/external_auth_pb.ts";
+import { CertificateCache } from "../identity/certificate.ts";
+import type { RequestFacts } from "../model/facts.ts";
+import type { TokenFacts } from "../model/identity.ts";
+import type { Line } from "../model/line.ts";
+import type { Policy } from "../model/policy.ts";
+import { toEpochMs } from "../model/units.ts";
+import type { Verdict } from "../model/verdict.ts";
+import { factsOf, readToken } from "./facts.ts";
+import { OWN_PREFIX, type ReadRequest, readRequest } from "./request.ts";
+import { responseOf } from "./response.ts";
+import type { Tokens } from "./tokens.ts";
+
+const CERTIFICATES_MAX = 2048;
+/** Verification that needs the network must stay inside Envoy's own deadline for the check. */
+const VERIFY_TIMEOUT_MS = 100;
+
+export interface AuthorizerOptions {
+  readonly line: Line;
+  /** The policy in force; asked once per request. */
+  readonly policy: () => Policy;
+  readonly tokens: Tokens;
+  /** Key of the hashes that stand for credentials. */
+  readonly key: Uint8Array;
+  /** Milliseconds since the epoch. */
+  readonly now: () => number;
+  /** Monotonic microseconds, for latency. */
+  readonly microseconds: () => number;
+  /** Told of every verdict after it was made. */
+  readonly onVerdict: (facts: RequestFacts, verdict: Verdict, latencyUs: number) => void;
+}
+
+export class Authorizer {
+  private readonly certificates = new CertificateCache(CERTIFICATES_MAX);
+  private readonly options: AuthorizerOptions;
+
+  constructor(options: AuthorizerOptions) {
+    this.options = options;
+  }
+
+  /** Synchronous unless a bearer token must be verified first. */
+  check(request: CheckRequest): CheckResponse | Promise<CheckResponse> {
+    const startedUs = this.options.microseconds();
+    const policy = this.options.policy();
+    const read = readRequest(request, this.certificates, policy.identity.xfccHops);
+    const token = readToken(read, policy.identity, this.options.tokens, this.options.key);
+    if (!(token instanceof Promise)) return this.judge(read, token, policy, startedUs);
+    return withinTime(token).then((verified) => this.judge(read, verified, policy, startedUs));
+  }
+
+  private judge(read: ReadRequest, token: TokenFacts, policy: Policy, startedUs: number): CheckResponse {
+    const { line, key, now, microseconds, onVerdict } = this.options;
+    const facts = factsOf(read, token, policy.identity, key, toEpochMs(now()));
+    const verdict = line.check(facts, policy);
+    const latencyUs = Math.max(0, Math.round(microseconds() - startedUs));
+    const response = responseOf(verdict, {
+      protocol: facts.protocol,
+      policy: policy.response,
+      ownHeaders: read.headers.names(OWN_PREFIX),
+      latencyUs,
+    });
+    setImmediate(() => {
+      line.learn(facts, verdict);
+      onVerdict(facts, verdict, latencyUs);
+    });
+    return response;
+  }
+}
+
+function withinTime(token: Promise<TokenFacts>): Promise<TokenFacts> {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(
+      () =>
+        resolve({ kind: "unverified", why: "token could not be verified in time", forged: false, id: "token:unknown" }),
+      VERIFY_TIMEOUT_MS,
+    );
+    token.then(resolve, reject).finally(() => clearTimeout(timer));
+  });
+}

@@ -1,0 +1,63 @@
+/** Joins what was read of a request with what was verified of its credentials. */
+
+import { readApiKey } from "../identity/api-key.ts";
+import { tokenFromClaims } from "../identity/jwt-claims.ts";
+import type { RequestFacts } from "../model/facts.ts";
+import type { ApiKeyFacts, TokenFacts } from "../model/identity.ts";
+import type { IdentityPolicy } from "../model/policy.ts";
+import type { EpochMs } from "../model/units.ts";
+import type { ReadRequest } from "./request.ts";
+import type { Tokens } from "./tokens.ts";
+
+const ABSENT: TokenFacts = { kind: "absent" };
+const NO_KEY: ApiKeyFacts = { kind: "absent" };
+
+/** The token's facts: what jwt_authn verified, else what is verified here. A promise only for a token not yet known. */
+export function readToken(
+  read: ReadRequest,
+  policy: IdentityPolicy,
+  tokens: Tokens,
+  key: Uint8Array,
+): TokenFacts | Promise<TokenFacts> {
+  const claims = read.verifiedClaims[0];
+  if (claims !== undefined) return tokenFromClaims(claims, key, read.bearer);
+  if (read.bearer === undefined || policy.apiKeyHeader === "authorization") return ABSENT;
+  return tokens.read(read.bearer, policy.issuers);
+}
+
+export function factsOf(
+  read: ReadRequest,
+  token: TokenFacts,
+  policy: IdentityPolicy,
+  key: Uint8Array,
+  time: EpochMs,
+): RequestFacts {
+  const { apiKeyHeader } = policy;
+  return {
+    time,
+    protocol: read.protocol,
+    requestId: read.requestId,
+    connectionId: read.connectionId,
+    sourceAddress: read.sourceAddress,
+    sourcePort: read.sourcePort,
+    destination: read.destination,
+    method: read.method,
+    path: read.path,
+    userAgent: read.userAgent,
+    tls: read.tls,
+    requestBytes: read.requestBytes,
+    presented: {
+      certificate: read.certificate,
+      peerSpiffeId: read.peerSpiffeId,
+      peerNameInvalid: read.peerNameInvalid,
+      token,
+      apiKey: apiKeyHeader === undefined ? NO_KEY : readApiKey(read.headers.first(apiKeyHeader), policy.apiKeys, key),
+      faults: faultsOf(read),
+    },
+  };
+}
+
+function faultsOf(read: ReadRequest): readonly string[] {
+  const subjects = new Set(read.verifiedClaims.map((claims) => `${claims.iss}|${claims.sub}`));
+  return subjects.size > 1 ? [...read.faults, "verified tokens of several subjects"] : read.faults;
+}

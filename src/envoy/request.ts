@@ -1,0 +1,246 @@
+/** Reads Envoy's CheckRequest into the facts that need no verification. */
+
+import type { JsonObject } from "@bufbuild/protobuf";
+import type { CheckRequest } from "../gen/envoy/service/auth/v3/external_auth_pb.ts";
+import { canonicalAddress } from "../identity/address.ts";
+import type { CertificateCache } from "../identity/certificate.ts";
+import { parseSpiffeId } from "../identity/spiffe.ts";
+import { believeXfcc, certificateFromXfcc, parseXfcc } from "../identity/xfcc.ts";
+import type { Protocol, TlsFacts } from "../model/facts.ts";
+import type { CertificateFacts } from "../model/identity.ts";
+import { type Headers, headersOf } from "./headers.ts";
+
+/** Headers set by and for us begin so; the shipped Envoy configurations remove what a client sends of them. */
+export const OWN_PREFIX = "x-sallyport-";
+/** Where Envoy's jwt_authn filter puts the claims of tokens that it verified. */
+export const JWT_AUTHN = "envoy.filters.http.jwt_authn";
+
+const PATH_CHARS_MAX = 2048;
+const NAME_CHARS_MAX = 256;
+const AGENT_CHARS_MAX = 512;
+const NO_HEADERS: Headers = { first: () => undefined, count: () => 0, names: () => [] };
+const NO_TLS: TlsFacts = { ja3: undefined, ja4: undefined, version: undefined, sni: undefined };
+
+/** A CheckRequest, read; credentials are still secrets here and go no further than verification. */
+export interface ReadRequest {
+  readonly protocol: Protocol;
+  readonly requestId: string | undefined;
+  readonly connectionId: string | undefined;
+  readonly sourceAddress: string | undefined;
+  readonly sourcePort: number | undefined;
+  readonly destination: string;
+  readonly method: string;
+  readonly path: string;
+  readonly userAgent: string | undefined;
+  readonly tls: TlsFacts;
+  readonly requestBytes: number | undefined;
+  readonly certificate: CertificateFacts | undefined;
+  readonly peerSpiffeId: string | undefined;
+  readonly peerNameInvalid: string | undefined;
+  /** Claims that jwt_authn verified, by the key under which it put them. */
+  readonly verifiedClaims: readonly JsonObject[];
+  /** Text of the bearer token in `authorization`. Secret. */
+  readonly bearer: string | undefined;
+  readonly headers: Headers;
+  readonly faults: readonly string[];
+}
+
+/**
+ * @param xfccHops SPIFFE IDs of direct peers whose `x-forwarded-client-cert` is believed
+ */
+export function readRequest(
+  request: CheckRequest,
+  certificates: CertificateCache,
+  xfccHops: readonly RegExp[],
+): ReadRequest {
+  const attributes = request.attributes;
+  const http = attributes?.request?.http;
+  const headers = http === undefined ? NO_HEADERS : headersOf(http);
+  const faults: string[] = [];
+  const source = attributes?.source;
+  const socket = source?.address?.address;
+  const sni = name(attributes?.tlsSession?.sni);
+  const peer = peerOf(source?.principal ?? "", source?.certificate ?? "", certificates, headers, faults);
+  const forwarded = forwardedBy(peer.spiffeId, headers, xfccHops, faults);
+  const presented = {
+    certificate: forwarded ?? peer.certificate,
+    peerSpiffeId: peer.spiffeId,
+    peerNameInvalid: peer.nameInvalid,
+  };
+  const connection = {
+    connectionId: name(headers.first("x-sallyport-connection")),
+    sourceAddress: socket?.case === "socketAddress" ? canonicalAddress(socket.value.address) : undefined,
+    sourcePort:
+      socket?.case === "socketAddress" && socket.value.portSpecifier.case === "portValue"
+        ? socket.value.portSpecifier.value
+        : undefined,
+  };
+  if (http === undefined) {
+    return {
+      ...connection,
+      ...presented,
+      protocol: "tcp",
+      requestId: undefined,
+      destination:
+        sni ?? name(attributes?.destination?.service) ?? listenerOf(attributes?.destination?.address?.address),
+      method: "CONNECT",
+      path: "",
+      userAgent: undefined,
+      tls: sni === undefined ? NO_TLS : { ...NO_TLS, sni },
+      requestBytes: undefined,
+      verifiedClaims: [],
+      bearer: undefined,
+      headers,
+      faults,
+    };
+  }
+  const path = http.path === "" ? (headers.first(":path") ?? "") : http.path;
+  return {
+    ...connection,
+    ...presented,
+    protocol: isGrpc(headers) ? "grpc" : "http",
+    requestId: name(headers.first("x-request-id")),
+    destination: hostOf(http.host === "" ? (headers.first(":authority") ?? "") : http.host),
+    method: (http.method === "" ? (headers.first(":method") ?? "GET") : http.method).toUpperCase().slice(0, 32),
+    path: pathOnly(path),
+    userAgent: headers.first("user-agent")?.slice(0, AGENT_CHARS_MAX),
+    tls: {
+      ja3: fingerprint(headers.first("x-sallyport-ja3")),
+      ja4: fingerprint(headers.first("x-sallyport-ja4")),
+      version: name(headers.first("x-sallyport-tls")),
+      sni,
+    },
+    requestBytes: http.size > 0n && http.size < 2n ** 53n ? Number(http.size) : undefined,
+    verifiedClaims: claimsOf(attributes?.metadataContext?.filterMetadata[JWT_AUTHN]),
+    bearer: bearerOf(headers, faults),
+    headers,
+    faults,
+  };
+}
+
+interface Peer {
+  readonly certificate: CertificateFacts | undefined;
+  readonly spiffeId: string | undefined;
+  readonly nameInvalid: string | undefined;
+}
+
+/** The direct peer: what Envoy verified in the TLS handshake. */
+function peerOf(
+  principal: string,
+  encoded: string,
+  certificates: CertificateCache,
+  headers: Headers,
+  faults: string[],
+): Peer {
+  const valid = principal !== "" && parseSpiffeId(principal).ok;
+  let spiffeId = valid ? principal : undefined;
+  let nameInvalid = principal !== "" && !valid ? principal.slice(0, NAME_CHARS_MAX) : undefined;
+  let certificate: CertificateFacts | undefined;
+  if (encoded !== "") {
+    const parsed = certificates.parse(encoded);
+    if (!parsed.ok) {
+      faults.push(`peer certificate: ${parsed.why}`);
+    } else {
+      certificate = parsed.certificate;
+      if (parsed.fault !== undefined) {
+        faults.push(parsed.fault);
+        nameInvalid ??= spiffeId;
+        spiffeId = undefined;
+      }
+    }
+  } else {
+    certificate = certificateOfHash(headers.first("x-sallyport-peer-fp"), spiffeId);
+  }
+  return { certificate, spiffeId, nameInvalid };
+}
+
+/** A configuration that leaves `include_peer_certificate` off can still tell the certificate's SHA-256. */
+function certificateOfHash(hash: string | undefined, spiffeId: string | undefined): CertificateFacts | undefined {
+  if (hash === undefined || !/^[0-9a-f]{64}$/.test(hash)) return undefined;
+  return {
+    via: "peer",
+    sha256: hash,
+    spiffeId,
+    subject: undefined,
+    issuer: undefined,
+    serial: undefined,
+    notBefore: undefined,
+    notAfter: undefined,
+    key: undefined,
+    x5tS256: Buffer.from(hash, "hex").toString("base64url"),
+  };
+}
+
+function forwardedBy(
+  peer: string | undefined,
+  headers: Headers,
+  hops: readonly RegExp[],
+  faults: string[],
+): CertificateFacts | undefined {
+  const header = headers.first("x-forwarded-client-cert");
+  if (header === undefined || peer === undefined || !hops.some((hop) => hop.test(peer))) return undefined;
+  const parsed = parseXfcc(header);
+  if (!parsed.ok) {
+    faults.push(`x-forwarded-client-cert ${parsed.why}`);
+    return undefined;
+  }
+  const element = believeXfcc(parsed.elements, peer, hops);
+  if (element === undefined) return undefined;
+  const certificate = certificateFromXfcc(element);
+  if (certificate === undefined) faults.push("x-forwarded-client-cert does not tell a certificate");
+  return certificate;
+}
+
+function claimsOf(metadata: JsonObject | undefined): readonly JsonObject[] {
+  if (metadata === undefined) return [];
+  const claims: JsonObject[] = [];
+  for (const value of Object.values(metadata)) {
+    // Only payloads have an issuer: headers of tokens and failure notes are put beside them.
+    if (typeof value === "object" && value !== null && !Array.isArray(value) && typeof value.iss === "string") {
+      claims.push(value);
+    }
+  }
+  return claims;
+}
+
+/** RFC 6750, section 2.1. Two authorization headers leave open which one the service will believe. */
+function bearerOf(headers: Headers, faults: string[]): string | undefined {
+  const value = headers.first("authorization");
+  if (value === undefined) return undefined;
+  if (headers.count("authorization") > 1 || /,\s*bearer /i.test(value)) {
+    faults.push("more than one authorization header");
+    return undefined;
+  }
+  return /^bearer +(\S+)$/i.exec(value.trim())?.[1];
+}
+
+function isGrpc(headers: Headers): boolean {
+  const type = headers.first("content-type");
+  return type?.startsWith("application/grpc") === true && !type.startsWith("application/grpc-web");
+}
+
+function hostOf(authority: string): string {
+  const host = authority.toLowerCase().slice(0, NAME_CHARS_MAX);
+  return host.replace(/:\d+$/, "").replace(/\.$/, "");
+}
+
+function pathOnly(path: string): string {
+  const end = path.search(/[?#]/);
+  return (end < 0 ? path : path.slice(0, end)).slice(0, PATH_CHARS_MAX);
+}
+
+function fingerprint(value: string | undefined): string | undefined {
+  return value !== undefined && /^[\w-]{1,64}$/.test(value) ? value : undefined;
+}
+
+function name(value: string | undefined): string | undefined {
+  return value === undefined || value === "" ? undefined : value.slice(0, NAME_CHARS_MAX);
+}
+
+function listenerOf(address: { readonly case: string | undefined; readonly value?: unknown } | undefined): string {
+  if (address?.case === "socketAddress") {
+    const { portSpecifier } = address.value as { portSpecifier: { case: string | undefined; value?: unknown } };
+    if (portSpecifier.case === "portValue") return `port-${String(portSpecifier.value)}`;
+  }
+  return "listener";
+}

@@ -1,0 +1,221 @@
+/** Turns a verdict into the CheckResponse that Envoy carries out. */
+
+import { create, type JsonObject, toBinary } from "@bufbuild/protobuf";
+import { anyPack } from "@bufbuild/protobuf/wkt";
+import { type HeaderValueOption, HeaderValueOptionSchema } from "../gen/envoy/config/core/v3/base_pb.ts";
+import {
+  type CheckResponse,
+  CheckResponseSchema,
+  DeniedHttpResponseSchema,
+  OkHttpResponseSchema,
+} from "../gen/envoy/service/auth/v3/external_auth_pb.ts";
+import { HttpStatusSchema, StatusCode } from "../gen/envoy/type/v3/http_status_pb.ts";
+import { ErrorInfoSchema } from "../gen/google/rpc/error_details_pb.ts";
+import { type Status, StatusSchema } from "../gen/google/rpc/status_pb.ts";
+import type { Protocol } from "../model/facts.ts";
+import type { ResponsePolicy } from "../model/policy.ts";
+import { SECOND_MS } from "../model/units.ts";
+import type { Challenge, Decision, Verdict } from "../model/verdict.ts";
+import { OWN_PREFIX } from "./request.ts";
+
+/** gRPC status codes that matter here (google.rpc.Code). */
+const OK = 0;
+const PERMISSION_DENIED = 7;
+const RESOURCE_EXHAUSTED = 8;
+const UNAUTHENTICATED = 16;
+
+const DOMAIN = "sallyport.dev";
+const METADATA_REASONS_MAX = 8;
+
+export interface ResponseContext {
+  readonly protocol: Protocol;
+  readonly policy: ResponsePolicy;
+  /** Names of the request's headers that begin with our prefix: none of them goes upstream unless set here. */
+  readonly ownHeaders: readonly string[];
+  readonly latencyUs: number;
+}
+
+export function responseOf(verdict: Verdict, context: ResponseContext): CheckResponse {
+  const dynamicMetadata = metadataOf(verdict, context.latencyUs);
+  if (verdict.enforced === "allow") return allow(verdict, context, dynamicMetadata);
+  const refusal = refusalOf(verdict.decision);
+  const status = create(StatusSchema, { code: refusal.grpc, message: refusal.title });
+  if (context.protocol === "tcp") return create(CheckResponseSchema, { status, dynamicMetadata });
+  return create(CheckResponseSchema, {
+    status,
+    dynamicMetadata,
+    httpResponse: {
+      case: "deniedResponse",
+      value:
+        context.protocol === "grpc" ? grpcRefusal(verdict, refusal) : httpRefusal(verdict, refusal, context.policy),
+    },
+  });
+}
+
+function allow(verdict: Verdict, { policy, ownHeaders, protocol }: ResponseContext, dynamicMetadata: JsonObject) {
+  const status = create(StatusSchema, { code: OK });
+  if (protocol === "tcp") return create(CheckResponseSchema, { status, dynamicMetadata });
+  const set: HeaderValueOption[] = policy.upstreamHeaders
+    ? [
+        header("x-sallyport-decision", verdict.decision.kind),
+        header("x-sallyport-score", String(verdict.score)),
+        header("x-sallyport-decision-id", verdict.decisionId),
+        header("x-sallyport-principal", headerText(verdict.identity.principal.name)),
+      ]
+    : [];
+  const kept = new Set(set.map((option) => option.header?.key));
+  return create(CheckResponseSchema, {
+    status,
+    dynamicMetadata,
+    httpResponse: {
+      case: "okResponse",
+      value: create(OkHttpResponseSchema, {
+        headers: set,
+        headersToRemove: ownHeaders.filter((name) => name.startsWith(OWN_PREFIX) && !kept.has(name)),
+      }),
+    },
+  });
+}
+
+interface Refusal {
+  readonly http: StatusCode;
+  readonly grpc: number;
+  /** Stable, for programs: ErrorInfo.reason and the problem's type. */
+  readonly reason: string;
+  readonly title: string;
+  readonly challenge: Challenge | undefined;
+}
+
+function refusalOf(decision: Decision): Refusal {
+  switch (decision.kind) {
+    case "challenge":
+      return {
+        http: StatusCode.Unauthorized,
+        grpc: UNAUTHENTICATED,
+        reason: "CHALLENGE",
+        title: "A credential issued after this challenge is needed",
+        challenge: decision.challenge,
+      };
+    case "deny":
+      return decision.rate
+        ? refusal(StatusCode.TooManyRequests, RESOURCE_EXHAUSTED, "RATE", "Too many requests")
+        : refusal(StatusCode.Forbidden, PERMISSION_DENIED, "DENIED", "Access denied");
+    case "terminate":
+      return refusal(StatusCode.Forbidden, PERMISSION_DENIED, "TERMINATED", "Session ended");
+    case "allow":
+      throw new RangeError("an allowed request is not refused");
+  }
+}
+
+function refusal(http: StatusCode, grpc: number, reason: string, title: string): Refusal {
+  return { http, grpc, reason, title, challenge: undefined };
+}
+
+/** RFC 9457 problem; says why only where the policy reveals it. */
+function httpRefusal(verdict: Verdict, refusal: Refusal, policy: ResponsePolicy) {
+  const body = {
+    type: `https://${DOMAIN}/problems/${refusal.reason.toLowerCase()}`,
+    title: refusal.title,
+    status: refusal.http,
+    decision_id: verdict.decisionId,
+    ...(refusal.challenge === undefined ? {} : { issued_after: new Date(refusal.challenge.issuedAfter).toISOString() }),
+    ...(policy.revealReasons
+      ? { score: verdict.score, reasons: verdict.reasons.map(({ signal, points }) => ({ signal, points })) }
+      : {}),
+  };
+  return create(DeniedHttpResponseSchema, {
+    status: create(HttpStatusSchema, { code: refusal.http }),
+    headers: [
+      header("content-type", "application/problem+json"),
+      header("cache-control", "no-store"),
+      ...commonHeaders(verdict, refusal),
+    ],
+    body: `${JSON.stringify(body)}\n`,
+  });
+}
+
+/** Envoy honours these headers on a gRPC call as long as the body is empty. */
+function grpcRefusal(verdict: Verdict, refusal: Refusal) {
+  const status: Status = create(StatusSchema, {
+    code: refusal.grpc,
+    message: refusal.title,
+    details: [
+      anyPack(
+        ErrorInfoSchema,
+        create(ErrorInfoSchema, {
+          reason: refusal.reason,
+          domain: DOMAIN,
+          metadata: { decision_id: verdict.decisionId, ...challengeFields(refusal.challenge) },
+        }),
+      ),
+    ],
+  });
+  return create(DeniedHttpResponseSchema, {
+    status: create(HttpStatusSchema, { code: refusal.http }),
+    headers: [
+      header("grpc-status", String(refusal.grpc)),
+      header("grpc-message", refusal.title),
+      header("grpc-status-details-bin", Buffer.from(toBinary(StatusSchema, status)).toString("base64")),
+      ...commonHeaders(verdict, refusal),
+    ],
+  });
+}
+
+function commonHeaders(verdict: Verdict, { challenge }: Refusal): HeaderValueOption[] {
+  const headers = [header("x-sallyport-decision-id", verdict.decisionId)];
+  if (challenge === undefined) return headers;
+  // RFC 9470, section 3: a stronger or fresher authentication is wanted. `max_age=0` asks for one made from now on.
+  const parameters = [
+    'error="insufficient_user_authentication"',
+    'error_description="A token issued after this challenge is needed"',
+    `max_age="${challenge.maxAgeSeconds ?? 0}"`,
+    ...(challenge.acrValues.length === 0 ? [] : [`acr_values="${challenge.acrValues.join(" ")}"`]),
+  ];
+  headers.push(header("www-authenticate", `Bearer ${parameters.join(", ")}`));
+  for (const [name, value] of Object.entries(challengeFields(challenge))) {
+    headers.push(header(`${OWN_PREFIX}${name.replaceAll("_", "-")}`, value));
+  }
+  return headers;
+}
+
+function challengeFields(challenge: Challenge | undefined): Record<string, string> {
+  if (challenge === undefined) return {};
+  return {
+    challenge: challenge.kind.replace("_", "-"),
+    issued_after: String(Math.floor(challenge.issuedAfter / SECOND_MS)),
+  };
+}
+
+function metadataOf(verdict: Verdict, latencyUs: number): JsonObject {
+  const metadata: JsonObject = {
+    decision: verdict.decision.kind,
+    enforced: verdict.enforced,
+    score: verdict.score,
+    reasons: verdict.reasons
+      .filter((reason) => reason.points !== 0)
+      .slice(0, METADATA_REASONS_MAX)
+      .map((reason) => `${reason.signal}:${reason.points}`),
+    principal: verdict.identity.principal.name,
+    decision_id: verdict.decisionId,
+    policy_revision: verdict.policyRevision,
+    mode: verdict.mode,
+    latency_us: latencyUs,
+  };
+  // Absent means no: Envoy's matchers and the Lua filter look for `true` only.
+  if (verdict.enforced === "terminate") metadata.terminate = true;
+  if (verdict.enforced === "allow" && verdict.watch) metadata.watch = true;
+  return metadata;
+}
+
+/** Envoy ignores `raw_value` and, for request headers, any append action other than overwriting. */
+function header(key: string, value: string): HeaderValueOption {
+  return create(HeaderValueOptionSchema, {
+    header: { key, value },
+    appendAction: 2,
+  });
+}
+
+/** Header values are visible ASCII; anything else in a name is percent-encoded. */
+function headerText(text: string): string {
+  return text.replace(/[^\x21-\x7e]/gu, (character) => encodeURIComponent(character));
+}

@@ -1,0 +1,107 @@
+/** The gRPC services that Envoy calls, in grpc-js's terms. */
+
+import { create, type DescMessage, fromBinary, type MessageShape, toBinary } from "@bufbuild/protobuf";
+import {
+  type handleClientStreamingCall,
+  type handleUnaryCall,
+  type MethodDefinition,
+  type ServiceDefinition,
+  status,
+  type UntypedServiceImplementation,
+} from "@grpc/grpc-js";
+import {
+  type StreamAccessLogsMessage,
+  StreamAccessLogsMessageSchema,
+  type StreamAccessLogsResponse,
+  StreamAccessLogsResponseSchema,
+} from "../gen/envoy/service/accesslog/v3/als_pb.ts";
+import {
+  type CheckRequest,
+  CheckRequestSchema,
+  type CheckResponse,
+  CheckResponseSchema,
+} from "../gen/envoy/service/auth/v3/external_auth_pb.ts";
+
+export interface GrpcService {
+  readonly definition: ServiceDefinition;
+  readonly implementation: UntypedServiceImplementation;
+}
+
+/**
+ * `envoy.service.auth.v3.Authorization`.
+ * @param check may answer at once or later; when it fails, Envoy's `failure_mode_allow` decides
+ * @param onError told of every failure; the caller learns only that there was one
+ */
+export function authorizationService(
+  check: (request: CheckRequest) => CheckResponse | Promise<CheckResponse>,
+  onError: (error: unknown) => void,
+): GrpcService {
+  const handle: handleUnaryCall<CheckRequest, CheckResponse> = (call, reply) => {
+    const fail = (error: unknown): void => {
+      onError(error);
+      reply({ code: status.INTERNAL, details: "check failed" });
+    };
+    try {
+      const answer = check(call.request);
+      if (answer instanceof Promise) answer.then((response) => reply(null, response), fail);
+      else reply(null, answer);
+    } catch (error) {
+      fail(error); // Envoy's failure_mode_allow decides
+    }
+  };
+  return {
+    definition: {
+      check: method("/envoy.service.auth.v3.Authorization/Check", CheckRequestSchema, CheckResponseSchema, false),
+    },
+    implementation: { check: handle },
+  };
+}
+
+/**
+ * `envoy.service.accesslog.v3.AccessLogService`.
+ * @param take told of every message; what it throws ends nothing
+ */
+export function accessLogService(
+  take: (message: StreamAccessLogsMessage) => void,
+  onError: (error: unknown) => void,
+): GrpcService {
+  const handle: handleClientStreamingCall<StreamAccessLogsMessage, StreamAccessLogsResponse> = (call, reply) => {
+    call.on("data", (message: StreamAccessLogsMessage) => {
+      try {
+        take(message);
+      } catch (error) {
+        onError(error); // one bad entry must not end the stream
+      }
+    });
+    call.on("error", () => {}); // Envoy went away: it opens a new stream when it is back
+    call.on("end", () => reply(null, create(StreamAccessLogsResponseSchema)));
+  };
+  return {
+    definition: {
+      streamAccessLogs: method(
+        "/envoy.service.accesslog.v3.AccessLogService/StreamAccessLogs",
+        StreamAccessLogsMessageSchema,
+        StreamAccessLogsResponseSchema,
+        true,
+      ),
+    },
+    implementation: { streamAccessLogs: handle },
+  };
+}
+
+function method<Request extends DescMessage, Response extends DescMessage>(
+  path: string,
+  request: Request,
+  response: Response,
+  requestStream: boolean,
+): MethodDefinition<MessageShape<Request>, MessageShape<Response>> {
+  return {
+    path,
+    requestStream,
+    responseStream: false,
+    requestSerialize: (message) => Buffer.from(toBinary(request, message)),
+    requestDeserialize: (bytes) => fromBinary(request, bytes),
+    responseSerialize: (message) => Buffer.from(toBinary(response, message)),
+    responseDeserialize: (bytes) => fromBinary(response, bytes),
+  };
+}

@@ -1,0 +1,127 @@
+/** Verifies bearer tokens before the line sees them, and remembers what was verified. */
+
+import { decodeJwt, errors, jwtVerify } from "jose";
+import { tokenFromClaims, tokenId } from "../identity/jwt-claims.ts";
+import { keyedHash } from "../identity/keyed-hash.ts";
+import type { TokenFacts } from "../model/identity.ts";
+import type { IssuerPolicy } from "../model/policy.ts";
+import { MINUTE_MS, SECOND_MS } from "../model/units.ts";
+import type { KeySets } from "./key-sets.ts";
+
+/** Longer tokens are refused unread; Envoy's own limit for all headers together is 60 KiB. */
+const TOKEN_CHARS_MAX = 16 * 1024;
+const VERIFIED_MAX = 10_000;
+/** A verified token is looked at anew after this, so that a withdrawn key takes effect. */
+const TRUSTED_MS = 5 * MINUTE_MS;
+/** A refused one is not verified again for this long: a flood of bad tokens costs one hash each. */
+const REFUSED_MS = 5 * SECOND_MS;
+
+interface Known {
+  readonly token: TokenFacts;
+  readonly untilMs: number;
+}
+
+/** Verification results by the token's keyed hash; the raw token is never kept. */
+export class Tokens {
+  private readonly known = new Map<string, Known>();
+  private readonly key: Uint8Array;
+  private readonly keySets: KeySets;
+  private readonly now: () => number;
+
+  constructor(options: { readonly key: Uint8Array; readonly keySets: KeySets; readonly now: () => number }) {
+    this.key = options.key;
+    this.keySets = options.keySets;
+    this.now = options.now;
+  }
+
+  /** Forgets every result: after a policy change another issuer may be trusted. */
+  forget(): void {
+    this.known.clear();
+  }
+
+  /** The facts of a bearer token; at once when it is known, else after verification. */
+  read(bearer: string, issuers: readonly IssuerPolicy[]): TokenFacts | Promise<TokenFacts> {
+    const hash = keyedHash(this.key, bearer);
+    if (bearer.length > TOKEN_CHARS_MAX)
+      return unverified(`token:${hash}`, `longer than ${TOKEN_CHARS_MAX} characters`);
+    if (issuers.length === 0) return unverified(`token:${hash}`, "the policy names no issuer that could be checked");
+    const known = this.known.get(hash);
+    if (known !== undefined && this.now() < known.untilMs) return known.token;
+    return this.verify(bearer, hash, issuers);
+  }
+
+  private async verify(bearer: string, hash: string, issuers: readonly IssuerPolicy[]): Promise<TokenFacts> {
+    const token = await this.judge(bearer, hash, issuers);
+    const now = this.now();
+    const untilMs =
+      token.kind === "verified"
+        ? Math.min(token.expiresAt ?? Number.POSITIVE_INFINITY, now + TRUSTED_MS)
+        : now + REFUSED_MS;
+    this.known.delete(hash);
+    this.known.set(hash, { token, untilMs });
+    if (this.known.size > VERIFIED_MAX) {
+      const oldest = this.known.keys().next().value;
+      if (oldest !== undefined) this.known.delete(oldest);
+    }
+    return token;
+  }
+
+  private async judge(bearer: string, hash: string, issuers: readonly IssuerPolicy[]): Promise<TokenFacts> {
+    let claims: Record<string, unknown>;
+    try {
+      claims = decodeJwt(bearer);
+    } catch {
+      return unverified(`token:${hash}`, "not a JWT"); // names nobody; an opaque token may be somebody else's business
+    }
+    const id = tokenId(
+      this.key,
+      typeof claims.iss === "string" ? claims.iss : undefined,
+      typeof claims.jti === "string" ? claims.jti : undefined,
+      bearer,
+    );
+    const issuer = issuers.find((candidate) => candidate.issuer === claims.iss);
+    // An unverified token keeps the id of its text: a forged `jti` must not stand for the real token.
+    if (issuer === undefined) return unverified(`token:${hash}`, "of an issuer that the policy does not name");
+    const first = await this.check(bearer, hash, id, issuer);
+    if (first.kind !== "unverified" || first.why !== `token ${UNKNOWN_KEY}`) return first;
+    await this.keySets.refetch(issuer);
+    return this.check(bearer, hash, id, issuer);
+  }
+
+  private async check(bearer: string, hash: string, id: string, issuer: IssuerPolicy): Promise<TokenFacts> {
+    const keys = this.keySets.keysFor(issuer);
+    if (keys === undefined) return unverified(`token:${hash}`, UNKNOWN_KEY);
+    try {
+      const { payload } = await jwtVerify(bearer, keys, {
+        issuer: issuer.issuer,
+        ...(issuer.audiences.length === 0 ? {} : { audience: [...issuer.audiences] }),
+        algorithms: [...issuer.algorithms],
+        clockTolerance: issuer.clockToleranceMs / SECOND_MS,
+        currentDate: new Date(this.now()),
+      });
+      const token = tokenFromClaims(payload, this.key, bearer);
+      return token.kind === "verified" ? { ...token, id } : token;
+    } catch (error) {
+      return refusalOf(error, `token:${hash}`); // fails to unverified: the token names nobody
+    }
+  }
+}
+
+const UNKNOWN_KEY = "signed with a key that the issuer does not publish";
+
+function refusalOf(error: unknown, id: string): TokenFacts {
+  if (error instanceof errors.JWSSignatureVerificationFailed) return forged(id, "signature does not verify");
+  if (error instanceof errors.JOSEAlgNotAllowed) return forged(id, "signature algorithm not allowed");
+  if (error instanceof errors.JWTExpired) return unverified(id, "past its end");
+  if (error instanceof errors.JWKSNoMatchingKey) return unverified(id, UNKNOWN_KEY);
+  if (error instanceof errors.JWTClaimValidationFailed) return unverified(id, `claim ${error.claim} not accepted`);
+  return unverified(id, "malformed");
+}
+
+function unverified(id: string, why: string): TokenFacts {
+  return { kind: "unverified", why: `token ${why}`, forged: false, id };
+}
+
+function forged(id: string, why: string): TokenFacts {
+  return { kind: "unverified", why: `token ${why}`, forged: true, id };
+}
