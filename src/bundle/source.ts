@@ -1,0 +1,82 @@
+/** Where each value of a document stands in its file, so that whatever is found wrong later can be pointed at. */
+
+import type { LineCounter } from "yaml";
+import type { Problem } from "./problem.ts";
+
+interface Place {
+  readonly offset: number;
+  /** What stands there, for messages. */
+  readonly got: string;
+}
+
+export class Source {
+  readonly file: string;
+  readonly problems: Problem[] = [];
+  private readonly lines: LineCounter;
+  private readonly places = new Map<string, Place>();
+  private readonly faulty = new Set<string>();
+
+  constructor(file: string, lines: LineCounter) {
+    this.file = file;
+    this.lines = lines;
+  }
+
+  /** Notes where a value stands. */
+  note(path: string, offset: number, got: string): void {
+    this.places.set(path, { offset, got });
+  }
+
+  /** Whether the document has a value there. */
+  has(path: string): boolean {
+    return this.places.has(path);
+  }
+
+  /** Reports a problem at an offset of the text. */
+  reportAt(offset: number, path: string, expected: string, got: string, suggestion?: string): void {
+    const { line, col } = this.lines.linePos(offset);
+    this.faulty.add(path);
+    this.problems.push({ file: this.file, line, column: col, path, expected, got, suggestion });
+  }
+
+  /** Reports a problem with the value at a path: where it stands, or what encloses it when it is not there. */
+  report(path: string, expected: string, got?: string, suggestion?: string): void {
+    const place = this.places.get(path);
+    this.reportAt(place?.offset ?? this.enclosing(path), path, expected, got ?? place?.got ?? "nothing", suggestion);
+  }
+
+  /** Takes what is found wrong with the value at a path as reported already. */
+  excuse(path: string): void {
+    this.faulty.add(path);
+  }
+
+  /** Whether something was already reported of this value or of one inside it. */
+  isFaulty(path: string): boolean {
+    if (this.faulty.has(path)) return true;
+    for (const other of this.faulty) {
+      if (other.startsWith(path) && (path === "" || other[path.length] === "." || other[path.length] === "["))
+        return true;
+    }
+    return false;
+  }
+
+  private enclosing(path: string): number {
+    let parent = path;
+    while (parent !== "") {
+      parent = parentPath(parent);
+      const place = this.places.get(parent);
+      if (place !== undefined) return place.offset;
+    }
+    return 0;
+  }
+}
+
+/** `a.b` for `a.b.c`, `a.b[2]` and `a.b["c.d"]`. */
+function parentPath(path: string): string {
+  return path.replace(/(?:\.?[^.[\]]+|\[\d+\]|\["(?:[^"\\]|\\.)*"\])$/, "");
+}
+
+/** The path of a member; names with dots or other marks are quoted. */
+export function memberPath(parent: string, name: string): string {
+  if (!/^[\w-]+$/.test(name)) return `${parent}[${JSON.stringify(name)}]`;
+  return parent === "" ? name : `${parent}.${name}`;
+}
