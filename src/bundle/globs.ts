@@ -51,5 +51,5 @@ export function compileGlob(glob: string): RegExp {
 }
 
 function literally(literal: string): string {
-  return literal.replace(/[\\^$.*+?()[\]{}|/-]/g, "\\$&");
+  return literal.replace(/[\\^$.*+?()[\]{}|/]/g, "\\$&");
 }

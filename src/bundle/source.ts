@@ -33,15 +33,21 @@ export class Source {
 
   /** Reports a problem at an offset of the text. */
   reportAt(offset: number, path: string, expected: string, got: string, suggestion?: string): void {
-    const { line, col } = this.lines.linePos(offset);
     this.faulty.add(path);
-    this.problems.push({ file: this.file, line, column: col, path, expected, got, suggestion });
+    this.problems.push(this.problemAt(offset, path, expected, got, suggestion));
   }
 
-  /** Reports a problem with the value at a path: where it stands, or what encloses it when it is not there. */
+  /** Reports a problem with the value at a path. */
   report(path: string, expected: string, got?: string, suggestion?: string): void {
+    this.faulty.add(path);
+    this.problems.push(this.problem(path, expected, got, suggestion));
+  }
+
+  /** A problem with the value at a path: where it stands, or what encloses it when it is not there. */
+  problem(path: string, expected: string, got?: string, suggestion?: string): Problem {
     const place = this.places.get(path);
-    this.reportAt(place?.offset ?? this.enclosing(path), path, expected, got ?? place?.got ?? "nothing", suggestion);
+    const offset = place?.offset ?? this.enclosing(path);
+    return this.problemAt(offset, path, expected, got ?? place?.got ?? "nothing", suggestion);
   }
 
   /** Takes what is found wrong with the value at a path as reported already. */
@@ -57,6 +63,11 @@ export class Source {
         return true;
     }
     return false;
+  }
+
+  private problemAt(offset: number, path: string, expected: string, got: string, suggestion?: string): Problem {
+    const { line, col } = this.lines.linePos(offset);
+    return { file: this.file, line, column: col, path, expected, got, suggestion };
   }
 
   private enclosing(path: string): number {
