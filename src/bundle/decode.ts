@@ -50,8 +50,9 @@ function decodeMessage(
   path: string,
   offset: number,
 ): Plain | undefined {
-  const node = decoder.tree.resolve(given);
   const { source } = decoder;
+  const node = decoder.tree.resolve(given);
+  if (node === undefined) return refused(source, path);
   source.note(path, startOf(node, offset), kindOf(node));
   if (!isMap(node)) return mismatch(source, path, "a mapping");
   const value: Plain = {};
@@ -85,6 +86,7 @@ function decodeField(decoder: Decoder, slot: Slot, given: Node | null): unknown 
   if (field.fieldKind !== "list" && field.fieldKind !== "map") return decodeValue(decoder, slot, given);
   const { source } = decoder;
   const node = decoder.tree.resolve(given);
+  if (node === undefined) return refused(source, path);
   source.note(path, startOf(node, offset), kindOf(node));
   if (field.fieldKind === "list") {
     if (!isSeq(node)) return mismatch(source, path, "a list");
@@ -117,6 +119,7 @@ function decodeValue(decoder: Decoder, slot: Slot, given: Node | null): unknown 
     return decodeMessage(decoder, field.message, given, path, offset);
   }
   const node = decoder.tree.resolve(given);
+  if (node === undefined) return refused(source, path);
   source.note(path, startOf(node, offset), describe(node, isRedacted(field)));
   const value = isScalar(node) ? node.value : undefined;
   if (field.enum !== undefined) return decodeEnum(source, field.enum, path, value);
@@ -168,6 +171,7 @@ function decodeForm(
   parse: (text: string) => number | undefined,
 ): number | undefined {
   const node = tree.resolve(given);
+  if (node === undefined) return refused(source, path);
   source.note(path, startOf(node, offset), describe(node, false));
   const text = textOf(node, false);
   const value = text === undefined ? undefined : parse(text);
@@ -178,7 +182,7 @@ function decodeForm(
 function entriesOf({ source, tree }: Decoder, node: YAMLMap, path: string): readonly Member[] {
   const seen = new Set<string>();
   return (node.items as Pair<Node, Node | null>[]).flatMap(({ key, value }) => {
-    const keyNode = tree.resolve(key);
+    const keyNode = tree.resolve(key) ?? null;
     const nameOffset = startOf(keyNode, startOf(node, 0));
     const name = textOf(keyNode, true);
     if (name === undefined || name === "__proto__") {
@@ -202,6 +206,11 @@ interface Member {
 
 function mismatch(source: Source, path: string, expected: string): undefined {
   source.report(path, expected);
+}
+
+/** An alias that stands for nothing usable was reported when it was resolved. */
+function refused(source: Source, path: string): undefined {
+  source.excuse(path);
 }
 
 /** The text of a scalar; with `plain`, also of numbers and booleans, as they are written. */

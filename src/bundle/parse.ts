@@ -1,5 +1,6 @@
 /** Reads policy text: YAML of the schema, checked as a whole, every problem at once. */
 
+import { isMap } from "yaml";
 import {
   type Facts,
   FactsFileSchema,
@@ -8,7 +9,7 @@ import {
 } from "../gen/sallyport/policy/v1/policy_pb.ts";
 import { crossCheck } from "./cross-check.ts";
 import { decode } from "./decode.ts";
-import type { Problem } from "./problem.ts";
+import { fileProblem, type Problem } from "./problem.ts";
 import type { Source } from "./source.ts";
 import { parseTree } from "./tree.ts";
 import { reportViolations } from "./violations.ts";
@@ -38,8 +39,10 @@ export function parsePolicy(text: string, file: string): ParseResult {
   if (!parsed.ok) return parsed;
   const { tree, source } = parsed;
   const policy = decode(PolicyFileSchema, tree, source);
-  reportViolations(PolicyFileSchema, policy, source);
-  crossCheck(policy, source);
+  if (isMap(tree.root)) {
+    reportViolations(PolicyFileSchema, policy, source);
+    crossCheck(policy, source);
+  }
   if (source.problems.length > 0) return { ok: false, problems: inOrder(source.problems) };
   return { ok: true, document: { file, policy, source } };
 }
@@ -59,6 +62,12 @@ export function parseFacts(text: string, file: string): FactsResult {
   return { ok: true, facts: message.facts };
 }
 
+/** Most problems that are listed of one file. */
+const PROBLEMS_MAX = 1_000;
+
 function inOrder(problems: readonly Problem[]): readonly Problem[] {
-  return problems.toSorted((a, b) => (a.line ?? 0) - (b.line ?? 0) || (a.column ?? 0) - (b.column ?? 0));
+  const sorted = problems.toSorted((a, b) => (a.line ?? 0) - (b.line ?? 0) || (a.column ?? 0) - (b.column ?? 0));
+  if (sorted.length <= PROBLEMS_MAX) return sorted;
+  const more = fileProblem(sorted[0]!.file, "no other problems", `${sorted.length - PROBLEMS_MAX} more`);
+  return [...sorted.slice(0, PROBLEMS_MAX), more];
 }

@@ -14,6 +14,7 @@ export class Source {
   readonly problems: Problem[] = [];
   private readonly lines: LineCounter;
   private readonly places = new Map<string, Place>();
+  /** Paths of which something was reported, and all that enclose them. */
   private readonly faulty = new Set<string>();
 
   constructor(file: string, lines: LineCounter) {
@@ -33,13 +34,13 @@ export class Source {
 
   /** Reports a problem at an offset of the text. */
   reportAt(offset: number, path: string, expected: string, got: string, suggestion?: string): void {
-    this.faulty.add(path);
+    this.excuse(path);
     this.problems.push(this.problemAt(offset, path, expected, got, suggestion));
   }
 
   /** Reports a problem with the value at a path. */
   report(path: string, expected: string, got?: string, suggestion?: string): void {
-    this.faulty.add(path);
+    this.excuse(path);
     this.problems.push(this.problem(path, expected, got, suggestion));
   }
 
@@ -52,17 +53,16 @@ export class Source {
 
   /** Takes what is found wrong with the value at a path as reported already. */
   excuse(path: string): void {
-    this.faulty.add(path);
+    let at = path;
+    while (!this.faulty.has(at)) {
+      this.faulty.add(at);
+      at = parentPath(at);
+    }
   }
 
   /** Whether something was already reported of this value or of one inside it. */
   isFaulty(path: string): boolean {
-    if (this.faulty.has(path)) return true;
-    for (const other of this.faulty) {
-      if (other.startsWith(path) && (path === "" || other[path.length] === "." || other[path.length] === "["))
-        return true;
-    }
-    return false;
+    return this.faulty.has(path);
   }
 
   private problemAt(offset: number, path: string, expected: string, got: string, suggestion?: string): Problem {

@@ -1,11 +1,17 @@
 /** Reads YAML or JSON text into a tree of nodes that know their place, within stated bounds. */
 
-import { type Alias, type Document, isAlias, LineCounter, type Node, parseAllDocuments, visit } from "yaml";
+import { type Alias, type Document, isAlias, Lexer, LineCounter, type Node, parseAllDocuments, visit } from "yaml";
 import { fileProblem, type Problem, quote } from "./problem.ts";
 import { Source } from "./source.ts";
 
 /** Most bytes of one text. */
 export const TEXT_BYTES_MAX = 5 * 1024 * 1024;
+
+/** Most tokens of one text: the parser takes some 800 bytes for each. */
+const TOKENS_MAX = 500_000;
+
+/** Most brackets open at once, list marks on one line, and spaces before a line: the parser is recursive. */
+const NESTING_MAX = 100;
 
 /** Most nodes that aliases may stand for, all together: a few lines of aliases to aliases could stand for billions. */
 const ALIASED_NODES_MAX = 10_000;
@@ -16,8 +22,8 @@ const SYNTAX_PROBLEMS_MAX = 100;
 /** The nodes of one document. */
 export interface Tree {
   readonly root: Node | null;
-  /** The node itself, or what its alias stands for; `null` beyond the bound on aliases, which was then reported. */
-  resolve(node: Node | null): Node | null;
+  /** The node itself, or what its alias stands for; `undefined` when that was refused, and reported. */
+  resolve(node: Node | null): Node | null | undefined;
 }
 
 export type TreeResult =
@@ -30,21 +36,36 @@ export function parseTree(text: string, file: string): TreeResult {
   if (bytes > TEXT_BYTES_MAX) {
     return { ok: false, problems: [fileProblem(file, `at most ${TEXT_BYTES_MAX} bytes`, String(bytes))] };
   }
+  const excess = findExcess(text);
+  if (excess !== undefined) return { ok: false, problems: [fileProblem(file, excess.expected, excess.got)] };
   const lines = new LineCounter();
   const source = new Source(file, lines);
-  try {
-    const documents = parseAllDocuments(text, { lineCounter: lines, prettyErrors: false, uniqueKeys: false });
-    const document = Array.isArray(documents) ? documents[0] : undefined;
-    reportSyntax(document === undefined ? [] : (documents as Document.Parsed[]), source);
-    if (document === undefined) source.reportAt(0, "", "a mapping", "an empty file");
-    if (source.problems.length > 0) return { ok: false, problems: source.problems };
-    const root = document!.contents;
-    return { ok: true, tree: { root, resolve: resolver(document!, source) }, source };
-  } catch (error) {
-    // Fails closed: the parser is recursive, and only nesting by the thousands overflows it.
-    if (!(error instanceof RangeError)) throw error;
-    return { ok: false, problems: [fileProblem(file, "values nested at most a hundred deep", "far deeper nesting")] };
+  const documents = parseAllDocuments(text, { lineCounter: lines, prettyErrors: false, uniqueKeys: false });
+  const document = Array.isArray(documents) ? documents[0] : undefined;
+  reportSyntax(document === undefined ? [] : (documents as Document.Parsed[]), source);
+  if (document === undefined) source.reportAt(0, "", "a mapping", "an empty file");
+  if (document === undefined || source.problems.length > 0) return { ok: false, problems: source.problems };
+  return { ok: true, tree: { root: document.contents, resolve: resolver(document, source) }, source };
+}
+
+/** Counts tokens and nesting before anything is built from them. */
+function findExcess(text: string): { readonly expected: string; readonly got: string } | undefined {
+  let tokens = 0;
+  let brackets = 0;
+  let marks = 0;
+  for (const token of new Lexer().lex(text)) {
+    tokens++;
+    if (token === "[" || token === "{") brackets++;
+    else if (token === "]" || token === "}") brackets = Math.max(0, brackets - 1);
+    else if (brackets === 0 && (token === "-" || token === "?")) marks++;
+    else if (token === "\n" || token === "\r\n") marks = 0;
+    const indented = token.length > NESTING_MAX && /^ +$/.test(token);
+    if (brackets > NESTING_MAX || marks > NESTING_MAX || indented) {
+      return { expected: `values nested at most ${NESTING_MAX} deep`, got: "deeper nesting" };
+    }
+    if (tokens > TOKENS_MAX) return { expected: `at most ${TOKENS_MAX} YAML tokens`, got: "more" };
   }
+  return undefined;
 }
 
 function reportSyntax(documents: readonly Document.Parsed[], source: Source): void {
@@ -104,13 +125,13 @@ function resolver(document: Document.Parsed, source: Source): Tree["resolve"] {
     const target = targets.get(node);
     if (target === undefined) {
       source.reportAt(offset, "", "an alias of an earlier anchor", quote(`*${node.source}`));
-      return null;
+      return undefined;
     }
     left -= countNodes(target, left);
     if (left > 0) return target;
     if (!reported) source.reportAt(offset, "", `aliases for at most ${ALIASED_NODES_MAX} values`, "more");
     reported = true;
-    return null;
+    return undefined;
   };
 }
 

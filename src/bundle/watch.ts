@@ -66,7 +66,9 @@ export class PolicyWatcher {
 
   /** Looks at the files now, and reads them again if they seem to have changed; one look at a time. */
   check(): Promise<void> {
-    this.running = this.running.then(() => this.look());
+    const look = (): Promise<void> => this.look();
+    // A listener that threw is told to whoever waited for that look; it does not end the watching.
+    this.running = this.running.then(look, look);
     return this.running;
   }
 

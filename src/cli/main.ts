@@ -1,0 +1,72 @@
+/** Finds the command that is meant, runs it, and turns what happened into an exit status. */
+
+import { suggest } from "../bundle/problem.ts";
+import { OperatingError } from "../model/errors.ts";
+import { baselineCommand } from "./baseline.ts";
+import { checkCommand } from "./check.ts";
+import { type Command, EXIT_BAD, EXIT_GOOD, EXIT_USAGE, helpOf, readInvocation, type Terminal } from "./command.ts";
+import { doctorCommand } from "./doctor.ts";
+import { explainCommand } from "./explain.ts";
+import { lockCommand, locksCommand, unlockCommand } from "./locks.ts";
+import { replayCommand } from "./replay.ts";
+import { serveCommand } from "./serve.ts";
+import { tapCommand } from "./tap.ts";
+import { versionCommand } from "./version.ts";
+
+export const COMMANDS: readonly Command[] = [
+  serveCommand,
+  checkCommand,
+  doctorCommand,
+  replayCommand,
+  explainCommand,
+  tapCommand,
+  lockCommand,
+  unlockCommand,
+  locksCommand,
+  baselineCommand,
+  versionCommand,
+];
+
+/** @returns the exit status: 0 good, 1 the checked thing is bad, 2 usage */
+export async function run(args: readonly string[], terminal: Terminal): Promise<number> {
+  const [name, ...rest] = args;
+  if (name === undefined || name === "help" || name === "--help" || name === "-h") {
+    terminal.out(overview());
+    return name === undefined ? EXIT_USAGE : EXIT_GOOD;
+  }
+  if (name === "--version" || name === "-v") return run(["version"], terminal);
+  const command = COMMANDS.find((candidate) => candidate.name === name);
+  if (command === undefined) {
+    const meant = suggest(
+      name,
+      COMMANDS.map((candidate) => candidate.name),
+    );
+    terminal.err(
+      `sallyport: unknown command ${JSON.stringify(name)}${meant === undefined ? "" : `; did you mean ${meant}?`}`,
+    );
+    terminal.err("Run `sallyport help` for the list.");
+    return EXIT_USAGE;
+  }
+  if (rest.includes("--help") || rest.includes("-h")) {
+    terminal.out(helpOf(command));
+    return EXIT_GOOD;
+  }
+  try {
+    return await command.run(readInvocation(command, rest), terminal);
+  } catch (error) {
+    if (!(error instanceof OperatingError)) throw error;
+    terminal.err(`sallyport ${command.name}: ${error.message} (${error.code})`);
+    return error.code === "ERR_USAGE" ? EXIT_USAGE : EXIT_BAD;
+  }
+}
+
+function overview(): string {
+  const width = Math.max(...COMMANDS.map(({ name }) => name.length));
+  return [
+    "usage: sallyport COMMAND ...",
+    "",
+    ...COMMANDS.map(({ name, summary }) => `  ${name.padEnd(width)}  ${summary.split("\n")[0]}`),
+    "",
+    "`sallyport COMMAND --help` tells more.",
+  ].join("\n");
+}

@@ -1,0 +1,67 @@
+/** `sallyport serve`: the sidecar. */
+
+import { readFileSync } from "node:fs";
+import { OperatingError } from "../model/errors.ts";
+import { readConfig } from "../server/config.ts";
+import { SETTINGS, type Setting } from "../server/settings.ts";
+import { startSidecar } from "../server/sidecar.ts";
+import { VERSION } from "../server/version.ts";
+import { createLog } from "../telemetry/log.ts";
+import { type Command, EXIT_BAD, EXIT_GOOD, type Invocation, type Terminal } from "./command.ts";
+
+export const serveCommand: Command = {
+  name: "serve",
+  arguments: "",
+  positionals: [0, 0],
+  summary: "Run the sidecar that answers Envoy's external-authorization calls.",
+  flags: [
+    {
+      name: "config",
+      value: "FILE",
+      summary: "YAML file with these settings, by the same names; or SALLYPORT_CONFIG.",
+    },
+    ...(SETTINGS as readonly Setting[]).map(({ name, kind, choices, fallback, summary }) => ({
+      name,
+      value: choices?.join("|") ?? kind.replace("optional-", "").toUpperCase(),
+      summary: fallback === undefined ? summary : `${summary} Default ${fallback}.`,
+    })),
+  ],
+  run: async (invocation, terminal) => {
+    const read = readConfig(sourcesOf(invocation, terminal));
+    if (!read.ok) {
+      for (const problem of read.problems) terminal.err(problem);
+      return EXIT_BAD;
+    }
+    const log = createLog(read.config.logLevel);
+    const sidecar = await startSidecar(read.config, log);
+    log.info({ event: "started", version: VERSION, ...sidecar.addresses }, "answering Envoy");
+    const signal = await untilSignal();
+    log.info({ event: "stopping", signal }, "draining");
+    await sidecar.stop();
+    log.info({ event: "stopped" }, "drained");
+    return EXIT_GOOD;
+  },
+};
+
+export function sourcesOf({ values }: Invocation, { environment }: Terminal) {
+  const path = values.config ?? environment.SALLYPORT_CONFIG;
+  return {
+    flags: values,
+    environment,
+    file: path === undefined ? undefined : { name: path, text: readText(path) },
+  };
+}
+
+function readText(path: string): string {
+  try {
+    return readFileSync(path, "utf8");
+  } catch (cause) {
+    throw new OperatingError("ERR_CONFIG_INVALID", `${path}: expected a file that can be read`, { cause });
+  }
+}
+
+function untilSignal(): Promise<NodeJS.Signals> {
+  return new Promise((resolve) => {
+    for (const name of ["SIGTERM", "SIGINT"] as const) process.once(name, () => resolve(name));
+  });
+}

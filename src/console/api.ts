@@ -1,0 +1,227 @@
+/** The local API: reads for everybody who reaches it, changes for those who may. */
+
+import { create } from "@bufbuild/protobuf";
+import { type Timestamp, timestampFromMs } from "@bufbuild/protobuf/wkt";
+import { Code, ConnectError, type ConnectRouter, createContextKey, type HandlerContext } from "@connectrpc/connect";
+import {
+  type Decision,
+  DecisionSchema,
+  type GetStatusResponse,
+  LocalService,
+  type Lock as LockMessage,
+  LockSchema,
+  PrincipalSummarySchema,
+} from "../gen/sallyport/local/v1/local_pb.ts";
+import { OperatingError } from "../model/errors.ts";
+import type { Line } from "../model/line.ts";
+import type { Lock } from "../model/policy.ts";
+import { SECOND_MS, toEpochMs } from "../model/units.ts";
+import type { DecisionRecord } from "../telemetry/decision-record.ts";
+import type { RecentDecisions } from "../telemetry/recent.ts";
+import { holdsToken } from "./access.ts";
+
+/** Set for calls over the private socket. */
+export const overPrivateSocket = createContextKey(false);
+
+const RECENT_MAX = 1_000;
+/** Decisions waiting for a slow watcher; further ones are left out for it. */
+const WATCHER_QUEUE_MAX = 1_000;
+const FACTS_MAX = 64;
+const TEXT_CHARS_MAX = 512;
+
+export interface ApiOptions {
+  readonly line: Line;
+  readonly recent: RecentDecisions;
+  /** Locks of the policy in force, shown beside the table's. */
+  readonly policyLocks: () => readonly Lock[];
+  readonly status: () => Omit<GetStatusResponse, "$typeName" | "$unknown">;
+  readonly now: () => number;
+  readonly newId: () => string;
+  readonly token: string | undefined;
+  /** Told of every change, for the audit trail. */
+  readonly onChange: (change: Readonly<Record<string, string>>) => void;
+}
+
+export function localApi(options: ApiOptions): (router: ConnectRouter) => void {
+  const { line, recent, now } = options;
+  const mayChange = (context: HandlerContext): void => {
+    if (context.values.get(overPrivateSocket)) return;
+    if (holdsToken(context.requestHeader.get("authorization"), options.token)) return;
+    throw new ConnectError(
+      options.token === undefined
+        ? "changes need the private socket (api-socket) or a token (api-token-file); neither was configured"
+        : "changes need the API token or the private socket",
+      Code.Unauthenticated,
+    );
+  };
+  return (router) =>
+    router.service(LocalService, {
+      getStatus: () => options.status(),
+      getDecision: ({ decisionId }) => {
+        const record = recent.get(decisionId);
+        if (record === undefined) throw new ConnectError("no such decision among the recent ones", Code.NotFound);
+        return { decision: decisionMessage(record) };
+      },
+      watchDecisions: async function* ({ recent: count, scoreMin }, context) {
+        yield* watch(recent, Math.min(count, RECENT_MAX), scoreMin, context.signal);
+      },
+      listLocks: () => ({
+        locks: [...options.policyLocks(), ...line.locks.list(toEpochMs(now()))].map(lockMessage),
+      }),
+      addLock: ({ lock, ttlSeconds }, context) => {
+        mayChange(context);
+        const added = lockOf(lock ?? create(LockSchema), ttlSeconds, now(), options.newId());
+        refusing(() => line.locks.add(added));
+        options.onChange({ change: "lock.added", lock: added.id, reason: added.reason });
+        return { lock: lockMessage(added) };
+      },
+      removeLock: ({ id }, context) => {
+        mayChange(context);
+        if (!line.locks.remove(id)) throw new ConnectError(`no lock ${id} in the table`, Code.NotFound);
+        options.onChange({ change: "lock.removed", lock: id });
+        return {};
+      },
+      putPosture: ({ subject, facts, source }, context) => {
+        mayChange(context);
+        if (subject === "") throw new ConnectError("subject: expected a principal or an address", Code.InvalidArgument);
+        if (Object.keys(facts).length > FACTS_MAX) {
+          throw new ConnectError(`facts: expected at most ${FACTS_MAX}`, Code.InvalidArgument);
+        }
+        line.posture.put(subject, { facts, source: source === "" ? "local API" : source, reportedAtMs: now() });
+        options.onChange({ change: "posture.stated", subject: subject.slice(0, TEXT_CHARS_MAX) });
+        return {};
+      },
+      listPrincipals: ({ principal }) => ({
+        principals: line
+          .principals()
+          .filter((summary) => principal === "" || summary.principal === principal)
+          .map((summary) =>
+            create(PrincipalSummarySchema, {
+              principal: summary.principal,
+              requests: summary.requests,
+              firstSeen: time(summary.firstSeenMs),
+              lastSeen: time(summary.lastSeenMs),
+              features: summary.features.map(({ feature, values, top }) => ({ name: feature, values, top: [...top] })),
+            }),
+          ),
+      }),
+      resetBaseline: ({ principal }, context) => {
+        mayChange(context);
+        if (!line.forget(principal)) throw new ConnectError("nothing was learned of that principal", Code.NotFound);
+        options.onChange({ change: "baseline.reset", principal: principal.slice(0, TEXT_CHARS_MAX) });
+        return {};
+      },
+      exportBaselines: (_request, context) => {
+        mayChange(context);
+        return { state: line.snapshot(toEpochMs(now())) };
+      },
+      importBaselines: ({ state }, context) => {
+        mayChange(context);
+        refusing(() => line.restore(state));
+        options.onChange({ change: "baselines.imported" });
+        return {};
+      },
+    });
+}
+
+async function* watch(recent: RecentDecisions, count: number, scoreMin: number, signal: AbortSignal) {
+  const queue: DecisionRecord[] = recent.latest(count).filter((record) => record.score >= scoreMin);
+  let wake: (() => void) | undefined;
+  const unsubscribe = recent.subscribe((record) => {
+    if (record.score < scoreMin || queue.length >= WATCHER_QUEUE_MAX) return;
+    queue.push(record);
+    wake?.();
+  });
+  const onAbort = (): void => wake?.();
+  signal.addEventListener("abort", onAbort);
+  try {
+    while (!signal.aborted) {
+      const record = queue.shift();
+      if (record !== undefined) {
+        yield { decision: decisionMessage(record) };
+        continue;
+      }
+      await new Promise<void>((resolve) => {
+        wake = resolve;
+      });
+    }
+  } finally {
+    unsubscribe();
+    signal.removeEventListener("abort", onAbort);
+  }
+}
+
+/** Errors of ours become refusals that say what was wanted. */
+function refusing(change: () => void): void {
+  try {
+    change();
+  } catch (error) {
+    if (error instanceof OperatingError) throw new ConnectError(error.message, Code.InvalidArgument);
+    throw error;
+  }
+}
+
+function lockOf(message: LockMessage, ttlSeconds: number, now: number, id: string): Lock {
+  const part = (value: string): string | undefined => (value === "" ? undefined : value.slice(0, TEXT_CHARS_MAX));
+  return {
+    id,
+    scope: {
+      principal: part(message.principal),
+      credential: part(message.credential),
+      certificate: part(message.certificate.toLowerCase().replaceAll(":", "")),
+      fingerprint: part(message.fingerprint),
+      address: part(message.address),
+      destination: part(message.destination),
+    },
+    reason: part(message.reason) ?? "no reason given",
+    setBy: "operator",
+    setAtMs: now,
+    expiresAtMs: ttlSeconds === 0 ? undefined : now + ttlSeconds * SECOND_MS,
+  };
+}
+
+export function lockMessage(lock: Lock): LockMessage {
+  return create(LockSchema, {
+    id: lock.id,
+    principal: lock.scope.principal ?? "",
+    credential: lock.scope.credential ?? "",
+    certificate: lock.scope.certificate ?? "",
+    fingerprint: lock.scope.fingerprint ?? "",
+    address: lock.scope.address ?? "",
+    destination: lock.scope.destination ?? "",
+    reason: lock.reason,
+    setBy: lock.setBy,
+    setAt: time(lock.setAtMs),
+    ...(lock.expiresAtMs === undefined ? {} : { expiresAt: time(lock.expiresAtMs) }),
+  });
+}
+
+export function decisionMessage(record: DecisionRecord): Decision {
+  return create(DecisionSchema, {
+    decisionId: record.decisionId,
+    time: time(record.timeMs),
+    decision: record.decision,
+    enforced: record.enforced,
+    score: record.score,
+    reasons: record.reasons.map((reason) => ({ ...reason })),
+    mode: record.mode,
+    rule: record.rule,
+    policyRevision: record.policyRevision,
+    principal: record.principal,
+    credential: record.credential,
+    protocol: record.protocol,
+    method: record.method,
+    destination: record.destination,
+    route: record.route,
+    sourceAddress: record.sourceAddress ?? "",
+    userAgent: record.userAgent ?? "",
+    ja4: record.ja4 ?? "",
+    because: record.because ?? "",
+    answered: record.answered,
+    latencyUs: record.latencyUs,
+  });
+}
+
+function time(ms: number): Timestamp {
+  return timestampFromMs(Math.floor(ms));
+}

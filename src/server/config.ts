@@ -1,0 +1,188 @@
+/** Reads the settings of `serve` from flags, environment and a YAML file; reports everything wrong at once. */
+
+import { isMap, isScalar, LineCounter, parseDocument } from "yaml";
+import { suggest } from "../bundle/problem.ts";
+import { environmentName, SETTINGS, type Setting, type SettingName } from "./settings.ts";
+
+export interface ServeConfig {
+  readonly policy: string | undefined;
+  readonly mode: "policy" | "observe";
+  readonly extAuthzAddress: string;
+  readonly streamsAddress: string;
+  /** `undefined`: off. */
+  readonly apiAddress: string | undefined;
+  readonly apiSocket: string | undefined;
+  readonly apiTokenFile: string | undefined;
+  readonly healthAddress: string | undefined;
+  readonly stateDir: string | undefined;
+  readonly snapshotIntervalMs: number;
+  readonly principalsMax: number;
+  readonly sessionsMax: number;
+  /** `undefined`: off. */
+  readonly decisionLog: string | undefined;
+  readonly logLevel: "debug" | "info" | "warn" | "error" | "silent";
+  readonly drainTimeoutMs: number;
+}
+
+export interface ConfigSources {
+  /** Values of flags by setting name. */
+  readonly flags: Readonly<Record<string, string | undefined>>;
+  readonly environment: Readonly<Record<string, string | undefined>>;
+  readonly file: { readonly name: string; readonly text: string } | undefined;
+}
+
+export type ReadConfig =
+  | { readonly ok: true; readonly config: ServeConfig }
+  | { readonly ok: false; readonly problems: readonly string[] };
+
+interface Given {
+  readonly text: string;
+  /** For messages: `--flag`, `SALLYPORT_NAME` or `file.yaml:3:1 key`. */
+  readonly where: string;
+}
+
+/** Flags win over the environment, the environment over the file, the file over defaults. */
+export function readConfig(sources: ConfigSources): ReadConfig {
+  const problems: string[] = [];
+  const fromFile = sources.file === undefined ? new Map<string, Given>() : readFile(sources.file, problems);
+  for (const name of Object.keys(sources.environment)) {
+    if (name.startsWith("SALLYPORT_") && !KNOWN_ENVIRONMENT.has(name)) {
+      problems.push(`${name}: unknown setting${suggestion(name, [...KNOWN_ENVIRONMENT])}`);
+    }
+  }
+  const given = (setting: Setting): Given | undefined => {
+    const flag = sources.flags[setting.name];
+    if (flag !== undefined) return { text: flag, where: `--${setting.name}` };
+    const variable = environmentName(setting.name);
+    const text = sources.environment[variable];
+    if (text !== undefined && text !== "") return { text, where: variable };
+    return fromFile.get(setting.name);
+  };
+  const values = new Map<SettingName, string | number | undefined>();
+  for (const setting of SETTINGS as readonly (Setting & { name: SettingName })[]) {
+    const found = given(setting);
+    const text = found?.text ?? setting.fallback;
+    if (text === undefined) continue;
+    const value = parse(setting, text);
+    if ("wanted" in value)
+      problems.push(`${found?.where}: expected ${value.wanted}, got ${JSON.stringify(text.slice(0, 80))}`);
+    else values.set(setting.name, value.value);
+  }
+  if (problems.length > 0) return { ok: false, problems };
+  const text = (name: SettingName): string => String(values.get(name));
+  const optional = (name: SettingName): string | undefined => {
+    const value = values.get(name);
+    return value === undefined || value === "off" ? undefined : String(value);
+  };
+  return {
+    ok: true,
+    config: {
+      policy: optional("policy"),
+      mode: text("mode") as ServeConfig["mode"],
+      extAuthzAddress: text("ext-authz-address"),
+      streamsAddress: text("streams-address"),
+      apiAddress: optional("api-address"),
+      apiSocket: optional("api-socket"),
+      apiTokenFile: optional("api-token-file"),
+      healthAddress: optional("health-address"),
+      stateDir: optional("state-dir"),
+      snapshotIntervalMs: values.get("snapshot-interval") as number,
+      principalsMax: values.get("principals-max") as number,
+      sessionsMax: values.get("sessions-max") as number,
+      decisionLog: optional("decision-log"),
+      logLevel: text("log-level") as ServeConfig["logLevel"],
+      drainTimeoutMs: values.get("drain-timeout") as number,
+    },
+  };
+}
+
+/** Set by the sidecar's surroundings and read by other commands. */
+const OTHER_ENVIRONMENT = [
+  "SALLYPORT_CONFIG",
+  "SALLYPORT_API",
+  "SALLYPORT_API_TOKEN",
+  "SALLYPORT_FORBID_SKIPS",
+  "SALLYPORT_SHARED",
+];
+const KNOWN_ENVIRONMENT = new Set([...SETTINGS.map(({ name }) => environmentName(name)), ...OTHER_ENVIRONMENT]);
+
+function readFile(file: { readonly name: string; readonly text: string }, problems: string[]): Map<string, Given> {
+  const found = new Map<string, Given>();
+  const lines = new LineCounter();
+  const document = parseDocument(file.text, { lineCounter: lines, uniqueKeys: true });
+  const at = (offset: number | undefined): string => {
+    const { line, col } = lines.linePos(offset ?? 0);
+    return `${file.name}:${line}:${col}`;
+  };
+  for (const error of document.errors) problems.push(`${at(error.pos[0])}: ${error.message.split("\n")[0]}`);
+  if (document.errors.length > 0 || document.contents === null) return found;
+  if (!isMap(document.contents)) {
+    problems.push(`${at(document.contents.range?.[0])}: expected a mapping of settings`);
+    return found;
+  }
+  const names = SETTINGS.map(({ name }) => name as string);
+  for (const { key, value } of document.contents.items) {
+    const name = isScalar(key) ? String(key.value) : "";
+    const where = `${at(isScalar(key) ? key.range?.[0] : undefined)} ${name}`;
+    if (!names.includes(name)) problems.push(`${where}: unknown setting${suggestion(name, names)}`);
+    else if (!isScalar(value) || value.value === null) problems.push(`${where}: expected a single value`);
+    else found.set(name, { text: String(value.value), where });
+  }
+  return found;
+}
+
+type Parsed = { readonly value: string | number } | { readonly wanted: string };
+
+function parse(setting: Setting, text: string): Parsed {
+  switch (setting.kind) {
+    case "choice":
+      return setting.choices?.includes(text) === true
+        ? { value: text }
+        : { wanted: `one of ${setting.choices?.join(", ")}` };
+    case "integer":
+      return inRange(setting, /^\d+$/.test(text) ? Number(text) : Number.NaN, "a whole number", String);
+    case "duration":
+      return inRange(setting, parseDuration(text) ?? Number.NaN, "a duration such as 30s or 5m", formatDuration);
+    case "optional-address":
+      return text === "off" ? { value: text } : parseAddress(text);
+    case "address":
+      return parseAddress(text);
+    case "path":
+    case "text":
+      return text === "" ? { wanted: "a text that is not empty" } : { value: text };
+  }
+}
+
+function inRange(setting: Setting, value: number, what: string, show: (value: number) => string): Parsed {
+  const [least, most] = setting.range ?? [0, Number.MAX_SAFE_INTEGER];
+  if (value >= least && value <= most) return { value };
+  return { wanted: `${what} from ${show(least)} to ${show(most)}` };
+}
+
+function parseAddress(text: string): Parsed {
+  const wanted = "HOST:PORT or unix:PATH";
+  if (text.startsWith("unix:")) return text.length > 5 && text.length <= 108 ? { value: text } : { wanted };
+  const match = /^(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+):(\d{1,5})$/.exec(text);
+  return match !== null && Number(match[2]) <= 65_535 ? { value: text } : { wanted };
+}
+
+const UNITS_MS: Readonly<Record<string, number>> = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000 };
+
+/** `500ms`, `30s`, `5m`, `12h`, `7d`; `undefined` when it is none of these. */
+export function parseDuration(text: string): number | undefined {
+  const match = /^(\d{1,9})(ms|s|m|h|d)$/.exec(text);
+  return match === null ? undefined : Number(match[1]) * (UNITS_MS[match[2] as string] as number);
+}
+
+function formatDuration(ms: number): string {
+  for (const unit of ["d", "h", "m", "s"]) {
+    const size = UNITS_MS[unit] as number;
+    if (ms >= size && ms % size === 0) return `${ms / size}${unit}`;
+  }
+  return `${ms}ms`;
+}
+
+function suggestion(found: string, names: readonly string[]): string {
+  const meant = suggest(found, names);
+  return meant === undefined ? "" : `; did you mean ${meant}?`;
+}

@@ -1,0 +1,281 @@
+/** The sidecar as a whole: what it is made of, how it starts, and how it ends. */
+
+import { randomBytes, randomUUID } from "node:crypto";
+import { timestampFromMs } from "@bufbuild/protobuf/wkt";
+import { CurrentPolicy } from "../bundle/current.ts";
+import { defaultPolicy } from "../bundle/default-policy.ts";
+import { type LoadResult, loadPolicy } from "../bundle/load.ts";
+import { formatProblem } from "../bundle/problem.ts";
+import { watchPolicy } from "../bundle/watch.ts";
+import { createLine } from "../check/line.ts";
+import { loadToken } from "../console/access.ts";
+import { localApi } from "../console/api.ts";
+import { type ConsoleServer, startConsole } from "../console/server.ts";
+import { outcomesOf } from "../envoy/access-log.ts";
+import { Authorizer } from "../envoy/authorizer.ts";
+import { KeySets } from "../envoy/key-sets.ts";
+import { accessLogService, authorizationService } from "../envoy/service.ts";
+import { Tokens } from "../envoy/tokens.ts";
+import { OperatingError } from "../model/errors.ts";
+import type { Line } from "../model/line.ts";
+import type { Policy } from "../model/policy.ts";
+import { MINUTE_MS, toEpochMs } from "../model/units.ts";
+import { DecisionLog } from "../telemetry/decision-log.ts";
+import { recordOf } from "../telemetry/decision-record.ts";
+import { errorFields, type Logger } from "../telemetry/log.ts";
+import { Metrics } from "../telemetry/metrics.ts";
+import { RecentDecisions } from "../telemetry/recent.ts";
+import type { ServeConfig } from "./config.ts";
+import { GrpcListener } from "./grpc.ts";
+import { HealthServer } from "./health.ts";
+import { StateFiles } from "./state-files.ts";
+import { VERSION } from "./version.ts";
+
+const RECENT_MAX = 2_000;
+const KEY_REFRESH_MS = MINUTE_MS;
+
+export interface Sidecar {
+  /** Addresses in use, with real ports where 0 was asked for. */
+  readonly addresses: {
+    readonly extAuthz: string;
+    readonly streams: string;
+    readonly api: string | undefined;
+    readonly health: string | undefined;
+  };
+  /** Drains, writes what was learned, and releases everything. */
+  stop(): Promise<void>;
+}
+
+/**
+ * Starts a sidecar.
+ * @throws {OperatingError} ERR_POLICY_INVALID with every problem at once, ERR_LISTEN, ERR_STATE_UNWRITABLE, …; nothing
+ *   keeps running then
+ */
+export async function startSidecar(config: ServeConfig, log: Logger): Promise<Sidecar> {
+  const closers: (() => Promise<void> | void)[] = [];
+  const stop = async (): Promise<void> => {
+    for (const close of closers.splice(0).reverse()) await close();
+  };
+  try {
+    const addresses = await assemble(config, log, closers);
+    return { addresses, stop };
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+}
+
+async function assemble(
+  config: ServeConfig,
+  log: Logger,
+  closers: (() => Promise<void> | void)[],
+): Promise<Sidecar["addresses"]> {
+  const now = Date.now;
+  const startedAtMs = now();
+  let policyLoadedAtMs = startedAtMs;
+  let policyProblems: readonly string[] = [];
+  let draining = false;
+
+  const line = createLine({
+    principalsMax: config.principalsMax,
+    sessionsMax: config.sessionsMax,
+    random: randomBytes,
+  });
+  const metrics = new Metrics(
+    () => line.stats(),
+    () => policyLoadedAtMs,
+  );
+
+  const loaded = config.policy === undefined ? undefined : await loadPolicy(config.policy);
+  const current = new CurrentPolicy(effective(policyOf(loaded), config));
+
+  const keySets = new KeySets({
+    now,
+    onError: (error) => {
+      metrics.keyFetchErrors.inc();
+      log.warn({ event: "keys.failed", ...errorFields(error) }, "the last good keys stay in force");
+    },
+  });
+  const state = config.stateDir === undefined ? undefined : new StateFiles(config.stateDir);
+  const key = state?.credentialKey() ?? randomBytes(32);
+  const tokens = new Tokens({ key, keySets, now });
+  await keySets.refresh(current.get().identity.issuers);
+  closers.push(every(KEY_REFRESH_MS, () => keySets.refresh(current.get().identity.issuers)));
+
+  if (config.policy !== undefined && loaded !== undefined) {
+    const watcher = watchPolicy(config.policy, loaded, {
+      onPolicy: ({ policy }) => {
+        current.replace(effective(policy, config));
+        policyLoadedAtMs = now();
+        policyProblems = [];
+        tokens.forget();
+        metrics.policyLoads.inc({ result: "accepted" });
+        log.info({ event: "policy.replaced", policy: policy.name, revision: policy.revision }, "new policy in force");
+        void keySets.refresh(policy.identity.issuers);
+      },
+      onProblems: ({ problems }) => {
+        policyProblems = problems.map(formatProblem);
+        metrics.policyLoads.inc({ result: "refused" });
+        log.error({ event: "policy.refused", problems: policyProblems }, "kept the last good policy");
+      },
+    });
+    closers.push(() => watcher.close());
+  }
+
+  if (state !== undefined) {
+    restore(line, state, log);
+    const save = (): void => {
+      try {
+        state.write(line.snapshot(toEpochMs(now())));
+        metrics.snapshots.inc({ result: "written" });
+      } catch (error) {
+        metrics.snapshots.inc({ result: "failed" }); // keeps deciding; the last snapshot is still there
+        log.error({ event: "state.unwritable", ...errorFields(error) }, "what was learned could not be written");
+      }
+    };
+    closers.push(save, every(config.snapshotIntervalMs, save));
+  }
+
+  const recent = new RecentDecisions(RECENT_MAX);
+  const decisionLog =
+    config.decisionLog === undefined
+      ? undefined
+      : new DecisionLog(config.decisionLog, { id: randomUUID(), version: VERSION }, (error) =>
+          log.error({ event: "decision-log.failed", ...errorFields(error) }, "decisions go on unlogged"),
+        );
+  if (decisionLog !== undefined) closers.push(() => decisionLog.close());
+
+  const authorizer = new Authorizer({
+    line,
+    policy: () => current.get(),
+    tokens,
+    key,
+    now,
+    microseconds: () => performance.now() * 1_000,
+    onVerdict: (facts, verdict, latencyUs) => {
+      const record = recordOf(facts, verdict, latencyUs);
+      metrics.verdict(facts, verdict, latencyUs);
+      recent.add(record);
+      decisionLog?.write(record);
+    },
+  });
+  const onError = (error: unknown): void => {
+    metrics.checkErrors.inc();
+    log.error({ event: "call.failed", ...errorFields(error) }, "Envoy's failure mode decides");
+  };
+  const check = new GrpcListener(
+    config.extAuthzAddress,
+    [authorizationService((request) => authorizer.check(request), onError)],
+    { reflection: false },
+  );
+  const streams = new GrpcListener(
+    config.streamsAddress,
+    [
+      accessLogService((message) => {
+        for (const outcome of outcomesOf(message, toEpochMs(now()))) {
+          metrics.outcomes.inc({ stage: outcome.stage });
+          line.outcome(outcome);
+        }
+      }, onError),
+    ],
+    { reflection: true },
+  );
+  for (const listener of [check, streams]) {
+    await listener.listen();
+    closers.push(() => listener.close(config.drainTimeoutMs));
+  }
+
+  const routes = localApi({
+    line,
+    recent,
+    policyLocks: () => current.get().locks,
+    status: () => {
+      const { name, revision, mode } = current.get();
+      const { principals, sessions, locks } = line.stats();
+      return {
+        version: VERSION,
+        policyName: name,
+        policyRevision: revision,
+        mode,
+        policyProblems: [...policyProblems],
+        startedAt: timestampFromMs(startedAtMs),
+        checks: BigInt(metrics.checksTotal),
+        principals,
+        sessions,
+        locks,
+        extAuthzAddress: check.boundAddress,
+        streamsAddress: streams.boundAddress,
+      };
+    },
+    now,
+    newId: () => `lock-${randomBytes(6).toString("hex")}`,
+    token: config.apiTokenFile === undefined ? undefined : loadToken(config.apiTokenFile),
+    onChange: (change) => log.info({ event: "audit", ...change }, "changed over the local API"),
+  });
+  let api: ConsoleServer | undefined;
+  for (const address of [config.apiAddress, config.apiSocket === undefined ? undefined : `unix:${config.apiSocket}`]) {
+    if (address === undefined) continue;
+    const server = await startConsole(routes, address);
+    closers.push(() => server.close());
+    api ??= server;
+  }
+
+  let health: HealthServer | undefined;
+  if (config.healthAddress !== undefined) {
+    const server = new HealthServer(config.healthAddress, metrics, () => ({
+      ready: !draining,
+      detail: {
+        policy_revision: current.get().revision,
+        policy: policyProblems.length === 0 ? "current" : "latest refused, last good in force",
+        state: draining ? "draining" : "serving",
+      },
+    }));
+    await server.listen();
+    closers.push(() => server.close());
+    health = server;
+  }
+
+  for (const listener of [check, streams]) listener.setServing(true);
+  closers.push(() => {
+    draining = true;
+    for (const listener of [check, streams]) listener.setServing(false);
+  });
+  return {
+    extAuthz: check.boundAddress,
+    streams: streams.boundAddress,
+    api: api?.address,
+    health: health?.boundAddress,
+  };
+}
+
+function policyOf(loaded: LoadResult | undefined): Policy {
+  if (loaded === undefined) return defaultPolicy();
+  if (loaded.ok) return loaded.policy;
+  throw new OperatingError("ERR_POLICY_INVALID", `policy refused:\n${loaded.problems.map(formatProblem).join("\n")}`);
+}
+
+/** `--mode observe` turns enforcement off everywhere, rules included, without touching the policy. */
+function effective(policy: Policy, { mode }: ServeConfig): Policy {
+  if (mode !== "observe") return policy;
+  return { ...policy, mode: "observe", rules: policy.rules.map((rule) => ({ ...rule, mode: undefined })) };
+}
+
+function restore(line: Line, state: StateFiles, log: Logger): void {
+  const bytes = state.read();
+  if (bytes === undefined) return;
+  try {
+    line.restore(bytes);
+    log.info({ event: "state.restored", principals: line.stats().principals }, "continues with what was learned");
+  } catch (error) {
+    // Starts empty rather than not at all: an unknown caller is new, not denied. The file is kept for a look.
+    const path = state.setAside();
+    log.error({ event: "state.unusable", path, ...errorFields(error) }, "starts with an empty memory");
+  }
+}
+
+/** Runs a job regularly; the returned function ends it. */
+function every(ms: number, job: () => unknown): () => void {
+  const timer = setInterval(job, ms);
+  timer.unref();
+  return () => clearInterval(timer);
+}

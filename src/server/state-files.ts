@@ -1,0 +1,102 @@
+/** What outlives a restart: everything learned, and the key under which credentials are hashed. */
+
+import { randomBytes } from "node:crypto";
+import {
+  closeSync,
+  existsSync,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  writeFileSync,
+  writeSync,
+} from "node:fs";
+import { join } from "node:path";
+import { OperatingError } from "../model/errors.ts";
+
+const STATE = "baselines.state";
+const KEY = "credential-hash.key";
+const KEY_BYTES = 32;
+
+export class StateFiles {
+  private readonly folder: string;
+
+  /** @throws {OperatingError} ERR_STATE_UNWRITABLE when the folder cannot be made */
+  constructor(folder: string) {
+    this.folder = folder;
+    try {
+      mkdirSync(folder, { recursive: true, mode: 0o700 });
+    } catch (cause) {
+      throw unwritable(folder, cause);
+    }
+  }
+
+  /** The key of credential hashes: the same over restarts, so that remembered credentials stay recognisable. */
+  credentialKey(): Uint8Array {
+    const path = join(this.folder, KEY);
+    if (existsSync(path)) {
+      const key = readFileSync(path);
+      if (key.length === KEY_BYTES) return key;
+      this.setAside(KEY);
+    }
+    const key = randomBytes(KEY_BYTES);
+    this.replace(KEY, key);
+    return key;
+  }
+
+  /** The last snapshot, or `undefined` on a first start. */
+  read(): Uint8Array | undefined {
+    const path = join(this.folder, STATE);
+    return existsSync(path) ? readFileSync(path) : undefined;
+  }
+
+  /**
+   * Writes a snapshot: to a file beside, synced, then renamed over the old one, so that a crash at any moment leaves
+   * one whole file.
+   * @throws {OperatingError} ERR_STATE_UNWRITABLE; the old snapshot is then still there
+   */
+  write(bytes: Uint8Array): void {
+    this.replace(STATE, bytes);
+  }
+
+  /** Moves a file that cannot be used out of the way, keeping it for a look; returns where it went. */
+  setAside(name: string = STATE): string {
+    const from = join(this.folder, name);
+    const to = `${from}.unusable`;
+    renameSync(from, to);
+    return to;
+  }
+
+  private replace(name: string, bytes: Uint8Array): void {
+    const path = join(this.folder, name);
+    const beside = `${path}.new`;
+    try {
+      const file = openSync(beside, "w", 0o600);
+      try {
+        let written = 0;
+        while (written < bytes.length) written += writeSync(file, bytes, written);
+        fsyncSync(file);
+      } finally {
+        closeSync(file);
+      }
+      renameSync(beside, path);
+    } catch (cause) {
+      throw unwritable(path, cause);
+    }
+  }
+}
+
+/** Writes a file of the operator's choice, for exports. */
+export function writeExport(path: string, bytes: Uint8Array): void {
+  try {
+    writeFileSync(path, bytes, { mode: 0o600 });
+  } catch (cause) {
+    throw unwritable(path, cause);
+  }
+}
+
+function unwritable(path: string, cause: unknown): OperatingError {
+  const why = cause instanceof Error ? cause.message : String(cause);
+  return new OperatingError("ERR_STATE_UNWRITABLE", `state ${path}: cannot be written: ${why}`, { cause });
+}

@@ -1,0 +1,95 @@
+/** The decision log: one JSON line per decision, in the shape of OPA's decision logs. */
+
+import { createWriteStream, type WriteStream } from "node:fs";
+import { OperatingError } from "../model/errors.ts";
+import type { DecisionRecord } from "./decision-record.ts";
+
+/** Lines held while the disk is slow; further ones are dropped and counted. */
+const BUFFERED_BYTES_MAX = 16 * 1024 * 1024;
+
+export interface DecisionLogLabels {
+  readonly id: string;
+  readonly version: string;
+}
+
+/**
+ * Masked by construction: it holds the route's template instead of the path, no header but the user agent, and of
+ * credentials only keyed hashes.
+ */
+export function decisionLine(record: DecisionRecord, labels: DecisionLogLabels): string {
+  return JSON.stringify({
+    decision_id: record.decisionId,
+    labels,
+    timestamp: new Date(record.timeMs).toISOString(),
+    input: {
+      principal: record.principal,
+      credential: record.credential,
+      protocol: record.protocol,
+      method: record.method,
+      destination: record.destination,
+      route: record.route,
+      source_address: record.sourceAddress,
+      user_agent: record.userAgent,
+      ja4: record.ja4,
+      request_id: record.requestId,
+    },
+    result: {
+      allowed: record.enforced === "allow",
+      risk: {
+        score: record.score,
+        decision: record.decision,
+        enforced: record.enforced,
+        because: record.because,
+        mode: record.mode,
+        rule: record.rule,
+        answered: record.answered,
+        reasons: record.reasons,
+      },
+    },
+    bundles: { policy: { revision: record.policyRevision } },
+    metrics: { timer_check_ns: record.latencyUs * 1_000 },
+  });
+}
+
+/** Reads a line back, for `explain` and for tests. */
+export function parseDecisionLine(line: string): { readonly decision_id: string } & Record<string, unknown> {
+  const value = JSON.parse(line) as { decision_id?: unknown };
+  if (typeof value.decision_id !== "string") {
+    throw new OperatingError("ERR_DATA_INVALID", "decision log: expected a line with decision_id");
+  }
+  return value as { readonly decision_id: string } & Record<string, unknown>;
+}
+
+export class DecisionLog {
+  dropped = 0;
+  private readonly stream: NodeJS.WritableStream & { readonly writableLength?: number };
+  private readonly labels: DecisionLogLabels;
+  private readonly owned: WriteStream | undefined;
+
+  /**
+   * @param target `stdout` or a file path, appended to
+   * @param onError told when the file cannot be written; decisions go on without it
+   */
+  constructor(target: string, labels: DecisionLogLabels, onError: (error: OperatingError) => void) {
+    this.labels = labels;
+    this.owned = target === "stdout" ? undefined : createWriteStream(target, { flags: "a", mode: 0o640 });
+    this.owned?.on("error", (cause) =>
+      onError(new OperatingError("ERR_STATE_UNWRITABLE", `decision log ${target}: ${cause.message}`, { cause })),
+    );
+    this.stream = this.owned ?? process.stdout;
+  }
+
+  write(record: DecisionRecord): void {
+    if ((this.stream.writableLength ?? 0) > BUFFERED_BYTES_MAX) {
+      this.dropped++;
+      return;
+    }
+    this.stream.write(`${decisionLine(record, this.labels)}\n`);
+  }
+
+  async close(): Promise<void> {
+    const { owned } = this;
+    if (owned === undefined || owned.destroyed) return;
+    await new Promise<void>((resolve) => owned.end(resolve));
+  }
+}

@@ -1,0 +1,57 @@
+/** One decision as it is remembered and shown: flat, without secrets. */
+
+import type { Protocol, RequestFacts } from "../model/facts.ts";
+import type { DecisionKind, Mode, Reason, Verdict } from "../model/verdict.ts";
+
+export interface DecisionRecord {
+  readonly decisionId: string;
+  readonly timeMs: number;
+  readonly decision: DecisionKind;
+  readonly enforced: DecisionKind;
+  readonly because: string | undefined;
+  readonly score: number;
+  readonly reasons: readonly Reason[];
+  readonly mode: Mode;
+  readonly rule: string;
+  readonly policyRevision: string;
+  readonly principal: string;
+  readonly credential: string;
+  readonly protocol: Protocol;
+  readonly method: string;
+  readonly destination: string;
+  readonly route: string;
+  readonly sourceAddress: string | undefined;
+  readonly userAgent: string | undefined;
+  readonly ja4: string | undefined;
+  readonly requestId: string | undefined;
+  readonly answered: boolean;
+  readonly latencyUs: number;
+}
+
+export function recordOf(facts: RequestFacts, verdict: Verdict, latencyUs: number): DecisionRecord {
+  const { decision } = verdict;
+  return {
+    decisionId: verdict.decisionId,
+    timeMs: verdict.time,
+    decision: decision.kind,
+    enforced: verdict.enforced,
+    because: decision.kind === "deny" || decision.kind === "terminate" ? decision.because : undefined,
+    score: verdict.score,
+    reasons: verdict.reasons,
+    mode: verdict.mode,
+    rule: verdict.rule,
+    policyRevision: verdict.policyRevision,
+    principal: verdict.identity.principal.name,
+    credential: verdict.identity.credential,
+    protocol: facts.protocol,
+    method: facts.method,
+    destination: facts.destination,
+    route: verdict.route,
+    sourceAddress: facts.sourceAddress,
+    userAgent: facts.userAgent,
+    ja4: facts.tls.ja4,
+    requestId: facts.requestId,
+    answered: verdict.answered,
+    latencyUs,
+  };
+}

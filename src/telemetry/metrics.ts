@@ -1,0 +1,122 @@
+/** Prometheus metrics; names end in their unit, labels have small fixed sets of values. */
+
+import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from "prom-client";
+import type { RequestFacts } from "../model/facts.ts";
+import type { LineStats } from "../model/line.ts";
+import type { Verdict } from "../model/verdict.ts";
+
+/** Fine around the usual thresholds. */
+const SCORE_BUCKETS = [
+  1, 5, 10, 15, 20, 25, 28, 30, 32, 35, 40, 45, 48, 50, 52, 55, 60, 65, 68, 70, 72, 80, 90, 99, 100,
+];
+const LATENCY_BUCKETS = [0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5];
+
+export class Metrics {
+  readonly registry = new Registry();
+  private readonly checks: Counter<"decision" | "enforced" | "protocol">;
+  private readonly scores: Histogram;
+  private readonly latency: Histogram;
+  private readonly answered: Counter;
+  readonly checkErrors: Counter;
+  readonly outcomes: Counter<"stage">;
+  readonly policyLoads: Counter<"result">;
+  readonly snapshots: Counter<"result">;
+  readonly keyFetchErrors: Counter;
+  checksTotal = 0;
+
+  constructor(stats: () => LineStats, policyLoadedAtMs: () => number) {
+    const registers = [this.registry];
+    collectDefaultMetrics({ register: this.registry, prefix: "sallyport_" });
+    this.checks = new Counter({
+      name: "sallyport_checks_total",
+      help: "Check calls answered, by what was decided and what was carried out.",
+      labelNames: ["decision", "enforced", "protocol"],
+      registers,
+    });
+    this.scores = new Histogram({
+      name: "sallyport_score_points",
+      help: "Scores, 0 to 100.",
+      buckets: SCORE_BUCKETS,
+      registers,
+    });
+    this.latency = new Histogram({
+      name: "sallyport_check_duration_seconds",
+      help: "Time from reading a Check call to its answer, inside this process.",
+      buckets: LATENCY_BUCKETS,
+      registers,
+    });
+    this.answered = counter(
+      "sallyport_challenges_answered_total",
+      "Challenges answered with a valid proof.",
+      registers,
+    );
+    this.checkErrors = counter(
+      "sallyport_check_errors_total",
+      "Check calls that failed; Envoy's failure mode decided.",
+      registers,
+    );
+    this.outcomes = new Counter({
+      name: "sallyport_outcomes_total",
+      help: "Access-log entries taken in.",
+      labelNames: ["stage"],
+      registers,
+    });
+    this.policyLoads = new Counter({
+      name: "sallyport_policy_loads_total",
+      help: "Policies read, by result; a refused one leaves the last good one in force.",
+      labelNames: ["result"],
+      registers,
+    });
+    this.snapshots = new Counter({
+      name: "sallyport_snapshots_total",
+      help: "Snapshots of what was learned, by result.",
+      labelNames: ["result"],
+      registers,
+    });
+    this.keyFetchErrors = counter("sallyport_key_fetch_errors_total", "Failed fetches of issuers' keys.", registers);
+    gauge("sallyport_principals", "Principals with a baseline.", () => stats().principals, registers);
+    gauge("sallyport_sessions", "Sessions remembered.", () => stats().sessions, registers);
+    gauge("sallyport_locks", "Locks in the table.", () => stats().locks, registers);
+    gauge(
+      "sallyport_evicted_principals",
+      "Principals forgotten because memory is bounded.",
+      () => stats().evictedPrincipals,
+      registers,
+    );
+    gauge(
+      "sallyport_evicted_sessions",
+      "Sessions forgotten because memory is bounded.",
+      () => stats().evictedSessions,
+      registers,
+    );
+    gauge(
+      "sallyport_policy_loaded_timestamp_seconds",
+      "When the policy in force was loaded.",
+      () => policyLoadedAtMs() / 1000,
+      registers,
+    );
+  }
+
+  verdict(facts: RequestFacts, verdict: Verdict, latencyUs: number): void {
+    this.checksTotal++;
+    this.checks.inc({ decision: verdict.decision.kind, enforced: verdict.enforced, protocol: facts.protocol });
+    this.scores.observe(verdict.score);
+    this.latency.observe(latencyUs / 1e6);
+    if (verdict.answered) this.answered.inc();
+  }
+}
+
+function counter(name: string, help: string, registers: Registry[]): Counter {
+  return new Counter({ name, help, registers });
+}
+
+function gauge(name: string, help: string, read: () => number, registers: Registry[]): void {
+  new Gauge({
+    name,
+    help,
+    registers,
+    collect() {
+      this.set(read());
+    },
+  });
+}
