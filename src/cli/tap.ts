@@ -23,8 +23,9 @@ export const tapCommand: Command = {
     const count = number(invocation.values.count, "count", 1, 1e9, Number.POSITIVE_INFINITY);
     const client = localClient(invocation, terminal);
     let shown = 0;
+    const ended = new AbortController();
     try {
-      for await (const { decision } of client.watchDecisions({ recent, scoreMin })) {
+      for await (const { decision } of client.watchDecisions({ recent, scoreMin }, { signal: ended.signal })) {
         if (decision === undefined) continue;
         terminal.out(
           invocation.json
@@ -35,6 +36,8 @@ export const tapCommand: Command = {
       }
     } catch (error) {
       throw apiError(error);
+    } finally {
+      ended.abort();
     }
     return EXIT_GOOD;
   },
