@@ -3,11 +3,11 @@
 import { createHash, X509Certificate } from "node:crypto";
 import type { CertificateFacts } from "../model/identity.ts";
 import { type EpochMs, toEpochMs } from "../model/units.ts";
+import { readLeafRules } from "./extensions.ts";
 import { parseSpiffeId } from "./spiffe.ts";
 
 /** A certificate beyond this is refused unread: real ones with long chains of names stay below 10 KiB. */
 const ENCODED_CHARS_MAX = 64 * 1024;
-const DIGITAL_SIGNATURE = "digitalSignature";
 
 export type ParsedCertificate =
   | {
@@ -87,17 +87,11 @@ function spiffeOf(
   if (!isSpiffe(uri)) return { id: undefined, fault: undefined };
   const parsed = parseSpiffeId(uri);
   if (!parsed.ok) return refuse(`SPIFFE ID ${parsed.why}`);
-  if (x509.ca) return refuse("is a CA certificate, not a leaf");
   if (parsed.id.path === "") return refuse("names a trust domain, not a workload");
-  // Absent key usage says nothing; a present one must allow signatures (X509-SVID, section 4.3).
-  const usage: unknown = x509.keyUsage;
-  if (
-    Array.isArray(usage) &&
-    usage.some((entry) => /^[a-z]/.test(String(entry))) &&
-    !usage.includes(DIGITAL_SIGNATURE)
-  ) {
-    return refuse("may not be used for signatures");
-  }
+  const { ca, usage } = readLeafRules(x509.raw);
+  if (ca) return refuse("is a CA certificate, not a leaf");
+  if (usage?.keyCertSign || usage?.crlSign) return refuse("may sign certificates or revocation lists: not a leaf");
+  if (usage?.digitalSignature === false) return refuse("may not be used for signatures");
   return { id: uri, fault: undefined };
 }
 

@@ -1,0 +1,101 @@
+import { existsSync, readFileSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+import t from "tap";
+import { createPki } from "../../scripts/pki.ts";
+import { CertificateCache, parsePeerCertificate } from "../../src/identity/certificate.ts";
+
+const pki = await createPki();
+
+t.test("a leaf with one SPIFFE ID is read with all that is told of it", async (t) => {
+  const { certPem, sha256 } = await pki.issue({ spiffeId: "spiffe://td/ns/shop/sa/billing", dns: ["billing"] });
+  const parsed = parsePeerCertificate(encodeURIComponent(certPem));
+  t.match(parsed, {
+    ok: true,
+    fault: undefined,
+    certificate: {
+      via: "peer",
+      sha256,
+      spiffeId: "spiffe://td/ns/shop/sa/billing",
+      issuer: "CN=Sallyport throw-away CA",
+      key: "EC P-256",
+      x5tS256: Buffer.from(sha256, "hex").toString("base64url"),
+    },
+  });
+});
+
+t.test("a certificate without SPIFFE ID names nobody and is no fault", async (t) => {
+  const { certPem } = await pki.issue({ dns: ["a.example"] });
+  t.match(parsePeerCertificate(certPem), { ok: true, fault: undefined, certificate: { spiffeId: undefined } });
+});
+
+t.test("a SPIFFE ID that breaks the rules names nobody and says why", async (t) => {
+  const { certPem } = await pki.issue({ spiffeId: "spiffe://td/a//b" });
+  t.match(parsePeerCertificate(certPem), {
+    ok: true,
+    fault: "certificate SPIFFE ID has an empty path segment",
+    certificate: { spiffeId: undefined },
+  });
+});
+
+t.test("the trust domain's own ID names no workload", async (t) => {
+  const { certPem } = await pki.issue({ spiffeId: "spiffe://td" });
+  t.match(parsePeerCertificate(certPem), { fault: "certificate names a trust domain, not a workload" });
+});
+
+t.test("an authority is no workload", async (t) => {
+  t.match(parsePeerCertificate(pki.caPem), { ok: true, certificate: { spiffeId: undefined } });
+});
+
+for (const [name, text] of [
+  ["empty text", ""],
+  ["broken percent encoding", "%E0%A4%A"],
+  ["PEM with rubbish", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"],
+  ["a private key", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"],
+] as const) {
+  t.test(`${name} is refused`, async (t) => {
+    t.same(parsePeerCertificate(text), { ok: false, why: "not a PEM certificate" });
+  });
+}
+
+t.test("100 KB are refused unread", async (t) => {
+  t.same(parsePeerCertificate("x".repeat(100_000)), { ok: false, why: "longer than 65536 characters" });
+});
+
+t.test("the cache forgets the oldest certificate, not the answer", async (t) => {
+  const cache = new CertificateCache(1);
+  const one = await pki.issue({ spiffeId: "spiffe://td/one" });
+  const two = await pki.issue({ spiffeId: "spiffe://td/two" });
+  const first = cache.parse(one.certPem);
+  t.equal(cache.parse(one.certPem), first, "the same object while remembered");
+  cache.parse(two.certPem);
+  t.not(cache.parse(one.certPem), first);
+  t.same(cache.parse(one.certPem), first);
+});
+
+const fixtures = fileURLToPath(
+  new URL(
+    "data/conformance/spiffe/svid/x509svid/testdata/",
+    `file://${process.env.SALLYPORT_SHARED ?? fileURLToPath(new URL("../../../shared", import.meta.url))}/`,
+  ),
+);
+const conformance = [
+  { file: "good-leaf-only.pem", spiffeId: "spiffe://example.org/workload-1", fault: undefined },
+  { file: "wrong-leaf-empty-id.pem", spiffeId: undefined, fault: undefined },
+  { file: "wrong-leaf-ca-true.pem", spiffeId: undefined, fault: "certificate is a CA certificate, not a leaf" },
+  ...["wrong-leaf-cert-sign.pem", "wrong-leaf-crl-sign.pem", "wrong-leaf-no-digital-signature.pem"].map((file) => ({
+    file,
+    spiffeId: undefined,
+    fault: "certificate may sign certificates or revocation lists: not a leaf",
+  })),
+];
+t.test(
+  "fixtures of the SPIFFE implementations",
+  { skip: existsSync(fixtures) ? false : "no conformance data here" },
+  async (t) => {
+    for (const { file, spiffeId, fault } of conformance) {
+      const parsed = parsePeerCertificate(readFileSync(`${fixtures}${file}`, "utf8"));
+      t.ok(parsed.ok, file);
+      if (parsed.ok) t.same({ spiffeId: parsed.certificate.spiffeId, fault: parsed.fault }, { spiffeId, fault }, file);
+    }
+  },
+);
