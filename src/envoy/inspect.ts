@@ -60,7 +60,10 @@ function inspectHttp(
 ): void {
   const about = `http ext_authz in ${text(manager.stat_prefix)}`;
   inspectAuthorizer(configOf(chain[at] as Node), about, context, findings);
-  const strips = chain.slice(0, at).some((filter) => JSON.stringify(filter).includes(`"prefix":"${OWN_PREFIX}"`));
+  const strips = chain.slice(0, at).some((filter) => {
+    const said = JSON.stringify(filter);
+    return said.includes('"remove_on_match"') && said.includes("sallyport");
+  });
   findings.push(
     strips
       ? good(about, `client copies of ${OWN_PREFIX} headers are removed before the check`)
