@@ -67,7 +67,7 @@ function checkRules(spec: Spec, source: Source): void {
   for (const index of spec.rules.keys()) {
     const path = `spec.rules[${index}]`;
     const parts = ["mode", "thresholds", "decision", "watch"];
-    if (source.isFaulty(path) || parts.some((part) => source.has(`${path}.${part}`))) continue;
+    if (isGiven(source, path, parts)) continue;
     source.report(path, `at least one of ${parts.join(", ")}`, "none of them");
   }
 }
@@ -82,7 +82,7 @@ function checkSignals(spec: Spec, source: Source): void {
     const near = suggest(name, known);
     const expected =
       near === undefined ? `a signal, or a family: ${SIGNAL_FAMILIES.join(", ")}` : "a known signal or family";
-    source.report(memberPath("spec.signals", name), expected, quote(name), near);
+    source.reportName(memberPath("spec.signals", name), expected, quote(name), near);
   }
 }
 
@@ -96,7 +96,7 @@ function checkForbidden(spec: Spec, source: Source): void {
   );
   for (const [index, condition] of forbid.entries()) {
     const path = `spec.posture.forbid[${index}]`;
-    if (source.isFaulty(path)) continue;
+    if (["in", "notIn"].some((part) => source.isFaulty(`${path}.${part}`))) continue;
     const given = [condition.in, condition.notIn].filter((values) => values.length > 0).length;
     if (given !== 1) source.report(path, "either `in` or `notIn` with values", given === 0 ? "neither" : "both");
   }
@@ -118,16 +118,11 @@ function checkLists(spec: Spec, source: Source): void {
     fingerprints.map(({ name }) => name),
   );
   const entries = [
-    ...addresses.map((list, index) => ({ path: `spec.lists.addresses[${index}]`, file: list.file, inside: "ranges" })),
-    ...fingerprints.map((list, index) => ({
-      path: `spec.lists.fingerprints[${index}]`,
-      file: list.file,
-      inside: "values",
-    })),
+    ...addresses.map((_, index) => [`spec.lists.addresses[${index}]`, "ranges"] as const),
+    ...fingerprints.map((_, index) => [`spec.lists.fingerprints[${index}]`, "values"] as const),
   ];
-  for (const { path, file, inside } of entries) {
-    if (file !== "" || source.isFaulty(path) || source.has(`${path}.${inside}`)) continue;
-    source.report(path, `\`${inside}\` or \`file\``, "neither");
+  for (const [path, inside] of entries) {
+    if (!isGiven(source, path, [inside, "file"])) source.report(path, `\`${inside}\` or \`file\``, "neither");
   }
 }
 
@@ -142,9 +137,16 @@ function checkLocks(spec: Spec, source: Source): void {
     if (scope === undefined) continue;
     const { $typeName: _, $unknown: __, ...parts } = scope;
     const path = `spec.locks[${index}].scope`;
-    if (source.isFaulty(path) || Object.values(parts).some((part) => part !== "")) continue;
+    // An empty text is no part: a lock without parts would lock everybody.
+    const given = Object.values(parts).some((part) => part !== "");
+    if (given || Object.keys(parts).some((part) => source.isFaulty(`${path}.${part}`))) continue;
     source.report(path, `at least one of ${Object.keys(parts).join(", ")}`, "none of them");
   }
+}
+
+/** Whether one of the parts is there, or was meant to be. */
+function isGiven(source: Source, path: string, parts: readonly string[]): boolean {
+  return parts.some((part) => source.has(`${path}.${part}`) || source.isFaulty(`${path}.${part}`));
 }
 
 /** Reports every name that an earlier entry of the list has. */

@@ -97,6 +97,7 @@ function decodeField(decoder: Decoder, slot: Slot, given: Node | null): unknown 
   }
   if (!isMap(node)) return mismatch(source, path, "a mapping");
   const entries = entriesOf(decoder, node, path).map(({ name, nameOffset, item }) => {
+    source.noteName(memberPath(path, name), nameOffset);
     const entrySlot = { field, path: memberPath(path, name), offset: nameOffset };
     return [name, decodeValue(decoder, entrySlot, item) ?? placeholder(field)] as const;
   });
@@ -206,11 +207,12 @@ interface Member {
 
 function mismatch(source: Source, path: string, expected: string): undefined {
   source.report(path, expected);
+  source.refuse(path);
 }
 
 /** An alias that stands for nothing usable was reported when it was resolved. */
 function refused(source: Source, path: string): undefined {
-  source.excuse(path);
+  source.refuse(path);
 }
 
 /** The text of a scalar; with `plain`, also of numbers and booleans, as they are written. */

@@ -1,6 +1,5 @@
 /** Reads policy text: YAML of the schema, checked as a whole, every problem at once. */
 
-import { isMap } from "yaml";
 import {
   type Facts,
   FactsFileSchema,
@@ -39,10 +38,8 @@ export function parsePolicy(text: string, file: string): ParseResult {
   if (!parsed.ok) return parsed;
   const { tree, source } = parsed;
   const policy = decode(PolicyFileSchema, tree, source);
-  if (isMap(tree.root)) {
-    reportViolations(PolicyFileSchema, policy, source);
-    crossCheck(policy, source);
-  }
+  reportViolations(PolicyFileSchema, policy, source);
+  crossCheck(policy, source);
   if (source.problems.length > 0) return { ok: false, problems: inOrder(source.problems) };
   return { ok: true, document: { file, policy, source } };
 }

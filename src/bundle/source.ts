@@ -14,8 +14,11 @@ export class Source {
   readonly problems: Problem[] = [];
   private readonly lines: LineCounter;
   private readonly places = new Map<string, Place>();
+  private readonly names = new Map<string, number>();
   /** Paths of which something was reported, and all that enclose them. */
   private readonly faulty = new Set<string>();
+
+  private readonly refused = new Set<string>();
 
   constructor(file: string, lines: LineCounter) {
     this.file = file;
@@ -30,6 +33,16 @@ export class Source {
   /** Whether the document has a value there. */
   has(path: string): boolean {
     return this.places.has(path);
+  }
+
+  /** Notes where the name of a member stands. */
+  noteName(path: string, offset: number): void {
+    this.names.set(path, offset);
+  }
+
+  /** Reports a problem with the name of the member at a path. */
+  reportName(path: string, expected: string, got: string, suggestion?: string): void {
+    this.reportAt(this.names.get(path) ?? this.enclosing(path), path, expected, got, suggestion);
   }
 
   /** Reports a problem at an offset of the text. */
@@ -60,9 +73,17 @@ export class Source {
     }
   }
 
-  /** Whether something was already reported of this value or of one inside it. */
+  /** Takes the value at a path, which was reported, as not there: nothing more is to be said of what it lacks. */
+  refuse(path: string): void {
+    this.excuse(path);
+    this.refused.add(path);
+  }
+
+  /** Whether something was already reported of this value, of one inside it, or of the whole that it belongs to. */
   isFaulty(path: string): boolean {
-    return this.faulty.has(path);
+    if (this.faulty.has(path)) return true;
+    for (let at = path; at !== ""; at = parentPath(at)) if (this.refused.has(at)) return true;
+    return this.refused.has("");
   }
 
   private problemAt(offset: number, path: string, expected: string, got: string, suggestion?: string): Problem {

@@ -87,7 +87,7 @@ const SYNTAX: Readonly<Record<string, string>> = {
   BAD_COLLECTION_TYPE: "a collection of another kind than its tag says",
   BAD_DIRECTIVE: "a directive that YAML does not know",
   BAD_DQ_ESCAPE: "an unknown escape in a double-quoted text",
-  BAD_INDENT: "a wrong indentation",
+  BAD_INDENT: "a wrong indentation, or a bracket that is not closed",
   BAD_PROP_ORDER: "an anchor or a tag in the wrong place",
   BAD_SCALAR_START: "a text that starts with a reserved character",
   BLOCK_AS_IMPLICIT_KEY: "a nested mapping on one line (is a text with `: ` unquoted?)",

@@ -1,14 +1,10 @@
 /** Reports where a message breaks the rules that its schema states, in words and with the place in the file. */
 
-import { type DescMessage, getOption, isFieldSet, type MessageShape } from "@bufbuild/protobuf";
+import { type DescMessage, getOption, type MessageShape } from "@bufbuild/protobuf";
 import type { Path } from "@bufbuild/protobuf/reflect";
 import type { Duration } from "@bufbuild/protobuf/wkt";
 import { createValidator, type Violation } from "@bufbuild/protovalidate";
-import {
-  type FieldRules,
-  FieldRulesSchema,
-  field as rulesOption,
-} from "@bufbuild/protovalidate/gen/buf/validate/validate_pb.js";
+import { type FieldRules, field as rulesOption } from "@bufbuild/protovalidate/gen/buf/validate/validate_pb.js";
 import { memberPath, type Source } from "./source.ts";
 
 const validator = createValidator();
@@ -59,11 +55,8 @@ function rulesOf({ field: path, forKey }: Violation): FieldRules | undefined {
   return rules;
 }
 
+/** In words, what the rules want; for a missing value, what it should have been. */
 function wantedBy(rules: FieldRules, ruleId: string): string | undefined {
-  if (ruleId === "required")
-    return rules.type.case === "string" && isFieldSet(rules, FieldRulesSchema.field.required)
-      ? wantedText(rules)
-      : "a value";
   switch (rules.type.case) {
     case "double":
     case "uint32": {
@@ -81,7 +74,7 @@ function wantedBy(rules: FieldRules, ruleId: string): string | undefined {
     case "map":
       return `at most ${rules.type.value.maxPairs} entries`;
     default:
-      return undefined;
+      return ruleId === "required" ? "a value" : undefined;
   }
 }
 
