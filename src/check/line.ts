@@ -117,6 +117,7 @@ class RequestLine implements Line {
         score: scored.score,
         certain,
         tries: session.tries,
+        denials: session.denials,
         answeredScore: discharged ? session.answeredScore : 0,
         rateOnly: onlyRate(scored.reasons),
       },
@@ -297,6 +298,7 @@ class RequestLine implements Line {
   private discharge(session: Session, answeredScore: number, now: EpochMs, policy: Policy): void {
     session.challenge = undefined;
     session.tries = 0;
+    session.denials = 0;
     session.answeredScore = Math.max(session.answeredScore, answeredScore);
     session.dischargedUntilMs = now + policy.challenge.dischargeMs;
     for (const signal of SIGNALS) if (signal.discharged) session.gathered.delete(signal.name);
@@ -311,6 +313,7 @@ class RequestLine implements Line {
         expiresAtMs: facts.time + policy.challenge.ttlMs,
       };
     }
+    if (verdict.enforced === "deny") session.denials++;
     if (verdict.enforced !== "terminate" || verdict.decision.kind !== "terminate") return;
     if (verdict.decision.because === "lock" || verdict.identity.credential === "none") return;
     // The narrowest scope that separates the thief from the owner: this credential from this origin.

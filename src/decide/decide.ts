@@ -14,6 +14,8 @@ export interface Standing {
   readonly certain: { readonly kind: "deny" | "terminate"; readonly because: string } | undefined;
   /** Challenges of the session that were failed or ignored. */
   readonly tries: number;
+  /** Requests of the session that were denied by their score. */
+  readonly denials: number;
   /** The score that an answered challenge of this session, still valid, was put for; 0 without one. */
   readonly answeredScore: number;
   /** Only the rate accuses. */
@@ -43,7 +45,7 @@ export function modeFor(policy: Policy, rule: Rule | undefined): Mode {
 
 /**
  * Statistics challenge first. They deny only once a challenge was failed or ignored, or when the evidence stays after
- * it was answered: a thief inside the workload answers as well.
+ * it was answered: a thief inside the workload answers as well. They terminate only what goes on after a denial.
  * @param challenge made only when needed
  */
 export function decide(
@@ -53,7 +55,7 @@ export function decide(
   triesMax: number,
   challenge: () => Challenge,
 ): Decision {
-  const { certain, score, tries, answeredScore } = standing;
+  const { certain, score, tries, denials, answeredScore } = standing;
   if (certain !== undefined) {
     return certain.kind === "terminate"
       ? { kind: "terminate", because: certain.because }
@@ -62,7 +64,8 @@ export function decide(
   if (rule?.decision === "allow") return { kind: "allow" };
   if (rule?.decision === "deny") return { kind: "deny", because: `rule ${rule.name}`, rate: false };
   const tested = tries > 0 || answeredScore > 0;
-  if (tested && score >= thresholds.terminate && tries > 0) return { kind: "terminate", because: "score" };
+  // A caller who goes on after a refusal is ended for good: a retry of the refused request alone is not yet that.
+  if (tries > 0 && denials > 0 && score >= thresholds.terminate) return { kind: "terminate", because: "score" };
   if (tested && score >= thresholds.deny) return { kind: "deny", because: "score", rate: standing.rateOnly };
   if (tries >= triesMax) return { kind: "deny", because: "challenges unanswered", rate: false };
   if (rule?.decision === "challenge" && answeredScore === 0) return { kind: "challenge", challenge: challenge() };

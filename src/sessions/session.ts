@@ -47,6 +47,8 @@ export interface Session {
   challenge: OpenChallenge | undefined;
   /** Challenges put and not answered. */
   tries: number;
+  /** Requests denied by their score since the last answer. */
+  denials: number;
   /** Score at which the latest answered challenge was put; the next one needs clearly more. */
   answeredScore: number;
   /** Evidence of origin is discharged until then by an answered challenge. */
@@ -77,6 +79,7 @@ export function newSession(key: string, principal: string, credential: string, n
     gathered: new Map(),
     challenge: undefined,
     tries: 0,
+    denials: 0,
     answeredScore: 0,
     dischargedUntilMs: 0,
     windowStartMs: now,
