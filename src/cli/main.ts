@@ -8,6 +8,7 @@ import { type Command, EXIT_BAD, EXIT_GOOD, EXIT_USAGE, helpOf, readInvocation, 
 import { doctorCommand } from "./doctor.ts";
 import { explainCommand } from "./explain.ts";
 import { lockCommand, locksCommand, unlockCommand } from "./locks.ts";
+import { postureCommand } from "./posture.ts";
 import { replayCommand } from "./replay.ts";
 import { serveCommand } from "./serve.ts";
 import { tapCommand } from "./tap.ts";
@@ -23,6 +24,7 @@ export const COMMANDS: readonly Command[] = [
   lockCommand,
   unlockCommand,
   locksCommand,
+  postureCommand,
   baselineCommand,
   versionCommand,
 ];
