@@ -1,0 +1,111 @@
+import { readdirSync, readFileSync } from "node:fs";
+import { dirname, join, relative, resolve } from "node:path";
+import { fileURLToPath } from "node:url";
+import t from "tap";
+import { stalePages } from "../scripts/docs.ts";
+import { staleFiles } from "../scripts/generate.ts";
+
+const ROOT = fileURLToPath(new URL("..", import.meta.url));
+const SOURCE = join(ROOT, "src");
+
+/** Layer by the longest folder or file that matches; imports point to the same layer or down. */
+const LAYERS: readonly (readonly [prefix: string, layer: number])[] = [
+  ["model/", 0],
+  ["identity/", 1],
+  ["signals/", 1],
+  ["score/", 1],
+  ["decide/", 1],
+  ["challenge/", 1],
+  ["baseline/", 1],
+  ["geo/", 1],
+  ["sessions/session.ts", 1],
+  ["bundle/", 1],
+  ["sessions/", 2],
+  ["baseline/store.ts", 2],
+  ["bundle/current.ts", 2],
+  ["check/", 3],
+  ["evaluate/", 3],
+  ["envoy/", 4],
+  ["console/", 4],
+  ["telemetry/", 4],
+  ["bundle/load.ts", 4],
+  ["bundle/watch.ts", 4],
+  ["server/", 5],
+  ["cli/", 5],
+  ["main.ts", 5],
+];
+
+/** Who may know generated protobuf types. */
+const GEN_READERS = ["envoy/", "bundle/", "console/", "server/", "cli/", "gen/"];
+
+/** Node's own modules that touch nothing outside their arguments. */
+const PURE_BUILTINS = ["node:crypto", "node:net"];
+
+/** What only edges may reach for: clocks, chance, surroundings, output. */
+const IMPURE = /\b(?:Date\.now|new Date\(\)|Math\.random|performance\.|process\.|console\.|setTimeout|setInterval|fetch\()/;
+
+function layerOf(file: string): number {
+  const match = LAYERS.filter(([prefix]) => file.startsWith(prefix)).sort((a, b) => b[0].length - a[0].length)[0];
+  return match?.[1] ?? Number.NaN;
+}
+
+const files = readdirSync(SOURCE, { recursive: true, withFileTypes: true })
+  .filter((entry) => entry.isFile() && entry.name.endsWith(".ts"))
+  .map((entry) => relative(SOURCE, join(entry.parentPath, entry.name)))
+  .filter((file) => !file.startsWith("gen/"));
+
+function importsOf(file: string): readonly string[] {
+  const text = readFileSync(join(SOURCE, file), "utf8");
+  return [...text.matchAll(/^(?:import|export) [^;]*?from "([^"]+)";$/gms)].map((match) => match[1] as string);
+}
+
+t.test("every source file has a layer", async (t) => {
+  t.same(
+    files.filter((file) => Number.isNaN(layerOf(file))),
+    [],
+  );
+});
+
+t.test("imports point down the layers and never up", async (t) => {
+  const upward: string[] = [];
+  for (const file of files) {
+    for (const name of importsOf(file)) {
+      if (!name.startsWith(".")) continue;
+      const target = relative(SOURCE, resolve(SOURCE, dirname(file), name));
+      if (target.startsWith("gen/")) {
+        if (!GEN_READERS.some((reader) => file.startsWith(reader))) upward.push(`${file} -> ${target}`);
+      } else if (layerOf(target) > layerOf(file)) {
+        upward.push(`${file} -> ${target}`);
+      }
+    }
+  }
+  t.same(upward, []);
+});
+
+t.test("rules, memory and the line use no files, sockets, clocks, chance or output", async (t) => {
+  const impure: string[] = [];
+  for (const file of files.filter((candidate) => layerOf(candidate) <= 3)) {
+    for (const name of importsOf(file)) {
+      if (name.startsWith("node:") && !PURE_BUILTINS.includes(name)) impure.push(`${file} imports ${name}`);
+    }
+    const code = readFileSync(join(SOURCE, file), "utf8").replace(/\/\*[\s\S]*?\*\/|\/\/.*$/gm, "");
+    const found = IMPURE.exec(code);
+    if (found !== null) impure.push(`${file} uses ${found[0]}`);
+  }
+  t.same(impure, []);
+});
+
+t.test("generated protobuf code is what proto/ generates", async (t) => {
+  t.same(staleFiles(), []);
+});
+
+t.test("generated pages are what their sources say", async (t) => {
+  t.same(stalePages(), []);
+});
+
+t.test("every source file opens with a sentence on what it is for", async (t) => {
+  t.same(
+    files.filter((file) => !/^(?:#!.*\n)?\/\*\*/.test(readFileSync(join(SOURCE, file), "utf8"))),
+    [],
+  );
+});
