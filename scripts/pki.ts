@@ -1,13 +1,21 @@
-/** Issues throw-away certificates and tokens for tests, the demo and first steps; keys never leave the caller's hands. */
+/** Usage: tsx scripts/pki.ts DIRECTORY   Writes throw-away certificates and keys, such as the shipped configurations name. */
 
 import "reflect-metadata";
 import { createHash, randomBytes, randomUUID, webcrypto } from "node:crypto";
+import { mkdir, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 import * as x509 from "@peculiar/x509";
 import { exportJWK, generateKeyPair, type JSONWebKeySet, SignJWT } from "jose";
 
 const KEY = { name: "ECDSA", namedCurve: "P-256" };
 const SIGNATURE = { name: "ECDSA", hash: "SHA-256" };
 const DAY_MS = 86_400_000;
+const HOUR_SECONDS = 3_600;
+/** The trust domain that the shipped configurations name. */
+export const TRUST_DOMAIN = "shop.example";
+/** The token issuer that `envoy/jwt.yaml` names. */
+export const ISSUER = "https://issuer.example";
 /** Both ends' clocks may differ a little. */
 const BACKDATED_MS = 60_000;
 
@@ -141,4 +149,45 @@ export async function createIssuer(issuer: string): Promise<Issuer> {
       return new SignJWT(payload).setProtectedHeader({ alg: "ES256", kid, typ: "JWT" }).sign(privateKey);
     },
   };
+}
+
+/**
+ * Writes `ca.crt`, `server.crt`, `server.key` and `jwks.json`: all that the shipped configurations name under `certs/`.
+ * @param issuer whose keys the key set holds; without one it is empty
+ */
+export async function writeCertDir(directory: string, pki: Pki, issuer?: Issuer): Promise<void> {
+  await mkdir(directory, { recursive: true });
+  await writeFile(join(directory, "ca.crt"), pki.caPem);
+  await writeFile(join(directory, "jwks.json"), `${JSON.stringify(issuer?.jwks ?? { keys: [] })}\n`);
+  const names = { dns: ["localhost"], ips: ["127.0.0.1"] };
+  await writeIssued(directory, "server", await pki.issue({ spiffeId: `spiffe://${TRUST_DOMAIN}/orders`, ...names }));
+}
+
+async function writeIssued(directory: string, name: string, issued: Issued): Promise<void> {
+  await writeFile(join(directory, `${name}.crt`), issued.certPem);
+  await writeFile(join(directory, `${name}.key`), issued.keyPem, { mode: 0o600 });
+}
+
+/** A caller, the front proxy and a token that lasts an hour, besides what {@link writeCertDir} writes. */
+async function writeSamples(directory: string): Promise<void> {
+  const [pki, issuer] = await Promise.all([createPki(), createIssuer(ISSUER)]);
+  await writeCertDir(directory, pki, issuer);
+  for (const [file, workload] of [
+    ["caller", "billing"],
+    ["edge", "edge"],
+  ] as const) {
+    await writeIssued(directory, file, await pki.issue({ spiffeId: `spiffe://${TRUST_DOMAIN}/${workload}` }));
+  }
+  const token = await issuer.token({ subject: "billing", ttlSeconds: HOUR_SECONDS });
+  await writeFile(join(directory, "caller.jwt"), `${token}\n`, { mode: 0o600 });
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  const directory = process.argv[2];
+  if (directory === undefined || directory.startsWith("-")) {
+    console.error("usage: tsx scripts/pki.ts DIRECTORY");
+    process.exitCode = 2;
+  } else {
+    await writeSamples(directory);
+  }
 }

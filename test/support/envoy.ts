@@ -1,14 +1,11 @@
 /** Envoy on the shipped configurations, with a throw-away PKI, for tests. */
 
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { createPki, type Issued, type Issuer, type Pki } from "../../scripts/pki.ts";
+import { createPki, type Issued, type Issuer, type Pki, TRUST_DOMAIN, writeCertDir } from "../../scripts/pki.ts";
 
 export { type Edits, type RunningEnvoy, startEnvoy } from "../../scripts/run-envoy.ts";
-
-/** The trust domain that the shipped configurations name. */
-export const TRUST_DOMAIN = "shop.example";
 
 export interface CertDir {
   /** For `edits.certDir`. */
@@ -26,17 +23,7 @@ export interface CertDir {
 export async function makeCertDir(issuer?: Issuer): Promise<CertDir> {
   const pki = await createPki();
   const path = await mkdtemp(join(tmpdir(), "sallyport-certs-"));
-  const server = await pki.issue({
-    spiffeId: `spiffe://${TRUST_DOMAIN}/orders`,
-    dns: ["localhost"],
-    ips: ["127.0.0.1"],
-  });
-  await Promise.all([
-    writeFile(join(path, "ca.crt"), pki.caPem),
-    writeFile(join(path, "server.crt"), server.certPem),
-    writeFile(join(path, "server.key"), server.keyPem, { mode: 0o600 }),
-    writeFile(join(path, "jwks.json"), JSON.stringify(issuer?.jwks ?? { keys: [] })),
-  ]);
+  await writeCertDir(path, pki, issuer);
   return {
     path,
     pki,
