@@ -180,6 +180,7 @@ async function writeSamples(directory: string): Promise<void> {
   }
   const token = await issuer.token({ subject: "billing", ttlSeconds: HOUR_SECONDS });
   await writeFile(join(directory, "caller.jwt"), `${token}\n`, { mode: 0o600 });
+  await writeFile(join(directory, ".gitignore"), "*\n"); // keys are never committed by mistake
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
