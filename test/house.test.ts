@@ -17,7 +17,6 @@ const LAYERS: readonly (readonly [prefix: string, layer: number])[] = [
   ["decide/", 1],
   ["challenge/", 1],
   ["baseline/", 1],
-  ["geo/", 1],
   ["sessions/session.ts", 1],
   ["bundle/", 1],
   ["sessions/", 2],
@@ -30,6 +29,7 @@ const LAYERS: readonly (readonly [prefix: string, layer: number])[] = [
   ["telemetry/", 4],
   ["bundle/load.ts", 4],
   ["bundle/watch.ts", 4],
+  ["bundle/shipped-networks.ts", 4],
   ["server/", 5],
   ["cli/", 5],
   ["main.ts", 5],
@@ -42,7 +42,8 @@ const GEN_READERS = ["envoy/", "bundle/", "console/", "server/", "cli/", "gen/"]
 const PURE_BUILTINS = ["node:crypto", "node:net"];
 
 /** What only edges may reach for: clocks, chance, surroundings, output. */
-const IMPURE = /\b(?:Date\.now|new Date\(\)|Math\.random|performance\.|process\.|console\.|setTimeout|setInterval|fetch\()/;
+const IMPURE =
+  /\b(?:Date\.now|new Date\(\)|Math\.random|performance\.|process\.|console\.|setTimeout|setInterval|fetch\()/;
 
 function layerOf(file: string): number {
   const match = LAYERS.filter(([prefix]) => file.startsWith(prefix)).sort((a, b) => b[0].length - a[0].length)[0];

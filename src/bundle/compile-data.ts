@@ -11,9 +11,10 @@ import {
 import type { AddressLists, GeoLookup, ListHit, PostureFacts } from "../model/policy.ts";
 import { readRange } from "./address.ts";
 import { ALWAYS_FRESH_MS, LIST_BITS } from "./defaults.ts";
-import type { Files } from "./files.ts";
+import { type Files, SHIPPED_OR_NONE } from "./files.ts";
 import { type Database, type DatabaseKind, geoLookup, openDatabase } from "./geo.ts";
 import { readListFile } from "./list-file.ts";
+import type { Networks } from "./networks.ts";
 import { parseFacts } from "./parse.ts";
 import { buildAddressLists, type ListedRange, prefer } from "./ranges.ts";
 
@@ -80,10 +81,10 @@ function readFileOf(
   if (text !== undefined) files.problems.push(...readListFile(text, list.file, expected, take));
 }
 
-export function compileGeo(geo: Geo | undefined, files: Files): GeoLookup {
+export function compileGeo(geo: Geo | undefined, files: Files, shipped: Networks | undefined): GeoLookup {
   const databases: Database[] = [];
   const open = (kind: DatabaseKind, name: string): void => {
-    const bytes = name === "" ? undefined : files.bytes(`spec.geo.${kind}`, name);
+    const bytes = name === "" || SHIPPED_OR_NONE.includes(name) ? undefined : files.bytes(`spec.geo.${kind}`, name);
     if (bytes === undefined) return;
     const opened = openDatabase(kind, bytes);
     if (opened.ok) databases.push(opened.database);
@@ -91,7 +92,8 @@ export function compileGeo(geo: Geo | undefined, files: Files): GeoLookup {
   };
   open("asn", geo?.asn ?? "");
   open("country", geo?.country ?? "");
-  return geoLookup(databases);
+  const asks = geo?.asn === undefined || geo.asn === "" || geo.asn === "builtin";
+  return geoLookup(databases, asks ? shipped : undefined);
 }
 
 /** Facts by subject; later statements replace earlier ones, and those of files the ones written in the policy. */

@@ -29,6 +29,7 @@ import { compileIdentity } from "./compile-identity.ts";
 import * as defaults from "./defaults.ts";
 import { type FileContents, Files } from "./files.ts";
 import { compileGlob } from "./globs.ts";
+import type { Networks } from "./networks.ts";
 import type { PolicyDocument } from "./parse.ts";
 import type { Problem } from "./problem.ts";
 
@@ -41,9 +42,15 @@ export type CompileResult =
  *
  * @param contents the files that it names (see `namedFiles`), by name
  * @param revision counts where the document states none
+ * @param networks the shipped table of autonomous systems, for policies that name no other
  * @returns all problems with the files when there are any
  */
-export function compilePolicy(document: PolicyDocument, contents: FileContents, revision: string): CompileResult {
+export function compilePolicy(
+  document: PolicyDocument,
+  contents: FileContents,
+  revision: string,
+  networks?: Networks,
+): CompileResult {
   const { metadata, spec } = document.policy;
   const files = new Files(document.source, contents);
   const policy: Policy = {
@@ -62,7 +69,7 @@ export function compilePolicy(document: PolicyDocument, contents: FileContents, 
     },
     addresses: compileAddresses(spec?.lists?.addresses ?? [], files),
     fingerprints: compileFingerprints(spec?.lists?.fingerprints ?? [], files),
-    geo: compileGeo(spec?.geo, files),
+    geo: compileGeo(spec?.geo, files, networks),
     locks: (spec?.locks ?? []).map(compileLock),
     postureFacts: compilePostureFacts(spec?.posture, files),
     autoLockMs: msOf(spec?.autoLock) ?? defaults.AUTO_LOCK_MS,

@@ -2,6 +2,7 @@
 
 import type { Policy } from "../model/policy.ts";
 import { compilePolicy } from "./compile.ts";
+import type { Networks } from "./networks.ts";
 import { parsePolicy } from "./parse.ts";
 import { formatProblem } from "./problem.ts";
 
@@ -37,10 +38,10 @@ spec:
  * The shipped policy.
  * @throws {Error} when the text above does not parse: a bug.
  */
-export function defaultPolicy(): Policy {
+export function defaultPolicy(networks?: Networks): Policy {
   const parsed = parsePolicy(DEFAULT_POLICY_TEXT, "default-policy.yaml");
   if (!parsed.ok) throw new Error(parsed.problems.map(formatProblem).join("\n"));
-  const compiled = compilePolicy(parsed.document, new Map(), "shipped");
+  const compiled = compilePolicy(parsed.document, new Map(), "shipped", networks);
   if (!compiled.ok) throw new Error(compiled.problems.map(formatProblem).join("\n"));
   return compiled.policy;
 }

@@ -23,6 +23,9 @@ const LIST_BYTES_MAX = 64 * 1024 * 1024;
 const DATABASE_BYTES_MAX = 512 * 1024 * 1024;
 const KEY_SET_BYTES_MAX = 1024 * 1024;
 
+/** Words that stand for no file where a database is named: the table that is shipped, or none at all. */
+export const SHIPPED_OR_NONE: readonly string[] = ["builtin", "none"];
+
 /** Every file that a policy names, once. */
 export function namedFiles({ spec }: PolicyFile): readonly NamedFile[] {
   const lists = [...(spec?.lists?.addresses ?? []), ...(spec?.lists?.fingerprints ?? [])].map(({ file }) => file);
@@ -31,7 +34,9 @@ export function namedFiles({ spec }: PolicyFile): readonly NamedFile[] {
   );
   const named = [
     ...lists.map((name) => ({ name, bytesMax: LIST_BYTES_MAX })),
-    ...[spec?.geo?.asn ?? "", spec?.geo?.country ?? ""].map((name) => ({ name, bytesMax: DATABASE_BYTES_MAX })),
+    ...[spec?.geo?.asn ?? "", spec?.geo?.country ?? ""]
+      .filter((name) => !SHIPPED_OR_NONE.includes(name))
+      .map((name) => ({ name, bytesMax: DATABASE_BYTES_MAX })),
     ...(spec?.posture?.files ?? []).map((name) => ({ name, bytesMax: TEXT_BYTES_MAX })),
     ...keySets.map((name) => ({ name, bytesMax: KEY_SET_BYTES_MAX })),
   ].filter(({ name }) => name !== "");

@@ -4,6 +4,7 @@ import { Reader, type Response } from "mmdb-lib";
 import type { AddressPlace, GeoLookup } from "../model/policy.ts";
 import { readAddress } from "./address.ts";
 import { probe } from "./mmdb-probe.ts";
+import type { Networks } from "./networks.ts";
 
 /** Places kept in each of two generations; when the younger is full, the elder is forgotten. */
 const PLACES_MAX = 4_096;
@@ -48,9 +49,12 @@ export function openDatabase(kind: DatabaseKind, bytes: Uint8Array): DatabaseRes
   return { ok: true, database: { kind, reader } };
 }
 
-/** A look-up over opened databases; what they do not tell is absent. */
-export function geoLookup(databases: readonly Database[]): GeoLookup {
-  if (databases.length === 0) return NO_GEO;
+/**
+ * A look-up over opened databases; what they do not tell is absent.
+ * @param networks tells the autonomous system where no database does
+ */
+export function geoLookup(databases: readonly Database[], networks?: Networks): GeoLookup {
+  if (databases.length === 0 && networks === undefined) return NO_GEO;
   const asns = databases.find(({ kind }) => kind === "asn")?.reader;
   const countries = databases.find(({ kind }) => kind === "country")?.reader;
   let young = new Map<string, AddressPlace>();
@@ -60,7 +64,7 @@ export function geoLookup(databases: readonly Database[]): GeoLookup {
       const known = young.get(address);
       if (known !== undefined) return known;
       const place = old.get(address) ?? {
-        asn: asnOf(recordOf(asns, address)),
+        asn: asnOf(recordOf(asns, address)) ?? networks?.asnOf(address),
         country: countryOf(recordOf(countries, address)),
       };
       if (young.size >= PLACES_MAX) {

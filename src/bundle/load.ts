@@ -9,6 +9,7 @@ import { compilePolicy } from "./compile.ts";
 import { type FileContent, namedFiles } from "./files.ts";
 import { type PolicyDocument, parsePolicy } from "./parse.ts";
 import { fileProblem, type Problem } from "./problem.ts";
+import { shippedNetworks } from "./shipped-networks.ts";
 import { TEXT_BYTES_MAX } from "./tree.ts";
 
 export type LoadResult = Loaded | NotLoaded;
@@ -61,7 +62,7 @@ export async function loadPolicy(path: string): Promise<LoadResult> {
   }
   const files = [absolute, ...named.map(({ name }) => resolve(folder, name))];
   const digest = hash.digest("hex");
-  const compiled = compilePolicy(document, contents, `sha256:${digest.slice(0, 12)}`);
+  const compiled = compilePolicy(document, contents, `sha256:${digest.slice(0, 12)}`, shippedNetworks());
   if (!compiled.ok) return { ok: false, problems: compiled.problems, files, digest };
   return { ok: true, policy: compiled.policy, document, files, digest };
 }

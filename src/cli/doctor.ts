@@ -6,6 +6,7 @@ import { parse } from "yaml";
 import { defaultPolicy } from "../bundle/default-policy.ts";
 import { loadPolicy } from "../bundle/load.ts";
 import { formatProblem } from "../bundle/problem.ts";
+import { shippedNetworks } from "../bundle/shipped-networks.ts";
 import { type Finding, inspectEnvoy } from "../envoy/inspect.ts";
 import { OperatingError } from "../model/errors.ts";
 import type { Policy } from "../model/policy.ts";
@@ -57,7 +58,7 @@ export const doctorCommand: Command = {
 async function policyFor(path: string | undefined, findings: Finding[]): Promise<Policy | undefined> {
   if (path === undefined) {
     findings.push({ level: "good", about: "policy", message: "none given: the shipped one is in force" });
-    return defaultPolicy();
+    return defaultPolicy(shippedNetworks());
   }
   const loaded = await loadPolicy(path);
   if (!loaded.ok) {

@@ -8,6 +8,7 @@ import { createGunzip } from "node:zlib";
 import { defaultPolicy } from "../bundle/default-policy.ts";
 import { loadPolicy } from "../bundle/load.ts";
 import { formatProblem } from "../bundle/problem.ts";
+import { shippedNetworks } from "../bundle/shipped-networks.ts";
 import { createReplay, parseRow, type ReplayDecision, type ReplayOptions } from "../check/replay.ts";
 import { OperatingError } from "../model/errors.ts";
 import type { Policy } from "../model/policy.ts";
@@ -106,7 +107,7 @@ function countDifference(differences: Map<string, number>, one: ReplayDecision, 
 }
 
 async function policyAt(path: string | undefined): Promise<Policy> {
-  if (path === undefined) return defaultPolicy();
+  if (path === undefined) return defaultPolicy(shippedNetworks());
   const loaded = await loadPolicy(path);
   if (loaded.ok) return loaded.policy;
   throw new OperatingError("ERR_POLICY_INVALID", `policy refused:\n${loaded.problems.map(formatProblem).join("\n")}`);

@@ -21,6 +21,7 @@ export const PAGE_HTML = `<!doctype html>
 <tbody id="decisions"></tbody>
 </table>
 </main>
+<footer><small>Autonomous systems: <a href="https://db-ip.com">IP to ASN by DB-IP</a>, RouteViews and NRO, CC BY 4.0</small></footer>
 </body>
 </html>
 `;

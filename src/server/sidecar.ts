@@ -6,6 +6,7 @@ import { CurrentPolicy } from "../bundle/current.ts";
 import { defaultPolicy } from "../bundle/default-policy.ts";
 import { type LoadResult, loadPolicy } from "../bundle/load.ts";
 import { formatProblem } from "../bundle/problem.ts";
+import { shippedNetworks } from "../bundle/shipped-networks.ts";
 import { watchPolicy } from "../bundle/watch.ts";
 import { createLine } from "../check/line.ts";
 import { loadToken } from "../console/access.ts";
@@ -249,7 +250,7 @@ async function assemble(
 }
 
 function policyOf(loaded: LoadResult | undefined): Policy {
-  if (loaded === undefined) return defaultPolicy();
+  if (loaded === undefined) return defaultPolicy(shippedNetworks());
   if (loaded.ok) return loaded.policy;
   throw new OperatingError("ERR_POLICY_INVALID", `policy refused:\n${loaded.problems.map(formatProblem).join("\n")}`);
 }

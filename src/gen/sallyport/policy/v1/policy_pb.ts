@@ -945,14 +945,15 @@ export const FingerprintListSchema: GenMessage<FingerprintList> = /*@__PURE__*/
  */
 export type Geo = Message<"sallyport.policy.v1.Geo"> & {
   /**
-   * File of networks (`autonomous_system_number`), relative to the policy file.
+   * Which autonomous system an address belongs to: `builtin` for the shipped table, `none`, or an MMDB file with
+   * `autonomous_system_number`, relative to the policy file. Default `builtin`.
    *
    * @generated from field: string asn = 1;
    */
   asn: string;
 
   /**
-   * File of countries (`country.iso_code` or `country_code`), relative to the policy file.
+   * MMDB file of countries (`country.iso_code` or `country_code`), relative to the policy file. Default: none.
    *
    * @generated from field: string country = 2;
    */
