@@ -4,6 +4,7 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { closeSync, openSync, readFileSync } from "node:fs";
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import type { Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { setTimeout as pause } from "node:timers/promises";
@@ -105,16 +106,16 @@ export async function startEnvoy(options: EnvoyOptions): Promise<RunningEnvoy> {
   );
   closeSync(stdout);
   closeSync(stderr);
-  const onExit = (): void => void child.kill("SIGKILL");
-  process.once("exit", onExit);
+  let guard: ChildProcess | undefined;
   const log = (): string => ["stderr.log", "envoy.log"].map((name) => readIfThere(path(name))).join("");
   const stop = async (): Promise<void> => {
-    process.off("exit", onExit);
+    guard?.kill();
     await end(child);
     await rm(directory, { recursive: true, force: true });
   };
   try {
     await once(child, "spawn");
+    guard = guardOf(child);
     const adminPort = await readAdminPort(child, path("admin"));
     const admin = async (target: string, method = "GET"): Promise<string> =>
       await (await fetch(`http://127.0.0.1:${adminPort}${target}`, { method })).text();
@@ -200,6 +201,18 @@ async function serves(child: ChildProcess, admin: (path: string) => Promise<stri
 function refuseExited(child: ChildProcess): void {
   const { exitCode, signalCode } = child;
   if (exitCode !== null || signalCode !== null) throw new Error(`Envoy ended with ${exitCode ?? signalCode}`);
+}
+
+/** Ends Envoy when this process dies without having stopped it, killed or not: its end of the pipe closes then. */
+function guardOf(child: ChildProcess): ChildProcess {
+  const guard = spawn("sh", ["-c", 'read _; kill -9 "$1"', "sh", String(child.pid)], {
+    stdio: ["pipe", "ignore", "ignore"],
+    detached: true,
+  });
+  guard.on("error", () => {}); // without a shell Envoy may outlive us; nothing else is lost
+  guard.unref();
+  (guard.stdin as Socket | null)?.unref();
+  return guard;
 }
 
 async function end(child: ChildProcess): Promise<void> {
