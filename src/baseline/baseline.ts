@@ -85,9 +85,9 @@ export class Population {
   readonly routeAfterRoute = new Share(0.5, 10);
   readonly errorAfterError = new Share(0.5, 10);
   /** A large response when the session had one within the hour. */
-  readonly largeAfterLarge = new Share(0.3, 10);
-  /** A request by a principal never seen before, once this sidecar has history. */
-  readonly newCaller = new Share(0.02, 50);
+  readonly largeAfterLarge = new Share(0.2, 10);
+  /** A request by a principal never seen before, by how many requests this sidecar has seen. */
+  readonly newCaller = new NoveltyCurve();
 
   readonly rate = new Tail();
   readonly bytes = new Tail();

@@ -52,15 +52,18 @@ export class NoveltyCurve {
     return Math.min(0.98, this.hazard(own.requests) * frailty);
   }
 
+  /** Counts one request of somebody with `requests` behind it, teaching the curve alone. */
+  count(requests: number, novel: boolean): void {
+    const bucket = bucketOf(requests);
+    this.requests[bucket] = (this.requests[bucket] as number) + 1;
+    if (novel) this.novelties[bucket] = (this.novelties[bucket] as number) + 1;
+  }
+
   /** Counts one learned request, teaching the curve and the principal. */
   learn(own: NoveltyOwn, novel: boolean): void {
-    const bucket = bucketOf(own.requests);
     own.expected += this.hazard(own.requests);
-    this.requests[bucket] = (this.requests[bucket] as number) + 1;
-    if (novel) {
-      this.novelties[bucket] = (this.novelties[bucket] as number) + 1;
-      own.novelties++;
-    }
+    this.count(own.requests, novel);
+    if (novel) own.novelties++;
     own.requests++;
   }
 }

@@ -11,6 +11,8 @@ const OTHERS_MIN = 3;
 /** Added to the number of active principals, so that three of four are not yet everybody. */
 const PRIOR_ACTIVE = 4;
 const PRINCIPALS_MAX = 4096;
+/** Novelties watched at a time; the one noticed longest ago is forgotten first. */
+const CAUSES_MAX = 4096;
 
 export class CommonCause {
   private readonly active = new Map<string, number>();
@@ -20,12 +22,14 @@ export class CommonCause {
   note(principal: string, signals: readonly string[], now: number): void {
     remember(this.active, principal, now);
     for (const signal of signals) {
-      let moved = this.bySignal.get(signal);
-      if (moved === undefined) {
-        moved = new Map();
-        this.bySignal.set(signal, moved);
-      }
+      const moved = this.bySignal.get(signal) ?? new Map<string, number>();
+      this.bySignal.delete(signal);
+      this.bySignal.set(signal, moved);
       remember(moved, principal, now);
+      if (this.bySignal.size > CAUSES_MAX) {
+        const oldest = this.bySignal.keys().next().value;
+        if (oldest !== undefined) this.bySignal.delete(oldest);
+      }
     }
   }
 

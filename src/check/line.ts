@@ -91,7 +91,7 @@ class RequestLine implements Line {
       session,
       credentialUse,
       posture: this.postureOf(identity, facts, policy),
-      commonCause: (signal) => this.causes.share(signal, principal, now),
+      commonCause: (signal, value) => this.causes.share(causeKey(signal, value), principal, now),
     };
     const second = identity.second === undefined ? undefined : this.baselines.get(identity.second.name);
     const gathered = gatherAll(context, second, now);
@@ -376,8 +376,9 @@ function gatherAll(context: SignalContext, second: Baseline | undefined, now: Ep
       continue;
     }
     if (discharged && signal.discharged) continue;
-    if (present !== undefined && present.bits >= NOTICED_BITS && signal.gathering !== "now")
-      newSignals.push(signal.name);
+    if (present !== undefined && present.bits >= NOTICED_BITS && signal.cause !== undefined) {
+      newSignals.push(causeKey(signal.name, signal.cause(context)));
+    }
     const bits = signal.gathering === "now" ? (present?.bits ?? 0) : gatherOver(session, signal, present, now);
     if (Math.abs(bits) < READING_SHOWN_BITS) continue;
     const held = session.gathered.get(signal.name);
@@ -390,6 +391,11 @@ function gatherAll(context: SignalContext, second: Baseline | undefined, now: Ep
     });
   }
   return { evidence, certain, newSignals };
+}
+
+/** Names what a signal noticed, so that others who show the same can be counted. */
+function causeKey(signal: string, value: string): string {
+  return `${signal}|${value}`;
 }
 
 function gatherOver(

@@ -90,6 +90,7 @@ interface PopulationJson {
   readonly templates: readonly string[];
   readonly routes: HabitJson;
   readonly requests: number;
+  readonly newCaller: { readonly requests: number[]; readonly novelties: number[] };
 }
 
 interface SnapshotJson {
@@ -113,7 +114,6 @@ const SHARES = [
   "routeAfterRoute",
   "errorAfterError",
   "largeAfterLarge",
-  "newCaller",
 ] as const satisfies readonly (keyof Population)[];
 
 const TAILS = ["rate", "bytes", "spread"] as const satisfies readonly (keyof Population)[];
@@ -191,6 +191,7 @@ function populationToJson(population: Population): PopulationJson {
     ),
     templates: population.templates.paths(),
     routes: habitToJson(population.routes),
+    newCaller: { requests: [...population.newCaller.requests], novelties: [...population.newCaller.novelties] },
     requests: population.requests,
   };
 }
@@ -216,6 +217,8 @@ function fromJson(json: SnapshotJson): SnapshotState {
   }
   population.templates.restore(json.population.templates);
   habitFromJson(population.routes, json.population.routes);
+  population.newCaller.requests.set(json.population.newCaller.requests);
+  population.newCaller.novelties.set(json.population.newCaller.novelties);
   population.requests = json.population.requests;
   const calibration = new Calibration();
   calibration.counts.set(json.calibration.counts);

@@ -11,6 +11,13 @@ import type { Pending } from "./pending.ts";
 /** A principal's first hour makes everything it does ordinary at once: there is nothing yet to compare with. */
 const FIRST_MS = HOUR_MS;
 
+/** Follow-ups of one session that may teach all principals how novelty comes in lumps: no single run sets the rule. */
+const LUMPS_MAX = 3;
+
+function maySpeak(lumpsBefore: number): boolean {
+  return lumpsBefore < LUMPS_MAX;
+}
+
 /** Teaches one admitted request to the principal's baseline and to the population. */
 export function teach(baseline: Baseline, population: Population, pending: Pending, novelCaller: boolean): void {
   const { facts, origin, route, session, moved, closedWindow } = pending;
@@ -20,8 +27,8 @@ export function teach(baseline: Baseline, population: Population, pending: Pendi
   const learnNovelty = (name: NoveltyName, novel: boolean) =>
     population.curves[name].learn(baseline.novelty[name], novel);
 
+  population.newCaller.count(population.requests, novelCaller);
   population.requests++;
-  population.newCaller.learn(novelCaller);
   // The very first request has nothing that it could differ from.
   const first = baseline.requests <= 1;
   let newAddress = false;
@@ -33,7 +40,7 @@ export function teach(baseline: Baseline, population: Population, pending: Pendi
     const newCountry = origin.country !== undefined && habits.country.learn(origin.country, now, true) === "new";
     if (newAddress) {
       population.networkGivenAddress.learn(newNetwork);
-      if (newNetwork) population.blockGivenNetwork.learn(newBlock);
+      if (newNetwork && origin.block !== undefined) population.blockGivenNetwork.learn(newBlock);
       if (newBlock && origin.country !== undefined) population.countryGivenBlock.learn(newCountry);
       population.oldCredentialAtNewAddress.learn(moved);
     }
@@ -47,20 +54,21 @@ export function teach(baseline: Baseline, population: Population, pending: Pendi
     if (novel) population.cipherGivenFingerprint.learn(newCipher);
     if (newAddress) population.fingerprintAtNewAddress.learn(novel);
   }
-  const agentNovel = habits.agent.learn(origin.agent ?? "none", now, settle) === "new" && !first;
-  const newProduct = habits.product.learn(origin.product ?? "none", now, true) === "new";
-  if (!first) learnNovelty("agent", agentNovel);
-  if (agentNovel) population.productGivenAgent.learn(newProduct);
-  if (newAddress) population.agentAtNewAddress.learn(agentNovel);
-
   if (facts.protocol !== "tcp") {
+    const agentHabitual = habits.agent.entries.length > 0;
+    const agentNovel = habits.agent.learn(origin.agent ?? "none", now, settle) === "new" && agentHabitual;
+    const newProduct = habits.product.learn(origin.product ?? "none", now, true) === "new";
+    if (agentHabitual) learnNovelty("agent", agentNovel);
+    if (agentNovel) population.productGivenAgent.learn(newProduct);
+    if (newAddress) population.agentAtNewAddress.learn(agentNovel);
+
     population.templates.learn(facts.path);
     const familiarity = habits.route.learn(route, now, settle);
     const unknown = population.routes.learn(route, now, true) === "new";
     const novel = familiarity === "new" && !first;
     if (!first) {
       learnNovelty("route", novel);
-      if (session.lastRouteNew) population.routeAfterRoute.learn(novel);
+      if (session.lastRouteNew && maySpeak(session.routeLumps++)) population.routeAfterRoute.learn(novel);
       if (novel) population.unknownGivenRoute.learn(unknown);
     }
     session.lastRouteNew = novel;
@@ -90,17 +98,19 @@ export function teachOutcome(baseline: Baseline, population: Population, pending
   const error = isProbing(outcome.status, outcome.grpcStatus);
   if (error !== undefined) {
     population.curves.error.learn(baseline.novelty.error, error);
-    if (session.lastError) population.errorAfterError.learn(error);
+    if (session.lastError && maySpeak(session.errorLumps++)) population.errorAfterError.learn(error);
     session.lastError = error;
   }
   if (outcome.responseBytes !== undefined && outcome.stage === "end") {
     const size = Math.log2(outcome.responseBytes + 64);
     if (baseline.bytes.count > 0) {
       const doublings = size - baseline.bytes.mean;
-      population.bytes.learn(doublings);
       const now = toEpochMs(outcome.time);
       const large = doublings >= LARGE_DOUBLINGS;
-      if (now - session.lastLargeMs < HOUR_MS) population.largeAfterLarge.learn(large);
+      const lumped = now - session.lastLargeMs < HOUR_MS;
+      // One run of large answers is one event, however long.
+      if (!lumped || !large) population.bytes.learn(doublings);
+      if (lumped && maySpeak(session.sizeLumps++)) population.largeAfterLarge.learn(large);
       if (large) session.lastLargeMs = now;
     }
     learnCentre(baseline.bytes, size);

@@ -69,7 +69,10 @@ export function readRequest(
   };
   const connection = {
     connectionId: name(headers.first("x-sallyport-connection")),
-    sourceAddress: socket?.case === "socketAddress" ? canonicalAddress(socket.value.address) : undefined,
+    // Behind a proxy the socket is the proxy's: our own Envoy then tells the address that it derived.
+    sourceAddress:
+      canonicalAddress(headers.first("x-sallyport-source") ?? "") ??
+      (socket?.case === "socketAddress" ? canonicalAddress(socket.value.address) : undefined),
     sourcePort:
       socket?.case === "socketAddress" && socket.value.portSpecifier.case === "portValue"
         ? socket.value.portSpecifier.value

@@ -1,16 +1,15 @@
 /** Adds a reading to what a session has gathered of one signal, with fading, and tells what that now amounts to. */
 
-import type { Session } from "../sessions/session.ts";
+import type { Gathered, Session } from "../sessions/session.ts";
 import type { Gathering } from "../signals/signal.ts";
 
 /**
- * A thief who works beside the real workload makes only some of a session's requests. Two running sums cover that: in
- * one half of the requests are the thief's, in the other one in thirty-two. Each is a cumulative sum (Page, Biometrika
- * 1954) that starts anew at zero; using the better of the two costs one bit.
+ * A thief may make all of a session's requests, or work beside the real workload and make only some. Three running sums
+ * cover that. Each is a cumulative sum (Page, Biometrika 1954) that starts anew at zero; using the best of the three
+ * costs log2(3) bits.
  */
-const FAST_SHARE = 1 / 2;
-const SLOW_SHARE = 1 / 32;
-const CHOICE_BITS = 1;
+const SHARES = { all: 15 / 16, fast: 1 / 2, slow: 1 / 32 };
+const CHOICE_BITS = Math.log2(3);
 
 /** Evidence below this is forgotten. */
 const BITS_MIN = 0.05;
@@ -21,7 +20,7 @@ const BITS_MIN = 0.05;
  */
 export function gather(
   session: Session,
-  signal: { readonly name: string; readonly gathering: Gathering; readonly halfLifeMs: number },
+  signal: { readonly name: string; readonly gathering: Gathering; readonly halfLifeMs: number; readonly capBits: number },
   reading: { readonly bits: number; readonly seen: string; readonly expected: string } | undefined,
   now: number,
 ): number {
@@ -30,24 +29,28 @@ export function gather(
     if (reading === undefined || reading.bits <= 0) return 0;
   } else {
     const fade = 2 ** (-Math.max(0, now - held.atMs) / signal.halfLifeMs);
+    held.all *= fade;
     held.fast *= fade;
     held.slow *= fade;
     held.atMs = Math.max(held.atMs, now);
   }
-  const entry = held ?? { fast: 0, slow: 0, atMs: now, seen: "", expected: "" };
+  const entry = held ?? { all: 0, fast: 0, slow: 0, atMs: now, seen: "", expected: "" };
   if (reading !== undefined) {
     if (signal.gathering === "hold") {
       entry.fast = Math.max(entry.fast, reading.bits);
     } else {
-      entry.fast = Math.max(0, entry.fast + diluted(reading.bits, FAST_SHARE));
-      entry.slow = Math.max(0, entry.slow + diluted(reading.bits, SLOW_SHARE));
+      // No higher than counts: what is over must be able to fade, and calm to make up for it.
+      const most = signal.capBits + CHOICE_BITS;
+      entry.all = clamp(entry.all + diluted(reading.bits, SHARES.all), most);
+      entry.fast = clamp(entry.fast + diluted(reading.bits, SHARES.fast), most);
+      entry.slow = clamp(entry.slow + diluted(reading.bits, SHARES.slow), most);
     }
     if (reading.bits > 0) {
       entry.seen = reading.seen;
       entry.expected = reading.expected;
     }
   }
-  if (Math.max(entry.fast, entry.slow) < BITS_MIN) {
+  if (Math.max(entry.all, entry.fast, entry.slow) < BITS_MIN) {
     session.gathered.delete(signal.name);
     return 0;
   }
@@ -55,8 +58,12 @@ export function gather(
   return amount(entry, signal.gathering);
 }
 
-function amount(entry: { fast: number; slow: number }, gathering: Gathering): number {
-  return gathering === "hold" ? entry.fast : Math.max(0, Math.max(entry.fast, entry.slow) - CHOICE_BITS);
+function amount(entry: Pick<Gathered, "all" | "fast" | "slow">, gathering: Gathering): number {
+  return gathering === "hold" ? entry.fast : Math.max(0, Math.max(entry.all, entry.fast, entry.slow) - CHOICE_BITS);
+}
+
+function clamp(bits: number, most: number): number {
+  return Math.max(0, Math.min(most, bits));
 }
 
 /** log2 of the likelihood ratio when only `share` of the requests are the thief's. */

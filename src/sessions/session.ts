@@ -3,8 +3,10 @@
 import type { EpochMs } from "../model/units.ts";
 import { MINUTE_MS } from "../model/units.ts";
 
-/** Evidence of one signal, gathered over a session. Two paces: a thief may make every request of it, or few. */
+/** Evidence of one signal, gathered over a session, at three paces: a thief may make every request of it, or few. */
 export interface Gathered {
+  /** Bits under the assumption that nearly every request is a thief's. */
+  all: number;
   /** Bits under the assumption that half of the requests are a thief's. */
   fast: number;
   /** Bits under the assumption that one in thirty-two is. */
@@ -58,6 +60,10 @@ export interface Session {
   readonly windowRoutes: Set<string>;
   readonly routes: Set<string>;
   lastRouteNew: boolean;
+  /** Follow-ups of a new route, an error, a large answer: only a session's first ones teach all principals. */
+  routeLumps: number;
+  errorLumps: number;
+  sizeLumps: number;
   lastError: boolean;
   lastLargeMs: number;
   /** User agent and fingerprint of the latest request: a change within the session is news, a repetition is not. */
@@ -87,6 +93,9 @@ export function newSession(key: string, principal: string, credential: string, n
     windowRoutes: new Set(),
     routes: new Set(),
     lastRouteNew: false,
+    routeLumps: 0,
+    errorLumps: 0,
+    sizeLumps: 0,
     lastError: false,
     lastLargeMs: Number.NEGATIVE_INFINITY,
     agent: undefined,

@@ -10,6 +10,12 @@ import { absent, bitsOf, NOTHING, present, type Signal, type SignalContext } fro
  */
 const THIEF = { known: 0.2, network: 0.1, block: 0.15, elsewhere: 0.55 };
 
+/**
+ * Most that an address inside a block of the principal's own can say by itself: not enough for a challenge at the
+ * shipped thresholds. Pods, gateways and providers' pools move; whoever steals in there shows by something else as well.
+ */
+const SAME_BLOCK_BITS_MAX = 9;
+
 export const originAddress: Signal = {
   name: "origin.address",
   summary:
@@ -18,6 +24,7 @@ export const originAddress: Signal = {
   halfLifeMs: HOUR_MS / 4,
   capBits: 20,
   discharged: true,
+  cause: ({ origin }) => origin.network ?? "",
   read: ({ baseline, population, origin, session, commonCause }) => {
     if (origin.address === undefined) return absent("no source address");
     if (baseline === undefined) return absent("no baseline yet");
@@ -26,7 +33,11 @@ export const originAddress: Signal = {
     const entry = habits.address.find(origin.address);
     if (entry !== undefined && entry.windows >= SETTLE_WINDOWS) return NOTHING;
     const unsettled = entry === undefined ? 1 : 1 - entry.windows / SETTLE_WINDOWS;
-    let ordinary = Math.max(population.curves.address.chance(baseline.novelty.address), commonCause("origin.address"));
+    let ordinary = Math.max(
+      population.curves.address.chance(baseline.novelty.address),
+      commonCause("origin.address", origin.network ?? ""),
+    );
+    let most = SAME_BLOCK_BITS_MAX;
     let thief = THIEF.network;
     let what = "new address";
     if (origin.network !== undefined && habits.network.find(origin.network) === undefined) {
@@ -37,6 +48,7 @@ export const originAddress: Signal = {
         ordinary *= population.blockGivenNetwork.value();
         thief = THIEF.elsewhere;
         what = "new block";
+        most = Number.POSITIVE_INFINITY;
         if (origin.country !== undefined && habits.country.find(origin.country) === undefined) {
           ordinary *= population.countryGivenBlock.value();
           what = `new country ${origin.country}`;
@@ -44,7 +56,7 @@ export const originAddress: Signal = {
       }
     }
     const bits = bitsOf(thief, ordinary) * unsettled;
-    return present(Math.max(0, bits), `${what} ${origin.address}`, habits.address.top(3).join(", "));
+    return present(Math.max(0, Math.min(most, bits)), `${what} ${origin.address}`, habits.address.top(3).join(", "));
   },
 };
 

@@ -19,6 +19,7 @@ export const originFingerprint: Signal = {
   halfLifeMs: HOUR_MS / 4,
   capBits: 16,
   discharged: true,
+  cause: ({ origin }) => origin.fingerprint ?? "",
   read: (context) => {
     const { baseline, origin, population, session } = context;
     if (origin.fingerprint === undefined) return absent("no TLS fingerprint");
@@ -44,8 +45,10 @@ export const originAgent: Signal = {
   halfLifeMs: HOUR_MS / 4,
   capBits: 16,
   discharged: true,
+  cause: ({ origin }) => origin.agent ?? "",
   read: (context) => {
-    const { baseline, origin, population, session } = context;
+    const { baseline, origin, population, session, facts } = context;
+    if (facts.protocol === "tcp") return absent("raw TCP has no user agent");
     if (baseline === undefined) return absent("no baseline yet");
     const agent = origin.agent ?? "none";
     if (session.agent === agent) return NOTHING;
@@ -87,7 +90,7 @@ function readClient(context: SignalContext, feature: ClientFeature): Reading {
   const alone = curve.chance(baseline.novelty[feature.feature]);
   // At a new address other software is less surprising (a deploy brings both), by as much as was seen.
   let ordinary = atNewAddress(context) ? Math.max(alone, feature.atNewAddressShare.value()) : alone;
-  ordinary = Math.max(ordinary, commonCause(`origin.${feature.feature}`));
+  ordinary = Math.max(ordinary, commonCause(`origin.${feature.feature}`, feature.value));
   const other = feature.coarseHabit.find(feature.coarse) === undefined;
   if (other) ordinary *= feature.coarseShare.value();
   const bits = bitsOf(other ? THIEF.other : THIEF.variant, ordinary) * unsettled;

@@ -18,6 +18,7 @@ export const credentialMoved: Signal = {
   halfLifeMs: HOUR_MS / 4,
   capBits: 16,
   discharged: true,
+  cause: () => "",
   read: (context) => {
     const { baseline, credentialUse, origin, population, session, commonCause } = context;
     if (origin.address === undefined) return absent("no source address");
@@ -29,7 +30,7 @@ export const credentialMoved: Signal = {
     const own = population.curves.move.chance(baseline.novelty.move);
     const ordinary = Math.max(
       atNewAddress(context) ? population.oldCredentialAtNewAddress.value() * frailty(baseline.novelty.move) : own,
-      commonCause("credential.moved"),
+      commonCause("credential.moved", ""),
     );
     const atOnce = context.facts.time - last.lastSeenMs < AT_ONCE_MS;
     return present(

@@ -7,7 +7,7 @@ export interface Origin {
   readonly address: string | undefined;
   /** /24 of an IPv4 address, /48 of an IPv6 one. */
   readonly network: string | undefined;
-  /** `AS64496` where the ASN is known, else the /16 or /32. */
+  /** `AS64496` where the ASN is known, else the /16 or /32; absent for private addresses, which belong to nobody. */
   readonly block: string | undefined;
   readonly country: string | undefined;
   /** JA4, else JA3, else whatever opaque text stood in its place. */
@@ -30,13 +30,25 @@ export function originOf(facts: RequestFacts, geo: GeoLookup): Origin {
   return {
     address,
     network: address === undefined ? undefined : prefixOf(address, 3),
-    block: address === undefined ? undefined : place?.asn !== undefined ? `AS${place.asn}` : prefixOf(address, 2),
+    block: address === undefined || isPrivate(address) ? undefined : blockOf(address, place?.asn),
     country: place?.country,
     fingerprint,
     cipher: fingerprint === undefined ? undefined : (JA4.exec(fingerprint)?.[1] ?? fingerprint),
     agent: facts.userAgent,
     product: facts.userAgent === undefined ? undefined : productOf(facts.userAgent),
   };
+}
+
+function blockOf(address: string, asn: number | undefined): string {
+  return asn === undefined ? prefixOf(address, 2) : `AS${asn}`;
+}
+
+/** Addresses that are not routed between organisations (RFC 1918, 6598, 3927, 4193, 4291): pods move freely in them. */
+const PRIVATE =
+  /^(?:10\.|127\.|192\.168\.|169\.254\.|172\.(?:1[6-9]|2\d|3[01])\.|100\.(?:6[4-9]|[7-9]\d|1[01]\d|12[0-7])\.|f[cd][0-9a-f]{2}:|fe[89ab][0-9a-f]:|::1$)/;
+
+export function isPrivate(address: string): boolean {
+  return PRIVATE.test(address);
 }
 
 /** Product names of a user agent in order, without versions and comments: `orders/1.4.1 Go-http-client/2.0` → `orders Go-http-client`. */

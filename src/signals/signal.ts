@@ -23,8 +23,11 @@ export interface SignalContext {
   readonly session: Session;
   readonly credentialUse: CredentialUse | undefined;
   readonly posture: PostureFacts | undefined;
-  /** How many other principals of this sidecar show the same kind of novelty just now, as a share in 0..1. */
-  readonly commonCause: (signal: string) => number;
+  /**
+   * Which share, 0..1, of the other principals at work here shows this very novelty just now.
+   * @param value what is new, where a common cause shows the same value; empty where it shows in kind only
+   */
+  readonly commonCause: (signal: string, value: string) => number;
 }
 
 /** How readings of one signal add up over a session. */
@@ -48,6 +51,11 @@ export interface Signal {
   readonly capBits: number;
   /** Whether an answered challenge discharges it: origin, never behaviour or volume. */
   readonly discharged: boolean;
+  /**
+   * What others would show too if the world had changed rather than this caller. Without it, what this signal notices is
+   * never put down to a common cause.
+   */
+  readonly cause?: (context: SignalContext) => string;
   /** Reads one request before it is answered. */
   readonly read?: (context: SignalContext) => Reading;
   /** Reads what became of a request. */

@@ -4,8 +4,9 @@ import { SETTLE_WINDOWS } from "../baseline/habit.ts";
 import { HOUR_MS } from "../model/units.ts";
 import { absent, bitsOf, NOTHING, present, type Signal } from "./signal.ts";
 
-/** Share of a thief's requests that go where the victim never went. */
+/** Share of a thief's requests that go where the victim never went, and how often the next one does once one did. */
 const THIEF_NEW_ROUTE = 0.4;
+const THIEF_NEXT_NEW_ROUTE = 0.9;
 
 export const usageRoute: Signal = {
   name: "usage.route",
@@ -15,6 +16,7 @@ export const usageRoute: Signal = {
   halfLifeMs: HOUR_MS / 2,
   capBits: 20,
   discharged: false,
+  cause: ({ route }) => route,
   read: ({ baseline, population, route, session, facts, commonCause }) => {
     if (facts.protocol === "tcp") return absent("raw TCP has no routes");
     if (baseline === undefined) return absent("no baseline yet");
@@ -22,14 +24,15 @@ export const usageRoute: Signal = {
     const entry = baseline.habits.route.find(route);
     const chance = population.curves.route.chance(baseline.novelty.route);
     const lumped = session.lastRouteNew ? Math.max(chance, population.routeAfterRoute.value()) : chance;
-    const ordinary = Math.min(0.95, Math.max(lumped, commonCause("usage.route")));
+    const thief = session.lastRouteNew ? THIEF_NEXT_NEW_ROUTE : THIEF_NEW_ROUTE;
+    const ordinary = Math.min(0.95, Math.max(lumped, commonCause("usage.route", route)));
     if (entry !== undefined) {
       // A known route speaks for the principal, by a little; a half-settled one says nothing either way.
-      return entry.windows >= SETTLE_WINDOWS ? present(bitsOf(1 - THIEF_NEW_ROUTE, 1 - ordinary), route, "") : NOTHING;
+      return entry.windows >= SETTLE_WINDOWS ? present(bitsOf(1 - thief, 1 - ordinary), route, "") : NOTHING;
     }
     const unknown = population.routes.find(route) === undefined;
     const step = unknown ? population.unknownGivenRoute.value() : 1;
-    const bits = bitsOf(THIEF_NEW_ROUTE * (unknown ? 0.5 : 1), ordinary * step);
+    const bits = bitsOf(thief * (unknown ? 0.5 : 1), ordinary * step);
     return present(Math.max(0, bits), `${unknown ? "unknown" : "new"} route ${route}`, usual(baseline.habits.route));
   },
 };
@@ -41,13 +44,14 @@ export const usageDestination: Signal = {
   halfLifeMs: HOUR_MS,
   capBits: 14,
   discharged: false,
+  cause: ({ facts }) => facts.destination,
   read: ({ baseline, population, facts, commonCause }) => {
     if (baseline === undefined) return absent("no baseline yet");
     const { destination } = baseline.habits;
     if (destination.entries.length === 0 || destination.find(facts.destination) !== undefined) return NOTHING;
     const ordinary = Math.max(
       population.curves.destination.chance(baseline.novelty.destination),
-      commonCause("usage.destination"),
+      commonCause("usage.destination", facts.destination),
     );
     return present(Math.max(0, bitsOf(0.3, ordinary)), `destination ${facts.destination}`, usual(destination));
   },
@@ -61,10 +65,14 @@ export const usageNewCaller: Signal = {
   halfLifeMs: HOUR_MS,
   capBits: 12,
   discharged: false,
+  cause: () => "",
   read: ({ baseline, population, identity, commonCause }) => {
     if (!identity.proven) return absent("nothing proven");
     if (baseline !== undefined) return NOTHING;
-    const ordinary = Math.max(population.newCaller.value(), commonCause("usage.new_caller"));
+    const ordinary = Math.max(
+      population.newCaller.hazard(population.requests),
+      commonCause("usage.new_caller", ""),
+    );
     return present(Math.max(0, bitsOf(0.3, Math.min(1, ordinary))), `first call by ${identity.principal.name}`, "");
   },
 };

@@ -10,6 +10,9 @@ const SCALE_MIN = 5;
 /** Doublings over the usual size at which a response is called large. */
 export const LARGE_DOUBLINGS = 4;
 
+/** How often a thief's answer is large within the hour after another large one. */
+const THIEF_LARGE_AGAIN = 0.6;
+
 export const usageRate: Signal = {
   name: "usage.rate",
   summary: "Requests per minute of this session against the principal's own scale; how bursty callers are, is learned.",
@@ -17,10 +20,11 @@ export const usageRate: Signal = {
   halfLifeMs: HOUR_MS / 4,
   capBits: 12,
   discharged: false,
+  cause: () => "",
   read: ({ baseline, population, session, commonCause }) => {
     if (baseline === undefined || baseline.rate.count < SCALE_MIN) return absent("rate still being learned");
     const count = session.windowRequests + 1;
-    const p = Math.max(population.rate.atLeast(Math.log2(count) - baseline.rate.mean), commonCause("usage.rate"));
+    const p = Math.max(population.rate.atLeast(Math.log2(count) - baseline.rate.mean), commonCause("usage.rate", ""));
     const bits = tailBits(p) - session.windowRateBits;
     if (bits <= 0) return NOTHING;
     return present(bits, `${count} requests in the minute`, `about ${Math.round(2 ** baseline.rate.mean)}`);
@@ -34,10 +38,11 @@ export const usageSpread: Signal = {
   halfLifeMs: HOUR_MS / 4,
   capBits: 10,
   discharged: false,
+  cause: () => "",
   read: ({ baseline, population, session, route, commonCause }) => {
     if (baseline === undefined || baseline.spread.count < SCALE_MIN) return absent("spread still being learned");
     const count = session.windowRoutes.size + (session.windowRoutes.has(route) ? 0 : 1);
-    const p = Math.max(population.spread.atLeast(Math.log2(count) - baseline.spread.mean), commonCause("usage.spread"));
+    const p = Math.max(population.spread.atLeast(Math.log2(count) - baseline.spread.mean), commonCause("usage.spread", ""));
     const bits = tailBits(p) - session.windowSpreadBits;
     if (bits <= 0) return NOTHING;
     return present(bits, `${count} routes in the minute`, `about ${Math.round(2 ** baseline.spread.mean)}`);
@@ -75,11 +80,16 @@ export const usageBytes: Signal = {
     if (outcome.responseBytes === undefined) return absent("no size");
     if (baseline.bytes.count < SCALE_MIN) return absent("size still being learned");
     const doublings = Math.log2(outcome.responseBytes + 64) - baseline.bytes.mean;
-    let p = population.bytes.atLeast(doublings);
+    const large = doublings >= LARGE_DOUBLINGS;
     const lumped = outcome.time - session.lastLargeMs < HOUR_MS;
-    if (lumped && doublings >= LARGE_DOUBLINGS) p = Math.max(p, population.largeAfterLarge.value());
+    const again = population.largeAfterLarge.value();
+    const bits = !lumped
+      ? tailBits(population.bytes.atLeast(doublings))
+      : large
+        ? bitsOf(THIEF_LARGE_AGAIN, again)
+        : bitsOf(1 - THIEF_LARGE_AGAIN, 1 - again);
     return present(
-      tailBits(p),
+      bits,
       `${outcome.responseBytes} bytes`,
       `about ${Math.round(Math.max(0, 2 ** baseline.bytes.mean - 64))}`,
     );
