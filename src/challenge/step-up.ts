@@ -24,7 +24,6 @@ export function issueStepUp(policy: ChallengePolicy, now: EpochMs): Challenge {
  */
 export function answersStepUp(
   open: OpenChallenge,
-  challengedCredential: string,
   facts: RequestFacts,
   identity: Identity,
   policy: ChallengePolicy,
@@ -32,7 +31,7 @@ export function answersStepUp(
   if (facts.time > open.expiresAtMs || !identity.proven) return false;
   const { token, certificate } = facts.presented;
   if (token.kind === "verified") {
-    if (identity.credential === challengedCredential) return false;
+    if (identity.credential === open.credential) return false;
     if (identity.second !== undefined && !identity.delegated) return false;
     if (token.issuedAt === undefined || token.issuedAt < open.issuedAfterMs) return false;
     if (token.issuedAt > facts.time + 60 * SECOND_MS) return false;

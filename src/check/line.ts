@@ -111,14 +111,14 @@ class RequestLine implements Line {
     const scored = score(gathered.evidence, (bits) => this.calibration.score(bits), certain?.signal);
 
     const rule = ruleFor(policy, facts, principal, route);
-    const discharged = now < session.dischargedUntilMs;
+    const discharged = now < session.standing.dischargedUntilMs;
     const decision = decide(
       {
         score: scored.score,
         certain,
-        tries: session.tries,
-        denials: session.denials,
-        answeredScore: discharged ? session.answeredScore : 0,
+        tries: session.standing.tries,
+        denials: session.standing.denials,
+        answeredScore: discharged ? session.standing.answeredScore : 0,
         rateOnly: onlyRate(scored.reasons),
       },
       thresholdsFor(policy, rule),
@@ -155,7 +155,6 @@ class RequestLine implements Line {
       (decision.kind === "allow" || (mode === "observe" && decision.kind === "challenge"));
     session.requests++;
     session.lastSeenMs = Math.max(session.lastSeenMs, now);
-    session.credential = identity.credential;
     session.agent = origin.agent ?? "none";
     session.fingerprint = origin.fingerprint;
     session.windowRequests++;
@@ -223,11 +222,12 @@ class RequestLine implements Line {
     if (pending === undefined || verdict.enforced !== "challenge") return;
     const { session, policy } = pending;
     if (!verified) {
-      session.tries++;
-      session.challenge = undefined;
+      session.standing.tries++;
+      session.standing.challenge = undefined;
       return;
     }
-    if (session.challenge !== undefined) this.discharge(session, session.challenge.score, facts.time, policy);
+    if (session.standing.challenge !== undefined)
+      this.discharge(session, session.standing.challenge.score, facts.time, policy);
     if (!verdict.identity.proven || pending.learned) return;
     pending.learned = true;
     const admitted: Pending = { ...pending, teaches: true, settles: true };
@@ -280,40 +280,43 @@ class RequestLine implements Line {
     if (identity.credential !== "none" && origin.address !== undefined) {
       this.sessions.touchCredential(identity.credential, origin.address, facts.time);
     }
-    if (session.tries === 0) this.calibration.learn(pending.bits);
+    if (session.standing.tries === 0) this.calibration.learn(pending.bits);
   }
 
   /** Looks whether an open challenge is answered by this request; otherwise it counts as ignored. */
   private settleChallenge(session: Session, facts: RequestFacts, identity: Identity, policy: Policy): boolean {
-    const open = session.challenge;
+    const open = session.standing.challenge;
     if (open === undefined) return false;
-    if (answersStepUp(open, session.credential, facts, identity, policy.challenge)) {
+    if (answersStepUp(open, facts, identity, policy.challenge)) {
       this.discharge(session, open.score, facts.time, policy);
       return true;
     }
-    if (facts.time - open.issuedAtMs >= ANSWER_GRACE_MS) session.tries++;
+    // Another credential that is no answer neither answers nor ignores: it was not what was challenged.
+    const ignored = identity.credential === open.credential && facts.time - open.issuedAtMs >= ANSWER_GRACE_MS;
+    if (ignored) session.standing.tries++;
     return false;
   }
 
   private discharge(session: Session, answeredScore: number, now: EpochMs, policy: Policy): void {
-    session.challenge = undefined;
-    session.tries = 0;
-    session.denials = 0;
-    session.answeredScore = Math.max(session.answeredScore, answeredScore);
-    session.dischargedUntilMs = now + policy.challenge.dischargeMs;
+    session.standing.challenge = undefined;
+    session.standing.tries = 0;
+    session.standing.denials = 0;
+    session.standing.answeredScore = Math.max(session.standing.answeredScore, answeredScore);
+    session.standing.dischargedUntilMs = now + policy.challenge.dischargeMs;
     for (const signal of SIGNALS) if (signal.discharged) session.gathered.delete(signal.name);
   }
 
   private carryOut(verdict: Verdict, facts: RequestFacts, policy: Policy, session: Session): void {
     if (verdict.enforced === "challenge" && verdict.decision.kind === "challenge") {
-      session.challenge = {
-        issuedAtMs: session.challenge?.issuedAtMs ?? facts.time,
+      session.standing.challenge = {
+        issuedAtMs: session.standing.challenge?.issuedAtMs ?? facts.time,
+        credential: verdict.identity.credential,
         score: verdict.score,
         issuedAfterMs: verdict.decision.challenge.issuedAfter,
         expiresAtMs: facts.time + policy.challenge.ttlMs,
       };
     }
-    if (verdict.enforced === "deny") session.denials++;
+    if (verdict.enforced === "deny") session.standing.denials++;
     if (verdict.enforced !== "terminate" || verdict.decision.kind !== "terminate") return;
     if (verdict.decision.because === "lock" || verdict.identity.credential === "none") return;
     // The narrowest scope that separates the thief from the owner: this credential from this origin.
@@ -356,7 +359,7 @@ function gatherAll(context: SignalContext, second: Baseline | undefined, now: Ep
   const evidence: Evidence[] = [];
   const newSignals: string[] = [];
   let certain: GatheredEvidence["certain"];
-  const discharged = now < session.dischargedUntilMs;
+  const discharged = now < session.standing.dischargedUntilMs;
   for (const signal of SIGNALS) {
     const rules = policy.signal(signal.name);
     if (rules?.mode === "off") continue;

@@ -20,7 +20,12 @@ const BITS_MIN = 0.05;
  */
 export function gather(
   session: Session,
-  signal: { readonly name: string; readonly gathering: Gathering; readonly halfLifeMs: number; readonly capBits: number },
+  signal: {
+    readonly name: string;
+    readonly gathering: Gathering;
+    readonly halfLifeMs: number;
+    readonly capBits: number;
+  },
   reading: { readonly bits: number; readonly seen: string; readonly expected: string } | undefined,
   now: number,
 ): number {

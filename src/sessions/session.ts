@@ -1,4 +1,4 @@
-/** The memory of one principal at work from one origin: accumulated evidence, its challenge, what it has done. */
+/** The memory of one credential at work from one origin: accumulated evidence, and what it has done there. */
 
 import type { EpochMs } from "../model/units.ts";
 import { MINUTE_MS } from "../model/units.ts";
@@ -18,6 +18,8 @@ export interface Gathered {
 
 export interface OpenChallenge {
   readonly issuedAtMs: number;
+  /** The credential that was challenged. */
+  readonly credential: string;
   /** Score of the request that was challenged. */
   readonly score: number;
   /** A credential issued at or after this answers; whole seconds, as tokens tell time. */
@@ -38,14 +40,14 @@ export const RATE_WINDOW_MS = MINUTE_MS;
 /** Routes remembered of one session; further ones count as seen. */
 const ROUTES_MAX = 64;
 
-export interface Session {
+/**
+ * How a principal stands at one origin: its challenge and what became of earlier ones. Shared by its sessions there,
+ * since the answer to a challenge is another credential.
+ */
+export interface Standing {
   readonly key: string;
   readonly principal: string;
-  credential: string;
-  readonly firstSeenMs: number;
   lastSeenMs: number;
-  requests: number;
-  readonly gathered: Map<string, Gathered>;
   challenge: OpenChallenge | undefined;
   /** Challenges put and not answered. */
   tries: number;
@@ -55,6 +57,30 @@ export interface Session {
   answeredScore: number;
   /** Evidence of origin is discharged until then by an answered challenge. */
   dischargedUntilMs: number;
+}
+
+export function newStanding(key: string, principal: string, now: EpochMs): Standing {
+  return {
+    key,
+    principal,
+    lastSeenMs: now,
+    challenge: undefined,
+    tries: 0,
+    denials: 0,
+    answeredScore: 0,
+    dischargedUntilMs: 0,
+  };
+}
+
+export interface Session {
+  readonly key: string;
+  readonly principal: string;
+  readonly credential: string;
+  readonly standing: Standing;
+  readonly firstSeenMs: number;
+  lastSeenMs: number;
+  requests: number;
+  readonly gathered: Map<string, Gathered>;
   windowStartMs: number;
   windowRequests: number;
   readonly windowRoutes: Set<string>;
@@ -74,20 +100,16 @@ export interface Session {
   windowSpreadBits: number;
 }
 
-export function newSession(key: string, principal: string, credential: string, now: EpochMs): Session {
+export function newSession(key: string, credential: string, standing: Standing, now: EpochMs): Session {
   return {
     key,
-    principal,
+    principal: standing.principal,
     credential,
+    standing,
     firstSeenMs: now,
     lastSeenMs: now,
     requests: 0,
     gathered: new Map(),
-    challenge: undefined,
-    tries: 0,
-    denials: 0,
-    answeredScore: 0,
-    dischargedUntilMs: 0,
     windowStartMs: now,
     windowRequests: 0,
     windowRoutes: new Set(),

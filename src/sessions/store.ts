@@ -1,17 +1,21 @@
 /** All sessions and credentials in use: bounded, expiring when idle. */
 
 import { type EpochMs, HOUR_MS } from "../model/units.ts";
-import { type CredentialUse, newSession, type Session } from "./session.ts";
+import { type CredentialUse, newSession, newStanding, type Session, type Standing } from "./session.ts";
 
 /** A session unused for this long is over. */
 export const SESSION_IDLE_MS = HOUR_MS;
 
 const ORIGINS_MAX = 6;
 
+/** How many of the oldest are looked at for a calm one when room is needed. */
+const LOOKED_MAX = 16;
+
 /** At most `sessionsMax` sessions and as many credentials; the least recently used is forgotten, calm ones first. */
 export class SessionStore {
   evicted = 0;
   private readonly sessions = new Map<string, Session>();
+  private readonly standings = new Map<string, Standing>();
   private readonly credentials = new Map<string, CredentialUse>();
   private readonly sessionsMax: number;
 
@@ -23,17 +27,28 @@ export class SessionStore {
     return this.sessions.size;
   }
 
-  /** The session in use, or a new one that is not kept until {@link keep}. */
-  open(key: string, principal: string, credential: string, now: EpochMs): Session {
+  /**
+   * The session in use, or a new one that is not kept until {@link keep}.
+   * @param origin stands for the principal at its origin
+   */
+  open(origin: string, principal: string, credential: string, now: EpochMs): Session {
+    const key = `${origin}|${credential}`;
     const found = this.sessions.get(key);
     if (found !== undefined && now - found.lastSeenMs < SESSION_IDLE_MS) return found;
-    return newSession(key, principal, credential, now);
+    const known = this.standings.get(origin);
+    const isFresh = known !== undefined && (now - known.lastSeenMs < SESSION_IDLE_MS || now < known.dischargedUntilMs);
+    return newSession(key, credential, isFresh ? known : newStanding(origin, principal, now), now);
   }
 
   keep(session: Session): void {
     this.sessions.delete(session.key);
     this.sessions.set(session.key, session);
     if (this.sessions.size > this.sessionsMax) this.evictOne();
+    const { standing } = session;
+    standing.lastSeenMs = Math.max(standing.lastSeenMs, session.lastSeenMs);
+    this.standings.delete(standing.key);
+    this.standings.set(standing.key, standing);
+    if (this.standings.size > this.sessionsMax) this.evictStanding();
   }
 
   get(key: string): Session | undefined {
@@ -70,10 +85,12 @@ export class SessionStore {
   /** Ends every session of a principal. */
   forget(principal: string): void {
     for (const [key, session] of this.sessions) if (session.principal === principal) this.sessions.delete(key);
+    for (const [key, standing] of this.standings) if (standing.principal === principal) this.standings.delete(key);
   }
 
   clear(): void {
     this.sessions.clear();
+    this.standings.clear();
     this.credentials.clear();
   }
 
@@ -83,13 +100,27 @@ export class SessionStore {
     let looked = 0;
     for (const [key, session] of this.sessions) {
       victim ??= key;
-      if (session.gathered.size === 0 && session.challenge === undefined) {
+      if (session.gathered.size === 0 && session.standing.challenge === undefined) {
         victim = key;
         break;
       }
-      if (++looked >= 16) break;
+      if (++looked >= LOOKED_MAX) break;
     }
     if (victim !== undefined) this.sessions.delete(victim);
     this.evicted++;
+  }
+
+  private evictStanding(): void {
+    let victim: string | undefined;
+    let looked = 0;
+    for (const [key, standing] of this.standings) {
+      victim ??= key;
+      if (standing.challenge === undefined && standing.tries === 0) {
+        victim = key;
+        break;
+      }
+      if (++looked >= LOOKED_MAX) break;
+    }
+    if (victim !== undefined) this.standings.delete(victim);
   }
 }

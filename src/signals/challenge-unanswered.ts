@@ -16,10 +16,10 @@ export const challengeUnanswered: Signal = {
   capBits: 24,
   discharged: false,
   read: ({ session }) => {
-    if (session.tries === 0) return NOTHING;
+    if (session.standing.tries === 0) return NOTHING;
     return present(
-      FAILED_BITS + PERSISTED_BITS * (session.tries - 1),
-      `${session.tries} ${session.tries === 1 ? "challenge" : "challenges"} unanswered`,
+      FAILED_BITS + PERSISTED_BITS * (session.standing.tries - 1),
+      `${session.standing.tries} ${session.standing.tries === 1 ? "challenge" : "challenges"} unanswered`,
       "an answer",
     );
   },

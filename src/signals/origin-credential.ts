@@ -23,7 +23,7 @@ export const credentialMoved: Signal = {
     const { baseline, credentialUse, origin, population, session, commonCause } = context;
     if (origin.address === undefined) return absent("no source address");
     if (credentialUse === undefined || baseline === undefined) return absent("first use of the credential");
-    if (session.requests > 0 && session.credential === context.identity.credential) return NOTHING;
+    if (session.requests > 0) return NOTHING;
     const last = credentialUse.origins[credentialUse.origins.length - 1];
     if (last === undefined || credentialUse.origins.some((use) => use.address === origin.address)) return NOTHING;
     // By the principal's own rate of moving credentials, or, at a new address, by how often that comes with an old one.

@@ -69,10 +69,7 @@ export const usageNewCaller: Signal = {
   read: ({ baseline, population, identity, commonCause }) => {
     if (!identity.proven) return absent("nothing proven");
     if (baseline !== undefined) return NOTHING;
-    const ordinary = Math.max(
-      population.newCaller.hazard(population.requests),
-      commonCause("usage.new_caller", ""),
-    );
+    const ordinary = Math.max(population.newCaller.hazard(population.requests), commonCause("usage.new_caller", ""));
     return present(Math.max(0, bitsOf(0.3, Math.min(1, ordinary))), `first call by ${identity.principal.name}`, "");
   },
 };

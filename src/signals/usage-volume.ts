@@ -42,7 +42,10 @@ export const usageSpread: Signal = {
   read: ({ baseline, population, session, route, commonCause }) => {
     if (baseline === undefined || baseline.spread.count < SCALE_MIN) return absent("spread still being learned");
     const count = session.windowRoutes.size + (session.windowRoutes.has(route) ? 0 : 1);
-    const p = Math.max(population.spread.atLeast(Math.log2(count) - baseline.spread.mean), commonCause("usage.spread", ""));
+    const p = Math.max(
+      population.spread.atLeast(Math.log2(count) - baseline.spread.mean),
+      commonCause("usage.spread", ""),
+    );
     const bits = tailBits(p) - session.windowSpreadBits;
     if (bits <= 0) return NOTHING;
     return present(bits, `${count} routes in the minute`, `about ${Math.round(2 ** baseline.spread.mean)}`);
