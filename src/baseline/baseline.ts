@@ -75,9 +75,10 @@ export class Population {
   readonly countryGivenBlock = new Share(0.2, 4);
   readonly cipherGivenFingerprint = new Share(0.2, 4);
   readonly productGivenAgent = new Share(0.2, 4);
-  /** At a new address (deploys bring both): a new fingerprint, a new agent, an old credential. */
+  /** At a new address (deploys bring both): a new fingerprint, a new agent, a new route, an old credential. */
   readonly fingerprintAtNewAddress = new Share(0.05, 10);
   readonly agentAtNewAddress = new Share(0.1, 10);
+  readonly routeAtNewAddress = new Share(0.05, 10);
   readonly oldCredentialAtNewAddress = new Share(0.3, 10);
   /** A route new to the principal is new to the destination as well. */
   readonly unknownGivenRoute = new Share(0.3, 4);

@@ -109,6 +109,7 @@ const SHARES = [
   "productGivenAgent",
   "fingerprintAtNewAddress",
   "agentAtNewAddress",
+  "routeAtNewAddress",
   "oldCredentialAtNewAddress",
   "unknownGivenRoute",
   "routeAfterRoute",

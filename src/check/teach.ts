@@ -68,6 +68,7 @@ export function teach(baseline: Baseline, population: Population, pending: Pendi
     const novel = familiarity === "new" && !first;
     if (!first) {
       learnNovelty("route", novel);
+      if (newAddress) population.routeAtNewAddress.learn(novel);
       if (session.lastRouteNew && maySpeak(session.routeLumps++)) population.routeAfterRoute.learn(novel);
       if (novel) population.unknownGivenRoute.learn(unknown);
     }

@@ -2,11 +2,15 @@
 
 import { SETTLE_WINDOWS } from "../baseline/habit.ts";
 import { HOUR_MS } from "../model/units.ts";
+import { atNewAddress } from "./origin-address.ts";
 import { absent, bitsOf, NOTHING, present, type Signal } from "./signal.ts";
 
 /** Share of a thief's requests that go where the victim never went, and how often the next one does once one did. */
 const THIEF_NEW_ROUTE = 0.4;
 const THIEF_NEXT_NEW_ROUTE = 0.9;
+
+/** Most that one new route can say: services grow new calls, so it takes a second strange thing to be worth a challenge. */
+const ONE_ROUTE_BITS_MAX = 8;
 
 export const usageRoute: Signal = {
   name: "usage.route",
@@ -17,13 +21,16 @@ export const usageRoute: Signal = {
   capBits: 20,
   discharged: false,
   cause: ({ route }) => route,
-  read: ({ baseline, population, route, session, facts, commonCause }) => {
+  read: (context) => {
+    const { baseline, population, route, session, facts, commonCause } = context;
     if (facts.protocol === "tcp") return absent("raw TCP has no routes");
     if (baseline === undefined) return absent("no baseline yet");
     if (session.routes.has(route)) return NOTHING;
     const entry = baseline.habits.route.find(route);
     const chance = population.curves.route.chance(baseline.novelty.route);
-    const lumped = session.lastRouteNew ? Math.max(chance, population.routeAfterRoute.value()) : chance;
+    // A deploy brings new addresses and new calls together, by as much as was seen.
+    const deployed = atNewAddress(context) ? population.routeAtNewAddress.value() : 0;
+    const lumped = Math.max(chance, deployed, session.lastRouteNew ? population.routeAfterRoute.value() : 0);
     const thief = session.lastRouteNew ? THIEF_NEXT_NEW_ROUTE : THIEF_NEW_ROUTE;
     const ordinary = Math.min(0.95, Math.max(lumped, commonCause("usage.route", route)));
     if (entry !== undefined) {
@@ -33,7 +40,7 @@ export const usageRoute: Signal = {
     const unknown = population.routes.find(route) === undefined;
     const step = unknown ? population.unknownGivenRoute.value() : 1;
     const bits = bitsOf(thief * (unknown ? 0.5 : 1), ordinary * step);
-    return present(Math.max(0, bits), `${unknown ? "unknown" : "new"} route ${route}`, usual(baseline.habits.route));
+    return present(Math.max(0, Math.min(ONE_ROUTE_BITS_MAX, bits)), `${unknown ? "unknown" : "new"} route ${route}`, usual(baseline.habits.route));
   },
 };
 

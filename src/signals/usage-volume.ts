@@ -46,7 +46,8 @@ export const usageSpread: Signal = {
       population.spread.atLeast(Math.log2(count) - baseline.spread.mean),
       commonCause("usage.spread", ""),
     );
-    const bits = tailBits(p) - session.windowSpreadBits;
+    // More requests touch more routes: only what the rate has not said already.
+    const bits = tailBits(p) - session.windowSpreadBits - session.windowRateBits;
     if (bits <= 0) return NOTHING;
     return present(bits, `${count} routes in the minute`, `about ${Math.round(2 ** baseline.spread.mean)}`);
   },
@@ -58,7 +59,8 @@ export const usageErrors: Signal = {
     "Refused and missing answers (401, 403, 404, 405, and gRPC's equivalents) beyond the principal's own share: probing.",
   gathering: "sum",
   halfLifeMs: HOUR_MS / 4,
-  capBits: 12,
+  // Alone no ground for a challenge: deleted objects and eager health checks miss too.
+  capBits: 9,
   discharged: false,
   readOutcome: (outcome, { baseline, population, session }) => {
     const error = isProbing(outcome.status, outcome.grpcStatus);
