@@ -1,6 +1,7 @@
 /** What has been learned of one principal's ordinary behaviour, and of all principals of this sidecar together. */
 
 import type { EpochMs } from "../model/units.ts";
+import { newOwnTotals, type OwnTotals } from "../score/calibration.ts";
 import { Habit } from "./habit.ts";
 import { NoveltyCurve, type NoveltyOwn, newNoveltyOwn, Share } from "./novelty.ts";
 import { RouteTemplates } from "./route.ts";
@@ -24,8 +25,11 @@ export type HabitName = keyof typeof HABIT_SIZES;
 
 export const HABIT_NAMES = Object.keys(HABIT_SIZES) as readonly HabitName[];
 
-/** Features whose rate of novelty is learned. */
-export const NOVELTY_NAMES = ["address", "fingerprint", "agent", "route", "destination", "move", "error"] as const;
+/**
+ * Features whose rate of novelty is learned. `unknown` counts, among the routes that are new to a principal, those that
+ * nobody here ever used; `move` a credential at another address; `error` answers such as probing collects.
+ */
+export const NOVELTY_NAMES = ["address", "fingerprint", "agent", "route", "unknown", "destination", "move", "error"] as const;
 
 export type NoveltyName = (typeof NOVELTY_NAMES)[number];
 
@@ -42,6 +46,8 @@ export interface Baseline {
   readonly bytes: Centre;
   /** log2 of distinct routes per rate window. */
   readonly spread: Centre;
+  /** Totals of evidence that its ordinary requests reached. */
+  readonly totals: OwnTotals;
   /** Weight of requests by hour of the day, UTC. */
   readonly hours: Float32Array;
 }
@@ -57,6 +63,7 @@ export function newBaseline(principal: string, now: EpochMs): Baseline {
     rate: { mean: 0, count: 0 },
     bytes: { mean: 0, count: 0 },
     spread: { mean: 0, count: 0 },
+    totals: newOwnTotals(),
     hours: new Float32Array(24),
   };
 }
@@ -80,8 +87,6 @@ export class Population {
   readonly agentAtNewAddress = new Share(0.1, 10);
   readonly routeAtNewAddress = new Share(0.05, 10);
   readonly oldCredentialAtNewAddress = new Share(0.3, 10);
-  /** A route new to the principal is new to the destination as well. */
-  readonly unknownGivenRoute = new Share(0.3, 4);
   /** A new route right after another new route, and an error after an error: novelty comes in lumps. */
   readonly routeAfterRoute = new Share(0.5, 10);
   readonly errorAfterError = new Share(0.5, 10);

@@ -12,7 +12,7 @@ import type { Centre, Tail } from "../baseline/tail.ts";
 import { OperatingError } from "../model/errors.ts";
 import type { Lock, PostureFacts } from "../model/policy.ts";
 import { type EpochMs, toEpochMs } from "../model/units.ts";
-import { Calibration } from "../score/calibration.ts";
+import { Calibration, OWN_BINS } from "../score/calibration.ts";
 import type { Postures } from "./posture-table.ts";
 
 const MAGIC = "sallyport-state";
@@ -80,6 +80,7 @@ interface BaselineJson {
   readonly habits: Record<string, HabitJson>;
   readonly novelty: Record<string, [number, number, number]>;
   readonly centres: readonly [Centre, Centre, Centre];
+  readonly totals: readonly number[];
   readonly hours: readonly number[];
 }
 
@@ -111,7 +112,6 @@ const SHARES = [
   "agentAtNewAddress",
   "routeAtNewAddress",
   "oldCredentialAtNewAddress",
-  "unknownGivenRoute",
   "routeAfterRoute",
   "errorAfterError",
   "largeAfterLarge",
@@ -150,6 +150,7 @@ function baselineToJson(baseline: Baseline): BaselineJson {
       }),
     ),
     centres: [baseline.rate, baseline.bytes, baseline.spread],
+    totals: [baseline.totals.requests, ...baseline.totals.counts],
     hours: [...baseline.hours],
   };
 }
@@ -166,6 +167,9 @@ function baselineFromJson(json: BaselineJson): Baseline {
   Object.assign(baseline.rate, json.centres[0]);
   Object.assign(baseline.bytes, json.centres[1]);
   Object.assign(baseline.spread, json.centres[2]);
+  const [totalRequests = 0, ...totals] = json.totals;
+  baseline.totals.requests = totalRequests;
+  baseline.totals.counts.set(totals.slice(0, OWN_BINS));
   baseline.hours.set(json.hours.slice(0, 24));
   return baseline;
 }

@@ -70,7 +70,7 @@ export function teach(baseline: Baseline, population: Population, pending: Pendi
       learnNovelty("route", novel);
       if (newAddress) population.routeAtNewAddress.learn(novel);
       if (session.lastRouteNew && maySpeak(session.routeLumps++)) population.routeAfterRoute.learn(novel);
-      if (novel) population.unknownGivenRoute.learn(unknown);
+      if (novel) learnNovelty("unknown", unknown);
     }
     session.lastRouteNew = novel;
   }

@@ -2,44 +2,87 @@
 
 import { POINTS_PER_BIT } from "../model/units.ts";
 
-/** Histogram of the totals of ordinary requests, in bins of one bit. */
+/** Histogram of the totals of ordinary requests, in bins of one bit; the last bin holds all beyond. */
 const BINS = 64;
-/** A level counts as measured when at least this many ordinary requests reached it. */
+/** A principal's own histogram is shorter: beyond it, the pool and the theory speak. */
+export const OWN_BINS = 32;
+/** A level counts as measured when the pool, or the principal itself, reached it this often. */
 const MEASURED_MIN = 8;
+const OWN_MEASURED_MIN = 3;
 /** Weight of the theory before measurement: as if this many requests had behaved as it says. */
 const PRIOR_REQUESTS = 200;
+/** Weight of the pool beside a principal's own requests. */
+const POOL_REQUESTS = 200;
+/** Requests of one principal that count in full in the pool; further ones count less and less: no principal is the norm. */
+const POOLED_IN_FULL = 20;
 /** Counts are halved whenever they reach this many requests, so that the past fades. */
 const REQUESTS_MAX = 200_000;
+const OWN_REQUESTS_MAX = 20_000;
+
+/** How often one principal's ordinary requests reached which total. */
+export interface OwnTotals {
+  readonly counts: Float32Array;
+  requests: number;
+}
+
+export function newOwnTotals(): OwnTotals {
+  return { counts: new Float32Array(OWN_BINS), requests: 0 };
+}
 
 /**
  * A sum of log-likelihood ratios exceeds x bits for at most one ordinary request in 2^x (Ville's inequality), so one
- * bit is worth 3.01 points before anything is known. Where ordinary traffic is seen to reach a level more often than
- * that, the level is worth only what was measured; beyond the highest measured level each bit counts in full again
- * (an exponential tail: peaks over threshold with shape 0, Siffer et al., KDD 2017).
+ * bit is worth 3.01 points before anything is known. Where ordinary traffic, of all principals or of this one, is seen
+ * to reach a level more often than that, the level is worth only what was measured; beyond the highest measured level
+ * each bit counts in full again (an exponential tail: peaks over threshold with shape 0, Siffer et al., KDD 2017).
  */
 export class Calibration {
   readonly counts = new Float64Array(BINS);
   requests = 0;
-  private readonly points = new Float64Array(BINS + 1);
-  private stale = true;
+  private readonly shares = new Float64Array(BINS + 1);
+  private readonly reached = new Float64Array(BINS + 1);
+  private learnedSince = Number.POSITIVE_INFINITY;
 
-  /** Points for `bits`, 0..99. */
-  score(bits: number): number {
+  /**
+   * Points for `bits`, 0..99.
+   * @param own totals of the principal's ordinary requests; without them the pool alone speaks
+   */
+  score(bits: number, own: OwnTotals | undefined): number {
     if (bits <= 0) return 0;
-    if (this.stale) this.rebuild();
-    const bin = Math.min(BINS - 1, Math.floor(bits));
-    const low = this.points[bin] as number;
-    const high = this.points[bin + 1] as number;
-    return Math.min(99, low + (high - low) * Math.min(1, bits - bin));
+    if (this.learnedSince >= 100) this.rebuild();
+    let reached = own === undefined ? 0 : own.requests;
+    let points = 0;
+    const last = Math.min(BINS, Math.floor(bits) + 1);
+    for (let level = 1; level <= last; level++) {
+      const theory = points + POINTS_PER_BIT;
+      let share = this.shares[level] as number;
+      let isMeasured = (this.reached[level] as number) >= MEASURED_MIN;
+      if (own !== undefined) {
+        reached = level <= OWN_BINS ? Math.max(0, reached - (own.counts[level - 1] as number)) : 0;
+        share = (reached + POOL_REQUESTS * share) / (own.requests + POOL_REQUESTS);
+        isMeasured ||= reached >= OWN_MEASURED_MIN;
+      }
+      const next = isMeasured ? Math.max(points, Math.min(theory, -10 * Math.log10(share))) : theory;
+      if (level > bits) return Math.min(99, points + (next - points) * (bits - (level - 1)));
+      points = next;
+    }
+    return Math.min(99, points);
   }
 
   /** Counts one request that was let through and judged ordinary. */
-  learn(bits: number): void {
+  learn(bits: number, own: OwnTotals): void {
+    own.requests++;
+    const ownBin = Math.max(0, Math.min(OWN_BINS - 1, Math.floor(bits)));
+    own.counts[ownBin] = (own.counts[ownBin] as number) + 1;
+    if (own.requests >= OWN_REQUESTS_MAX) {
+      for (let i = 0; i < OWN_BINS; i++) own.counts[i] = (own.counts[i] as number) / 2;
+      own.requests /= 2;
+    }
+    const weight = Math.min(1, POOLED_IN_FULL / own.requests);
     const bin = Math.max(0, Math.min(BINS - 1, Math.floor(bits)));
-    this.counts[bin] = (this.counts[bin] as number) + 1;
-    this.requests++;
+    this.counts[bin] = (this.counts[bin] as number) + weight;
+    this.requests += weight;
     // Rebuilding costs little, but not nothing: at most once per hundred requests.
-    if (this.requests % 100 === 0) this.stale = true;
+    this.learnedSince++;
     if (this.requests >= REQUESTS_MAX) {
       for (let i = 0; i < BINS; i++) this.counts[i] = (this.counts[i] as number) / 2;
       this.requests /= 2;
@@ -47,24 +90,12 @@ export class Calibration {
   }
 
   private rebuild(): void {
-    this.stale = false;
+    this.learnedSince = 0;
     let above = 0;
-    const reached = new Float64Array(BINS + 1);
-    for (let i = BINS - 1; i >= 0; i--) {
-      above += this.counts[i] as number;
-      reached[i] = above;
-    }
-    let previous = 0;
-    for (let bin = 1; bin <= BINS; bin++) {
-      const theory = previous + POINTS_PER_BIT;
-      const count = reached[bin] as number;
-      if (count < MEASURED_MIN) {
-        this.points[bin] = theory;
-      } else {
-        const share = (count + PRIOR_REQUESTS * 2 ** -bin) / (this.requests + PRIOR_REQUESTS);
-        this.points[bin] = Math.max(previous, Math.min(theory, -10 * Math.log10(share)));
-      }
-      previous = this.points[bin] as number;
+    for (let level = BINS; level >= 0; level--) {
+      if (level < BINS) above += this.counts[level] as number;
+      this.reached[level] = above;
+      this.shares[level] = (above + PRIOR_REQUESTS * 2 ** -level) / (this.requests + PRIOR_REQUESTS);
     }
   }
 }

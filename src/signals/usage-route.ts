@@ -38,7 +38,7 @@ export const usageRoute: Signal = {
       return entry.windows >= SETTLE_WINDOWS ? present(bitsOf(1 - thief, 1 - ordinary), route, "") : NOTHING;
     }
     const unknown = population.routes.find(route) === undefined;
-    const step = unknown ? population.unknownGivenRoute.value() : 1;
+    const step = unknown ? population.curves.unknown.chance(baseline.novelty.unknown) : 1;
     const bits = bitsOf(thief * (unknown ? 0.5 : 1), ordinary * step);
     return present(Math.max(0, Math.min(ONE_ROUTE_BITS_MAX, bits)), `${unknown ? "unknown" : "new"} route ${route}`, usual(baseline.habits.route));
   },
