@@ -239,7 +239,6 @@ async function settled(
 
 async function talk(caller: Parameters<typeof tlsConnection>[0]): Promise<void> {
   const connection = await tlsConnection(caller);
-  await connection.until("ready");
   connection.socket.write("credit 10\n");
   await connection.until("credit 10");
   connection.socket.end();

@@ -29,7 +29,16 @@ export const HABIT_NAMES = Object.keys(HABIT_SIZES) as readonly HabitName[];
  * Features whose rate of novelty is learned. `unknown` counts, among the routes that are new to a principal, those that
  * nobody here ever used; `move` a credential at another address; `error` answers such as probing collects.
  */
-export const NOVELTY_NAMES = ["address", "fingerprint", "agent", "route", "unknown", "destination", "move", "error"] as const;
+export const NOVELTY_NAMES = [
+  "address",
+  "fingerprint",
+  "agent",
+  "route",
+  "unknown",
+  "destination",
+  "move",
+  "error",
+] as const;
 
 export type NoveltyName = (typeof NOVELTY_NAMES)[number];
 

@@ -17,8 +17,8 @@ spec:
   mode: enforce
   # Ten points for every factor of ten in rarity among legitimate requests.
   thresholds:
-    challenge: 30 # about one legitimate request in 1,000
-    deny: 50 # one in 100,000
+    challenge: 28 # at most about one legitimate request in 600; far fewer in practice
+    deny: 40 # one in 10,000, and only after a challenge
     terminate: 70 # one in ten million
   challenge:
     triesMax: 3

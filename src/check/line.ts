@@ -108,7 +108,11 @@ class RequestLine implements Line {
       });
       certain = { kind: "terminate", because: "lock", signal: "lock" };
     }
-    const scored = score(gathered.evidence, (bits) => this.calibration.score(bits, context.baseline?.totals), certain?.signal);
+    const scored = score(
+      gathered.evidence,
+      (bits) => this.calibration.score(bits, context.baseline?.totals),
+      certain?.signal,
+    );
 
     const rule = ruleFor(policy, facts, principal, route);
     const discharged = now < session.standing.dischargedUntilMs;
@@ -280,7 +284,9 @@ class RequestLine implements Line {
     if (identity.credential !== "none" && origin.address !== undefined) {
       this.sessions.touchCredential(identity.credential, origin.address, facts.time);
     }
-    if (session.standing.tries === 0) this.calibration.learn(pending.bits, baseline.totals);
+    if (session.standing.tries > 0) return;
+    // Evidence lasts over a session, so its requests are no independent witnesses: n of them count as the root of n.
+    this.calibration.learn(pending.bits, baseline.totals, 1 / Math.sqrt(Math.max(1, session.requests)));
   }
 
   /** Looks whether an open challenge is answered by this request; otherwise it counts as ignored. */

@@ -68,16 +68,19 @@ export class Calibration {
     return Math.min(99, points);
   }
 
-  /** Counts one request that was let through and judged ordinary. */
-  learn(bits: number, own: OwnTotals): void {
-    own.requests++;
+  /**
+   * Counts one request that was let through and judged ordinary.
+   * @param share in (0, 1]: less than 1 for later requests of a session, which repeat what the first one showed
+   */
+  learn(bits: number, own: OwnTotals, share: number): void {
+    own.requests += share;
     const ownBin = Math.max(0, Math.min(OWN_BINS - 1, Math.floor(bits)));
-    own.counts[ownBin] = (own.counts[ownBin] as number) + 1;
+    own.counts[ownBin] = (own.counts[ownBin] as number) + share;
     if (own.requests >= OWN_REQUESTS_MAX) {
       for (let i = 0; i < OWN_BINS; i++) own.counts[i] = (own.counts[i] as number) / 2;
       own.requests /= 2;
     }
-    const weight = Math.min(1, POOLED_IN_FULL / own.requests);
+    const weight = share * Math.min(1, POOLED_IN_FULL / own.requests);
     const bin = Math.max(0, Math.min(BINS - 1, Math.floor(bits)));
     this.counts[bin] = (this.counts[bin] as number) + weight;
     this.requests += weight;

@@ -40,7 +40,11 @@ export const usageRoute: Signal = {
     const unknown = population.routes.find(route) === undefined;
     const step = unknown ? population.curves.unknown.chance(baseline.novelty.unknown) : 1;
     const bits = bitsOf(thief * (unknown ? 0.5 : 1), ordinary * step);
-    return present(Math.max(0, Math.min(ONE_ROUTE_BITS_MAX, bits)), `${unknown ? "unknown" : "new"} route ${route}`, usual(baseline.habits.route));
+    return present(
+      Math.max(0, Math.min(ONE_ROUTE_BITS_MAX, bits)),
+      `${unknown ? "unknown" : "new"} route ${route}`,
+      usual(baseline.habits.route),
+    );
   },
 };
 

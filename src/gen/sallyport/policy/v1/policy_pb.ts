@@ -194,14 +194,14 @@ export const SpecSchema: GenMessage<Spec> = /*@__PURE__*/
  */
 export type Thresholds = Message<"sallyport.policy.v1.Thresholds"> & {
   /**
-   * Scores at or above are challenged. Default 30: about one legitimate request in 1,000.
+   * Scores at or above are challenged. Default 28: at most about one legitimate request in 600.
    *
    * @generated from field: optional double challenge = 1;
    */
   challenge?: number | undefined;
 
   /**
-   * Scores at or above are denied. Default 50: about one legitimate request in 100,000.
+   * Scores at or above are denied. Default 40: at most one legitimate request in 10,000, and only after a challenge.
    *
    * @generated from field: optional double deny = 2;
    */
