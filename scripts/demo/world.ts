@@ -48,7 +48,8 @@ export interface World {
   stop(): Promise<void>;
 }
 
-export async function createWorld(say: (line: string) => void): Promise<World> {
+/** @param recorded whether the sidecars write recordings into the folder, as `NAME.recording` */
+export async function createWorld(say: (line: string) => void, recorded = false): Promise<World> {
   await assertAddresses();
   const closers: (() => Promise<unknown>)[] = [];
   const stop = async (): Promise<void> => {
@@ -90,7 +91,8 @@ export async function createWorld(say: (line: string) => void): Promise<World> {
       upstreamPort: number,
       change?: (bootstrap: Bootstrap) => void,
     ) => {
-      const sidecar = await startSidecarProcess({ name, folder, policy });
+      const flags = recorded ? ["--recording", join(folder, `${name}.recording`)] : [];
+      const sidecar = await startSidecarProcess({ name, folder, policy, flags });
       closers.push(() => sidecar.stop());
       const running = await startEnvoy({
         config,

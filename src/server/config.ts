@@ -20,6 +20,7 @@ export interface ServeConfig {
   readonly sessionsMax: number;
   /** `undefined`: off. */
   readonly decisionLog: string | undefined;
+  readonly recording: string | undefined;
   readonly logLevel: "debug" | "info" | "warn" | "error" | "silent";
   readonly drainTimeoutMs: number;
 }
@@ -90,6 +91,7 @@ export function readConfig(sources: ConfigSources): ReadConfig {
       principalsMax: values.get("principals-max") as number,
       sessionsMax: values.get("sessions-max") as number,
       decisionLog: optional("decision-log"),
+      recording: optional("recording"),
       logLevel: text("log-level") as ServeConfig["logLevel"],
       drainTimeoutMs: values.get("drain-timeout") as number,
     },

@@ -102,6 +102,13 @@ export const SETTINGS = [
     summary: "Decision log, one JSON line per decision: `off`, `stdout`, or a file path.",
   },
   {
+    name: "recording",
+    kind: "path",
+    fallback: undefined,
+    summary:
+      "For bug reports: writes every fact the engine is told (paths and addresses included, credentials as keyed hashes) and every verdict to this file, to be played back.",
+  },
+  {
     name: "log-level",
     kind: "choice",
     choices: ["debug", "info", "warn", "error", "silent"],

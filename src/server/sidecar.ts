@@ -1,6 +1,7 @@
 /** The sidecar as a whole: what it is made of, how it starts, and how it ends. */
 
 import { randomBytes, randomUUID } from "node:crypto";
+import { closeSync, openSync, writeSync } from "node:fs";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { CurrentPolicy } from "../bundle/current.ts";
 import { defaultPolicy } from "../bundle/default-policy.ts";
@@ -9,6 +10,7 @@ import { formatProblem } from "../bundle/problem.ts";
 import { shippedNetworks } from "../bundle/shipped-networks.ts";
 import { watchPolicy } from "../bundle/watch.ts";
 import { createLine } from "../check/line.ts";
+import { recording } from "../check/recording.ts";
 import { loadToken } from "../console/access.ts";
 import { localApi } from "../console/api.ts";
 import { type ConsoleServer, startConsole } from "../console/server.ts";
@@ -77,11 +79,9 @@ async function assemble(
   let policyProblems: readonly string[] = [];
   let draining = false;
 
-  const line = createLine({
-    principalsMax: config.principalsMax,
-    sessionsMax: config.sessionsMax,
-    random: randomBytes,
-  });
+  const { principalsMax, sessionsMax } = config;
+  const bare = createLine({ principalsMax, sessionsMax, random: randomBytes });
+  const line = config.recording === undefined ? bare : recordTo(config.recording, bare, closers);
   const metrics = new Metrics(
     () => line.stats(),
     () => policyLoadedAtMs,
@@ -272,6 +272,12 @@ function restore(line: Line, state: StateFiles, log: Logger): void {
     const path = state.setAside();
     log.error({ event: "state.unusable", path, ...errorFields(error) }, "starts with an empty memory");
   }
+}
+
+function recordTo(path: string, line: Line, closers: (() => Promise<void> | void)[]): Line {
+  const file = openSync(path, "a", 0o600);
+  closers.push(() => closeSync(file));
+  return recording(line, (event) => writeSync(file, `${JSON.stringify(event)}\n`));
 }
 
 /** Runs a job regularly; the returned function ends it. */
