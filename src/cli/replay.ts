@@ -106,14 +106,14 @@ function countDifference(differences: Map<string, number>, one: ReplayDecision, 
   differences.set(change, (differences.get(change) ?? 0) + 1);
 }
 
-async function policyAt(path: string | undefined): Promise<Policy> {
+export async function policyAt(path: string | undefined): Promise<Policy> {
   if (path === undefined) return defaultPolicy(shippedNetworks());
   const loaded = await loadPolicy(path);
   if (loaded.ok) return loaded.policy;
   throw new OperatingError("ERR_POLICY_INVALID", `policy refused:\n${loaded.problems.map(formatProblem).join("\n")}`);
 }
 
-async function* linesOf(path: string): AsyncGenerator<string> {
+export async function* linesOf(path: string): AsyncGenerator<string> {
   const file = createReadStream(path);
   const source: Readable = path.endsWith(".gz") ? file.pipe(createGunzip()) : file;
   const failure = new Promise<never>((_resolve, reject) => {
