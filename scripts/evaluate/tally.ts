@@ -131,7 +131,7 @@ export interface Band {
 
 const WITHIN = [1, 5, 20] as const;
 const SWEEP = [0.001, 0.01];
-const BANDS = [10, 15, 20, 25, 28, 30.1, 40];
+const BANDS = [10, 15, 20, 26, 30.1, 40];
 
 export function report(tally: Tally, resamples: number): Report {
   const benign = [...tally.benign.values()];

@@ -17,7 +17,7 @@ spec:
   mode: enforce
   # Ten points for every factor of ten in rarity among legitimate requests.
   thresholds:
-    challenge: 28 # at most about one legitimate request in 600; far fewer in practice
+    challenge: 26 # at most about one legitimate request in 400; far fewer in practice
     deny: 40 # one in 10,000, and only after a challenge
     terminate: 70 # one in ten million
   challenge:

@@ -186,7 +186,7 @@ t.test("an empty policy has the stated defaults", async (t) => {
   const policy = compiled(HEAD);
   t.equal(policy.revision, "from-content");
   t.equal(policy.mode, "enforce");
-  t.same(policy.thresholds, { challenge: 28, deny: 40, terminate: 70 });
+  t.same(policy.thresholds, { challenge: 26, deny: 40, terminate: 70 });
   t.same(policy.rules, []);
   for (const { name } of SIGNALS) t.equal(policy.signal(name), undefined);
   t.same(policy.challenge, {

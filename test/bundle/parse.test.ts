@@ -45,7 +45,7 @@ const specs = [
   { spec: "thresholds: { deny: .nan }", says: "5:23 spec.thresholds.deny: expected a number, got .nan" },
   { spec: "thresholds: 30", says: "5:15 spec.thresholds: expected a mapping, got a number" },
   { spec: "thresholds: { challenge: 41 }", says: "5:28 spec.thresholds.challenge: expected at most deny (40), got 41" },
-  { spec: "thresholds: { deny: 27 }", says: "5:23 spec.thresholds.deny: expected at least challenge (28), got 27" },
+  { spec: "thresholds: { deny: 25 }", says: "5:23 spec.thresholds.deny: expected at least challenge (26), got 25" },
   {
     spec: "thresholds: { terminate: 39 }",
     says: "5:28 spec.thresholds.terminate: expected at least deny (40), got 39",
@@ -78,7 +78,7 @@ const specs = [
   },
   {
     spec: "rules: [{ name: a, thresholds: { deny: 10 } }]",
-    says: "5:42 spec.rules[0].thresholds.deny: expected at least challenge (28), got 10",
+    says: "5:42 spec.rules[0].thresholds.deny: expected at least challenge (26), got 10",
   },
   {
     spec: 'rules: [{ name: a, watch: true, match: { routes: ["/a b"] } }]',

@@ -194,7 +194,7 @@ export const SpecSchema: GenMessage<Spec> = /*@__PURE__*/
  */
 export type Thresholds = Message<"sallyport.policy.v1.Thresholds"> & {
   /**
-   * Scores at or above are challenged. Default 28: at most about one legitimate request in 600.
+   * Scores at or above are challenged. Default 26: at most about one legitimate request in 400.
    *
    * @generated from field: optional double challenge = 1;
    */
