@@ -3,7 +3,7 @@
 import type { EpochMs } from "../model/units.ts";
 import { newOwnTotals, type OwnTotals } from "../score/calibration.ts";
 import { Habit } from "./habit.ts";
-import { NoveltyCurve, type NoveltyOwn, newNoveltyOwn, Share } from "./novelty.ts";
+import { NoveltyCurve, type NoveltyOwn, newNoveltyOwn, Runs, Share } from "./novelty.ts";
 import { RouteTemplates } from "./route.ts";
 import { type Centre, Tail } from "./tail.ts";
 
@@ -26,15 +26,15 @@ export type HabitName = keyof typeof HABIT_SIZES;
 export const HABIT_NAMES = Object.keys(HABIT_SIZES) as readonly HabitName[];
 
 /**
- * Features whose rate of novelty is learned. `unknown` counts, among the routes that are new to a principal, those that
- * nobody here ever used; `move` a credential at another address; `error` answers such as probing collects.
+ * Features whose rate of novelty is learned. Routes new to a principal are `unknown` when nobody here ever used them,
+ * and `foreign` when others did; `move` is a credential at another address; `error` an answer such as probing collects.
  */
 export const NOVELTY_NAMES = [
   "address",
   "fingerprint",
   "agent",
-  "route",
   "unknown",
+  "foreign",
   "destination",
   "move",
   "error",
@@ -96,9 +96,10 @@ export class Population {
   readonly agentAtNewAddress = new Share(0.1, 10);
   readonly routeAtNewAddress = new Share(0.05, 10);
   readonly oldCredentialAtNewAddress = new Share(0.3, 10);
-  /** A new route right after another new route, and an error after an error: novelty comes in lumps. */
-  readonly routeAfterRoute = new Share(0.5, 10);
-  readonly errorAfterError = new Share(0.5, 10);
+  /** How long new routes of one kind, and errors, go on: novelty comes in lumps. */
+  readonly unknownRuns = new Runs();
+  readonly foreignRuns = new Runs();
+  readonly errorRuns = new Runs();
   /** A large response when the session had one within the hour. */
   readonly largeAfterLarge = new Share(0.2, 10);
   /** A request by a principal never seen before, by how many requests this sidecar has seen. */
@@ -111,4 +112,6 @@ export class Population {
   /** Routes of this destination that anybody used. */
   readonly routes = new Habit(512);
   requests = 0;
+  /** Time of the first request ever learned here; far in the future before. */
+  firstMs = Number.MAX_VALUE;
 }

@@ -16,6 +16,15 @@ const FRAILTY_SHAPE = 1;
 /** How many requests the safe prior of each bucket counts for. */
 const PRIOR_REQUESTS = 20;
 
+/** Chance of a novelty at the very first request before anything was seen. */
+const FIRST_CHANCE = 0.9;
+
+/**
+ * Before a bucket has data of its own it follows the one before, with novelty falling as the root of experience: the
+ * vocabulary of a source grows as a power of its length (Heaps' law), with an exponent near one half.
+ */
+const PER_DOUBLING = Math.SQRT1_2;
+
 /** One principal's own experience with one feature. */
 export interface NoveltyOwn {
   /** Requests seen. */
@@ -35,15 +44,15 @@ export class NoveltyCurve {
   readonly requests = new Float64Array(BUCKETS);
   readonly novelties = new Float64Array(BUCKETS);
 
+  private readonly hazards = new Float64Array(BUCKETS);
+
+  constructor() {
+    this.refresh(0);
+  }
+
   /** Pooled chance, in (0, 1), that a request of a principal with `requests` behind it brings a novelty. */
   hazard(requests: number): number {
-    const bucket = bucketOf(requests);
-    // Before data: the rule of succession, one novelty in n + 2 requests, n at the bucket's middle.
-    const prior = 1 / (1.5 * 2 ** bucket + 1);
-    return (
-      ((this.novelties[bucket] as number) + prior * PRIOR_REQUESTS) /
-      ((this.requests[bucket] as number) + PRIOR_REQUESTS)
-    );
+    return this.hazards[bucketOf(requests)] as number;
   }
 
   /** Chance that this principal's next request brings a novelty; in (0, 0.98]. */
@@ -57,6 +66,25 @@ export class NoveltyCurve {
     const bucket = bucketOf(requests);
     this.requests[bucket] = (this.requests[bucket] as number) + 1;
     if (novel) this.novelties[bucket] = (this.novelties[bucket] as number) + 1;
+    this.refresh(bucket);
+  }
+
+  /** Takes over counts from a snapshot. */
+  restore(requests: readonly number[], novelties: readonly number[]): void {
+    this.requests.set(requests);
+    this.novelties.set(novelties);
+    this.refresh(0);
+  }
+
+  private refresh(from: number): void {
+    let prior = from === 0 ? FIRST_CHANCE : (this.hazards[from - 1] as number) * PER_DOUBLING;
+    for (let bucket = from; bucket < BUCKETS; bucket++) {
+      const hazard =
+        ((this.novelties[bucket] as number) + prior * PRIOR_REQUESTS) /
+        ((this.requests[bucket] as number) + PRIOR_REQUESTS);
+      this.hazards[bucket] = hazard;
+      prior = hazard * PER_DOUBLING;
+    }
   }
 
   /** Counts one learned request, teaching the curve and the principal. */
@@ -94,4 +122,71 @@ export class Share {
     this.trials++;
     if (hit) this.hits++;
   }
+}
+
+/** Runs longer than 2^8 are alike. */
+const RUN_DOUBLINGS = 8;
+/** Share of first doublings assumed before data, and the runs that this counts for. */
+const RUN_PRIOR = 0.5;
+const RUN_PRIOR_STRENGTH = 4;
+/** Survival of the next doubling before data: between a memoryless run (2) and one without scale (1). */
+const RUN_THINNING = 1.5;
+
+/**
+ * How long events of one kind go on once they have begun, pooled: the share of runs that double in length, by doubling.
+ * Runs are of very different lengths (one new call, a whole installation), so a long one is likelier to go on than a
+ * short one. Each run teaches each doubling once: no single run sets the rule.
+ */
+export class Runs {
+  readonly hits = new Float64Array(RUN_DOUBLINGS);
+  readonly trials = new Float64Array(RUN_DOUBLINGS);
+  private readonly chances = new Float64Array(RUN_DOUBLINGS);
+
+  constructor() {
+    this.refresh();
+  }
+
+  /** Chance, in (0, 1), that a run of `length` >= 1 goes on. */
+  again(length: number): number {
+    return this.chances[doublingOf(length)] as number;
+  }
+
+  /** Tells that a run has grown to `length`. */
+  learnGrown(length: number): void {
+    if (length < 2 || (length & (length - 1)) !== 0) return;
+    this.count(doublingOf(length) - 1, true);
+  }
+
+  /** Tells that a run ended at `length`. */
+  learnEnded(length: number): void {
+    this.count(doublingOf(length), false);
+  }
+
+  /** Takes over counts from a snapshot. */
+  restore(hits: readonly number[], trials: readonly number[]): void {
+    this.hits.set(hits);
+    this.trials.set(trials);
+    this.refresh();
+  }
+
+  private count(doubling: number, grown: boolean): void {
+    this.trials[doubling] = (this.trials[doubling] as number) + 1;
+    if (grown) this.hits[doubling] = (this.hits[doubling] as number) + 1;
+    this.refresh();
+  }
+
+  private refresh(): void {
+    let prior = RUN_PRIOR;
+    for (let i = 0; i < RUN_DOUBLINGS; i++) {
+      const survival =
+        ((this.hits[i] as number) + prior * RUN_PRIOR_STRENGTH) / ((this.trials[i] as number) + RUN_PRIOR_STRENGTH);
+      // A doubling from 2^i takes 2^i further events.
+      this.chances[i] = survival ** (1 / 2 ** i);
+      prior = survival ** RUN_THINNING;
+    }
+  }
+}
+
+function doublingOf(length: number): number {
+  return Math.min(RUN_DOUBLINGS - 1, 31 - Math.clz32(Math.max(1, length)));
 }

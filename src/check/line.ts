@@ -9,7 +9,7 @@ import type { Outcome, RequestFacts } from "../model/facts.ts";
 import type { Identity } from "../model/identity.ts";
 import type { Line, LineStats, PrincipalSummary, RandomBytes } from "../model/line.ts";
 import type { Policy, PostureFacts } from "../model/policy.ts";
-import { type EpochMs, SECOND_MS } from "../model/units.ts";
+import { type EpochMs, HOUR_MS, SECOND_MS } from "../model/units.ts";
 import type { DecisionKind, Verdict } from "../model/verdict.ts";
 import { Calibration } from "../score/calibration.ts";
 import { gather } from "../score/gather.ts";
@@ -39,6 +39,9 @@ const PENDING_MAX = 16_384;
 
 /** Requests already under way when a challenge was put could not answer it; they are challenged, not blamed. */
 const ANSWER_GRACE_MS = 2 * SECOND_MS;
+
+/** From this age on, what memory here holds as ordinary is enough to deny somebody who has answered. */
+const SEASONED_MS = HOUR_MS;
 
 /** Evidence of fewer bits than this is no novelty worth noticing elsewhere. */
 const NOTICED_BITS = 3;
@@ -123,6 +126,7 @@ class RequestLine implements Line {
         tries: session.standing.tries,
         denials: session.standing.denials,
         answeredScore: discharged ? session.standing.answeredScore : 0,
+        seasoned: now - population.firstMs >= SEASONED_MS,
         rateOnly: onlyRate(scored.reasons),
       },
       thresholdsFor(policy, rule),

@@ -87,10 +87,12 @@ interface BaselineJson {
 interface PopulationJson {
   readonly curves: Record<string, { readonly requests: number[]; readonly novelties: number[] }>;
   readonly shares: Record<string, [hits: number, trials: number]>;
+  readonly runs: Record<string, { readonly hits: number[]; readonly trials: number[] }>;
   readonly tails: Record<string, { readonly counts: number[]; readonly total: number }>;
   readonly templates: readonly string[];
   readonly routes: HabitJson;
   readonly requests: number;
+  readonly firstMs: number;
   readonly newCaller: { readonly requests: number[]; readonly novelties: number[] };
 }
 
@@ -112,10 +114,10 @@ const SHARES = [
   "agentAtNewAddress",
   "routeAtNewAddress",
   "oldCredentialAtNewAddress",
-  "routeAfterRoute",
-  "errorAfterError",
   "largeAfterLarge",
 ] as const satisfies readonly (keyof Population)[];
+
+const RUNS = ["unknownRuns", "foreignRuns", "errorRuns"] as const satisfies readonly (keyof Population)[];
 
 const TAILS = ["rate", "bytes", "spread"] as const satisfies readonly (keyof Population)[];
 
@@ -188,6 +190,9 @@ function populationToJson(population: Population): PopulationJson {
         return [name, [share.hits, share.trials]];
       }),
     ),
+    runs: Object.fromEntries(
+      RUNS.map((name) => [name, { hits: [...population[name].hits], trials: [...population[name].trials] }]),
+    ),
     tails: Object.fromEntries(
       TAILS.map((name) => {
         const tail: Tail = population[name];
@@ -198,6 +203,7 @@ function populationToJson(population: Population): PopulationJson {
     routes: habitToJson(population.routes),
     newCaller: { requests: [...population.newCaller.requests], novelties: [...population.newCaller.novelties] },
     requests: population.requests,
+    firstMs: population.firstMs,
   };
 }
 
@@ -206,13 +212,16 @@ function fromJson(json: SnapshotJson): SnapshotState {
   for (const name of NOVELTY_NAMES) {
     const curve = json.population.curves[name];
     if (curve === undefined) continue;
-    population.curves[name].requests.set(curve.requests);
-    population.curves[name].novelties.set(curve.novelties);
+    population.curves[name].restore(curve.requests, curve.novelties);
   }
   for (const name of SHARES) {
     const [hits, trials] = json.population.shares[name] ?? [0, 0];
     population[name].hits = hits;
     population[name].trials = trials;
+  }
+  for (const name of RUNS) {
+    const runs = json.population.runs[name];
+    if (runs !== undefined) population[name].restore(runs.hits, runs.trials);
   }
   for (const name of TAILS) {
     const tail = json.population.tails[name];
@@ -222,9 +231,9 @@ function fromJson(json: SnapshotJson): SnapshotState {
   }
   population.templates.restore(json.population.templates);
   habitFromJson(population.routes, json.population.routes);
-  population.newCaller.requests.set(json.population.newCaller.requests);
-  population.newCaller.novelties.set(json.population.newCaller.novelties);
+  population.newCaller.restore(json.population.newCaller.requests, json.population.newCaller.novelties);
   population.requests = json.population.requests;
+  population.firstMs = json.population.firstMs;
   const calibration = new Calibration();
   calibration.counts.set(json.calibration.counts);
   calibration.requests = json.calibration.requests;

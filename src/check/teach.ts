@@ -5,6 +5,7 @@ import { HABIT_HALF_LIFE_MS } from "../baseline/habit.ts";
 import { learnCentre } from "../baseline/tail.ts";
 import type { Outcome } from "../model/facts.ts";
 import { HOUR_MS, toEpochMs } from "../model/units.ts";
+import type { RouteNovelty, Session } from "../sessions/session.ts";
 import { isProbing, LARGE_DOUBLINGS } from "../signals/usage-volume.ts";
 import type { Pending } from "./pending.ts";
 
@@ -29,6 +30,7 @@ export function teach(baseline: Baseline, population: Population, pending: Pendi
 
   population.newCaller.count(population.requests, novelCaller);
   population.requests++;
+  population.firstMs = Math.min(population.firstMs, now);
   // The very first request has nothing that it could differ from.
   const first = baseline.requests <= 1;
   let newAddress = false;
@@ -64,15 +66,15 @@ export function teach(baseline: Baseline, population: Population, pending: Pendi
 
     population.templates.learn(facts.path);
     const familiarity = habits.route.learn(route, now, settle);
-    const unknown = population.routes.learn(route, now, true) === "new";
-    const novel = familiarity === "new" && !first;
+    const isUnknown = population.routes.learn(route, now, true) === "new";
+    const novelty = familiarity !== "new" || first ? undefined : isUnknown ? "unknown" : "foreign";
     if (!first) {
-      learnNovelty("route", novel);
-      if (newAddress) population.routeAtNewAddress.learn(novel);
-      if (session.lastRouteNew && maySpeak(session.routeLumps++)) population.routeAfterRoute.learn(novel);
-      if (novel) learnNovelty("unknown", unknown);
+      // A run of new routes is one event, however long: only what begins one counts against the rate.
+      if (session.lastRoute !== "unknown") learnNovelty("unknown", novelty === "unknown");
+      if (session.lastRoute !== "foreign") learnNovelty("foreign", novelty === "foreign");
+      if (newAddress) population.routeAtNewAddress.learn(novelty !== undefined);
+      learnRun(session, population, novelty);
     }
-    session.lastRouteNew = novel;
   }
   const newDestination = habits.destination.learn(facts.destination, now, true) === "new" && !first;
   if (!first) learnNovelty("destination", newDestination);
@@ -93,14 +95,29 @@ export function teach(baseline: Baseline, population: Population, pending: Pendi
   }
 }
 
+function learnRun(session: Session, population: Population, novelty: RouteNovelty | undefined): void {
+  const { lastRoute } = session;
+  if (lastRoute !== undefined && novelty !== lastRoute) {
+    (lastRoute === "unknown" ? population.unknownRuns : population.foreignRuns).learnEnded(session.routeRun);
+  }
+  session.routeRun = novelty === undefined ? 0 : novelty === lastRoute ? session.routeRun + 1 : 1;
+  session.lastRoute = novelty;
+  if (novelty !== undefined) {
+    (novelty === "unknown" ? population.unknownRuns : population.foreignRuns).learnGrown(session.routeRun);
+  }
+}
+
 /** Teaches what became of an admitted request. */
 export function teachOutcome(baseline: Baseline, population: Population, pending: Pending, outcome: Outcome): void {
   const { session } = pending;
   const error = isProbing(outcome.status, outcome.grpcStatus);
   if (error !== undefined) {
-    population.curves.error.learn(baseline.novelty.error, error);
-    if (session.lastError && maySpeak(session.errorLumps++)) population.errorAfterError.learn(error);
-    session.lastError = error;
+    if (session.errorRun === 0) population.curves.error.learn(baseline.novelty.error, error);
+    if (error) population.errorRuns.learnGrown(++session.errorRun);
+    else if (session.errorRun > 0) {
+      population.errorRuns.learnEnded(session.errorRun);
+      session.errorRun = 0;
+    }
   }
   if (outcome.responseBytes !== undefined && outcome.stage === "end") {
     const size = Math.log2(outcome.responseBytes + 64);

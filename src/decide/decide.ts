@@ -18,6 +18,8 @@ export interface Standing {
   readonly denials: number;
   /** The score that an answered challenge of this session, still valid, was put for; 0 without one. */
   readonly answeredScore: number;
+  /** Whether memory here is old enough to deny somebody who has answered. */
+  readonly seasoned: boolean;
   /** Only the rate accuses. */
   readonly rateOnly: boolean;
 }
@@ -55,7 +57,7 @@ export function decide(
   triesMax: number,
   challenge: () => Challenge,
 ): Decision {
-  const { certain, score, tries, denials, answeredScore } = standing;
+  const { certain, score, tries, denials, answeredScore, seasoned } = standing;
   if (certain !== undefined) {
     return certain.kind === "terminate"
       ? { kind: "terminate", because: certain.because }
@@ -63,7 +65,8 @@ export function decide(
   }
   if (rule?.decision === "allow") return { kind: "allow" };
   if (rule?.decision === "deny") return { kind: "deny", because: `rule ${rule.name}`, rate: false };
-  const tested = tries > 0 || answeredScore > 0;
+  // An engine that has not seen an ordinary hour yet cannot tell habits from news: whoever answers it is believed.
+  const tested = tries > 0 || (answeredScore > 0 && seasoned);
   // A caller who goes on after a refusal is ended for good: a retry of the refused request alone is not yet that.
   if (tries > 0 && denials > 0 && score >= thresholds.terminate) return { kind: "terminate", because: "score" };
   if (tested && score >= thresholds.deny) return { kind: "deny", because: "score", rate: standing.rateOnly };

@@ -11,6 +11,9 @@ import type { Gathering } from "../signals/signal.ts";
 const SHARES = { all: 15 / 16, fast: 1 / 2, slow: 1 / 32 };
 const CHOICE_BITS = Math.log2(3);
 
+/** The fast sums are about the last few dozen readings: evidence loses half in this many, whatever the time. */
+const PER_READING = 2 ** (-1 / 64);
+
 /** Evidence below this is forgotten. */
 const BITS_MIN = 0.05;
 
@@ -46,6 +49,8 @@ export function gather(
     } else {
       // No higher than counts: what is over must be able to fade, and calm to make up for it.
       const most = signal.capBits + CHOICE_BITS;
+      entry.all *= PER_READING;
+      entry.fast *= PER_READING;
       entry.all = clamp(entry.all + diluted(reading.bits, SHARES.all), most);
       entry.fast = clamp(entry.fast + diluted(reading.bits, SHARES.fast), most);
       entry.slow = clamp(entry.slow + diluted(reading.bits, SHARES.slow), most);

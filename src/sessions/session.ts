@@ -34,6 +34,9 @@ export interface CredentialUse {
   readonly origins: { address: string; lastSeenMs: number }[];
 }
 
+/** A route that is new to a principal: nobody here ever used it, or only others did. */
+export type RouteNovelty = "unknown" | "foreign";
+
 /** Length of the window in which a session's requests and routes are counted. */
 export const RATE_WINDOW_MS = MINUTE_MS;
 
@@ -85,12 +88,13 @@ export interface Session {
   windowRequests: number;
   readonly windowRoutes: Set<string>;
   readonly routes: Set<string>;
-  lastRouteNew: boolean;
-  /** Follow-ups of a new route, an error, a large answer: only a session's first ones teach all principals. */
-  routeLumps: number;
-  errorLumps: number;
+  /** How the latest route was new to the principal, if it was. */
+  lastRoute: RouteNovelty | undefined;
+  /** How many requests in a row were new in that way, and how many answers in a row were errors. */
+  routeRun: number;
+  errorRun: number;
+  /** Follow-ups of a large answer: only a session's first ones teach all principals. */
   sizeLumps: number;
-  lastError: boolean;
   lastLargeMs: number;
   /** User agent and fingerprint of the latest request: a change within the session is news, a repetition is not. */
   agent: string | undefined;
@@ -114,11 +118,10 @@ export function newSession(key: string, credential: string, standing: Standing, 
     windowRequests: 0,
     windowRoutes: new Set(),
     routes: new Set(),
-    lastRouteNew: false,
-    routeLumps: 0,
-    errorLumps: 0,
+    lastRoute: undefined,
+    routeRun: 0,
+    errorRun: 0,
     sizeLumps: 0,
-    lastError: false,
     lastLargeMs: Number.NEGATIVE_INFINITY,
     agent: undefined,
     fingerprint: undefined,

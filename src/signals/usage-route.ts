@@ -2,12 +2,15 @@
 
 import { SETTLE_WINDOWS } from "../baseline/habit.ts";
 import { HOUR_MS } from "../model/units.ts";
+import type { RouteNovelty } from "../sessions/session.ts";
 import { atNewAddress } from "./origin-address.ts";
-import { absent, bitsOf, NOTHING, present, type Signal } from "./signal.ts";
+import { absent, bitsOf, NOTHING, present, type Signal, type SignalContext } from "./signal.ts";
 
-/** Share of a thief's requests that go where the victim never went, and how often the next one does once one did. */
-const THIEF_NEW_ROUTE = 0.4;
-const THIEF_NEXT_NEW_ROUTE = 0.9;
+/** Share of a thief's requests that go where the victim never went: to where others go, and to where nobody goes. */
+const THIEF_NEW = 0.2;
+/** How often a thief's next request is new in the same way as the last one, and in the other way. */
+const THIEF_SAME_AGAIN = 0.8;
+const THIEF_OTHER_NEXT = 0.1;
 
 /** Most that one new route can say: services grow new calls, so it takes a second strange thing to be worth a challenge. */
 const ONE_ROUTE_BITS_MAX = 8;
@@ -25,28 +28,44 @@ export const usageRoute: Signal = {
     const { baseline, population, route, session, facts, commonCause } = context;
     if (facts.protocol === "tcp") return absent("raw TCP has no routes");
     if (baseline === undefined) return absent("no baseline yet");
-    if (session.routes.has(route)) return NOTHING;
     const entry = baseline.habits.route.find(route);
-    const chance = population.curves.route.chance(baseline.novelty.route);
-    // A deploy brings new addresses and new calls together, by as much as was seen.
-    const deployed = atNewAddress(context) ? population.routeAtNewAddress.value() : 0;
-    const lumped = Math.max(chance, deployed, session.lastRouteNew ? population.routeAfterRoute.value() : 0);
-    const thief = session.lastRouteNew ? THIEF_NEXT_NEW_ROUTE : THIEF_NEW_ROUTE;
-    const ordinary = Math.min(0.95, Math.max(lumped, commonCause("usage.route", route)));
-    if (entry !== undefined) {
-      // A known route speaks for the principal, by a little; a half-settled one says nothing either way.
-      return entry.windows >= SETTLE_WINDOWS ? present(bitsOf(1 - thief, 1 - ordinary), route, "") : NOTHING;
+    const settled = entry !== undefined && entry.windows >= SETTLE_WINDOWS;
+    if (!settled && session.routes.has(route)) return NOTHING;
+    // A known route speaks for the principal, by a little; a half-settled one says nothing either way.
+    if (settled) {
+      const thief = chanceOfThief("unknown", session.lastRoute) + chanceOfThief("foreign", session.lastRoute);
+      const ordinary = chanceOfOwner(context, "unknown") + chanceOfOwner(context, "foreign");
+      return present(bitsOf(1 - thief, 1 - Math.min(0.95, ordinary)), route, "");
     }
-    const unknown = population.routes.find(route) === undefined;
-    const step = unknown ? population.curves.unknown.chance(baseline.novelty.unknown) : 1;
-    const bits = bitsOf(thief * (unknown ? 0.5 : 1), ordinary * step);
+    if (entry !== undefined) return NOTHING;
+    const kind = population.routes.find(route) === undefined ? "unknown" : "foreign";
+    const ordinary = Math.min(0.95, Math.max(chanceOfOwner(context, kind), commonCause("usage.route", route)));
+    const bits = bitsOf(chanceOfThief(kind, session.lastRoute), ordinary);
     return present(
       Math.max(0, Math.min(ONE_ROUTE_BITS_MAX, bits)),
-      `${unknown ? "unknown" : "new"} route ${route}`,
+      kind === "unknown" ? `unknown route ${route}` : `route of others ${route}`,
       usual(baseline.habits.route),
     );
   },
 };
+
+function chanceOfThief(kind: RouteNovelty, last: RouteNovelty | undefined): number {
+  if (last === undefined) return THIEF_NEW;
+  return kind === last ? THIEF_SAME_AGAIN : THIEF_OTHER_NEXT;
+}
+
+/** Chance that the principal's next request is new in this way: its own rate, or more in a run or after a deploy. */
+function chanceOfOwner(context: SignalContext, kind: RouteNovelty): number {
+  const { baseline, population, session } = context;
+  if (baseline === undefined) return 1;
+  const runs = kind === "unknown" ? population.unknownRuns : population.foreignRuns;
+  return Math.max(
+    population.curves[kind].chance(baseline.novelty[kind]),
+    session.lastRoute === kind ? runs.again(session.routeRun) : 0,
+    // A deploy brings new addresses and new calls together, by as much as was seen.
+    atNewAddress(context) ? population.routeAtNewAddress.value() : 0,
+  );
+}
 
 export const usageDestination: Signal = {
   name: "usage.destination",

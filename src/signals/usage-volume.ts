@@ -66,7 +66,10 @@ export const usageErrors: Signal = {
     const error = isProbing(outcome.status, outcome.grpcStatus);
     if (error === undefined) return absent("no status");
     const chance = population.curves.error.chance(baseline.novelty.error);
-    const ordinary = Math.min(0.95, session.lastError ? Math.max(chance, population.errorAfterError.value()) : chance);
+    const ordinary = Math.min(
+      0.95,
+      session.errorRun > 0 ? Math.max(chance, population.errorRuns.again(session.errorRun)) : chance,
+    );
     const thief = 0.5;
     if (!error) return present(bitsOf(1 - thief, 1 - ordinary), "", "");
     return present(bitsOf(thief, ordinary), `status ${outcome.status ?? outcome.grpcStatus}`, "answers without error");

@@ -5,7 +5,7 @@ import { toEpochMs } from "../../src/model/units.ts";
 import type { Challenge } from "../../src/model/verdict.ts";
 
 const THRESHOLDS = { challenge: 28, deny: 40, terminate: 70 };
-const CALM = { score: 0, certain: undefined, tries: 0, denials: 0, answeredScore: 0, rateOnly: false };
+const CALM = { score: 0, certain: undefined, tries: 0, denials: 0, answeredScore: 0, seasoned: true, rateOnly: false };
 const put = (): Challenge => ({ kind: "step_up", issuedAfter: toEpochMs(0), acrValues: [], maxAgeSeconds: undefined });
 
 const cases = [
@@ -25,6 +25,16 @@ const cases = [
   },
   { name: "going on after a denial is terminated", standing: { score: 70, tries: 1, denials: 1 }, want: "terminate" },
   { name: "just under it is denied again", standing: { score: 69.9, tries: 1, denials: 1 }, want: "deny" },
+  {
+    name: "where memory is young, evidence that stays after an answer is no ground for denial",
+    standing: { score: 40, answeredScore: 35, seasoned: false },
+    want: "allow",
+  },
+  {
+    name: "where memory is young, clearly more evidence than was answered for is challenged again",
+    standing: { score: 45, answeredScore: 35, seasoned: false },
+    want: "challenge",
+  },
   { name: "evidence that stays after an answer is denied", standing: { score: 40, answeredScore: 30 }, want: "deny" },
   {
     name: "whoever answered is never terminated by its score",
