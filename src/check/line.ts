@@ -119,6 +119,8 @@ class RequestLine implements Line {
 
     const rule = ruleFor(policy, facts, principal, route);
     const discharged = now < session.standing.dischargedUntilMs;
+    const thresholds = thresholdsFor(policy, rule);
+    const seasoned = now - population.firstMs >= SEASONED_MS;
     const decision = decide(
       {
         score: scored.score,
@@ -126,10 +128,10 @@ class RequestLine implements Line {
         tries: session.standing.tries,
         denials: session.standing.denials,
         answeredScore: discharged ? session.standing.answeredScore : 0,
-        seasoned: now - population.firstMs >= SEASONED_MS,
+        seasoned,
         rateOnly: onlyRate(scored.reasons),
       },
-      thresholdsFor(policy, rule),
+      thresholds,
       rule,
       policy.challenge.triesMax,
       () => issueStepUp(policy.challenge, now),
@@ -177,6 +179,7 @@ class RequestLine implements Line {
       bits: scored.bits,
       teaches,
       settles: discharged,
+      suspect: seasoned && discharged && scored.score >= thresholds.challenge,
       moved,
       newSignals: gathered.newSignals,
       closedWindow,
@@ -288,7 +291,8 @@ class RequestLine implements Line {
     if (identity.credential !== "none" && origin.address !== undefined) {
       this.sessions.touchCredential(identity.credential, origin.address, facts.time);
     }
-    if (session.standing.tries > 0) return;
+    // What goes on after a challenge is one event with it, whoever it is: counted once, it does not become ordinary.
+    if (session.standing.tries > 0 || pending.suspect) return;
     // Evidence lasts over a session, so its requests are no independent witnesses: n of them count as the root of n.
     this.calibration.learn(pending.bits, baseline.totals, 1 / Math.sqrt(Math.max(1, session.requests)));
   }

@@ -16,6 +16,8 @@ export interface Pending {
   /** Whether the request may teach, and whether it makes its values ordinary at once. */
   readonly teaches: boolean;
   readonly settles: boolean;
+  /** Whether it goes on being strange after its challenge was answered. */
+  readonly suspect: boolean;
   /** Whether the credential had been used from another address, judged before this use was counted. */
   readonly moved: boolean;
   readonly newSignals: readonly string[];
