@@ -23,7 +23,7 @@ const LAYERS: readonly (readonly [prefix: string, layer: number])[] = [
   ["baseline/store.ts", 2],
   ["bundle/current.ts", 2],
   ["check/", 3],
-  ["evaluate/", 3],
+  ["simulate/", 3],
   ["envoy/", 4],
   ["console/", 4],
   ["telemetry/", 4],

@@ -11,6 +11,7 @@ import { lockCommand, locksCommand, unlockCommand } from "./locks.ts";
 import { postureCommand } from "./posture.ts";
 import { replayCommand } from "./replay.ts";
 import { serveCommand } from "./serve.ts";
+import { simulateCommand } from "./simulate.ts";
 import { tapCommand } from "./tap.ts";
 import { versionCommand } from "./version.ts";
 
@@ -19,6 +20,7 @@ export const COMMANDS: readonly Command[] = [
   checkCommand,
   doctorCommand,
   replayCommand,
+  simulateCommand,
   explainCommand,
   tapCommand,
   lockCommand,
