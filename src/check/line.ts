@@ -7,10 +7,11 @@ import { decide, modeFor, ruleFor, thresholdsFor } from "../decide/decide.ts";
 import { identify } from "../identity/identify.ts";
 import type { Outcome, RequestFacts } from "../model/facts.ts";
 import type { Identity } from "../model/identity.ts";
-import type { Line, LineStats, PrincipalSummary, RandomBytes } from "../model/line.ts";
+import type { Line, LineStats, PrincipalSummary, RandomBytes, ScoreBand } from "../model/line.ts";
 import type { Policy, PostureFacts } from "../model/policy.ts";
 import { type EpochMs, HOUR_MS, SECOND_MS } from "../model/units.ts";
 import type { DecisionKind, Verdict } from "../model/verdict.ts";
+import { ScoreBands } from "../score/bands.ts";
 import { Calibration } from "../score/calibration.ts";
 import { gather } from "../score/gather.ts";
 import { type Evidence, score } from "../score/score.ts";
@@ -60,6 +61,7 @@ class RequestLine implements Line {
   private readonly sessions: SessionStore;
   private readonly pending = new PendingTable(PENDING_MAX);
   private readonly causes = new CommonCause();
+  private readonly bands = new ScoreBands();
   private calibration = new Calibration();
   private readonly random: RandomBytes;
   private autoLocks = 0;
@@ -153,6 +155,7 @@ class RequestLine implements Line {
       answered,
       watch: rule?.watch ?? false,
     };
+    if (identity.proven) this.bands.count(scored.score);
     this.carryOut(verdict, facts, policy, session);
 
     const moved =
@@ -254,7 +257,12 @@ class RequestLine implements Line {
       locks: this.locks.size,
       evictedPrincipals: this.baselines.evicted,
       evictedSessions: this.sessions.evicted,
+      scored: this.bands.requests,
     };
+  }
+
+  scoreBands(levels: readonly number[]): readonly ScoreBand[] {
+    return this.bands.at(levels);
   }
 
   principals(): readonly PrincipalSummary[] {
@@ -266,9 +274,17 @@ class RequestLine implements Line {
     return this.baselines.delete(principal);
   }
 
-  snapshot(now: EpochMs): Uint8Array {
+  snapshot(now: EpochMs, part: "all" | "prior" = "all"): Uint8Array {
+    const { baselines, calibration, posture } = this;
+    const own = part === "all";
     return writeSnapshot(
-      { baselines: this.baselines, calibration: this.calibration, locks: this.locks.list(now), posture: this.posture },
+      {
+        population: baselines.population,
+        baselines: own ? baselines : [],
+        calibration,
+        locks: own ? this.locks.list(now) : [],
+        posture: own ? [...posture.entries()] : [],
+      },
       now,
     );
   }

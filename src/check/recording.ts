@@ -56,7 +56,8 @@ export function recording(line: Line, write: (event: RecordedEvent) => void): Li
     stats: () => line.stats(),
     principals: () => line.principals(),
     forget: (principal) => line.forget(principal),
-    snapshot: (now: EpochMs) => line.snapshot(now),
+    scoreBands: (levels) => line.scoreBands(levels),
+    snapshot: (now: EpochMs, part) => line.snapshot(now, part),
     restore: (bytes) => line.restore(bytes),
   };
 }

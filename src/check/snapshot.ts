@@ -7,23 +7,22 @@ import { createHash } from "node:crypto";
 import { type Baseline, HABIT_NAMES, NOVELTY_NAMES, newBaseline, Population } from "../baseline/baseline.ts";
 import type { Habit, HabitEntry } from "../baseline/habit.ts";
 import type { NoveltyCurve, NoveltyOwn, Share } from "../baseline/novelty.ts";
-import type { BaselineStore } from "../baseline/store.ts";
 import type { Centre, Tail } from "../baseline/tail.ts";
 import { OperatingError } from "../model/errors.ts";
 import type { Lock, PostureFacts } from "../model/policy.ts";
 import { type EpochMs, toEpochMs } from "../model/units.ts";
 import { Calibration, OWN_BINS } from "../score/calibration.ts";
-import type { Postures } from "./posture-table.ts";
 
 const MAGIC = "sallyport-state";
 /** Raised whenever the meaning of the JSON changes; other versions are refused, never guessed at. */
 const VERSION = 1;
 
 export interface SnapshotSource {
-  readonly baselines: BaselineStore;
+  readonly population: Population;
+  readonly baselines: Iterable<Baseline>;
   readonly calibration: Calibration;
   readonly locks: readonly Lock[];
-  readonly posture: Postures;
+  readonly posture: readonly (readonly [string, PostureFacts])[];
 }
 
 export interface SnapshotState {
@@ -37,11 +36,11 @@ export interface SnapshotState {
 export function writeSnapshot(source: SnapshotSource, now: EpochMs): Uint8Array {
   const body = Buffer.from(
     JSON.stringify({
-      population: populationToJson(source.baselines.population),
+      population: populationToJson(source.population),
       calibration: { counts: [...source.calibration.counts], requests: source.calibration.requests },
       baselines: [...source.baselines].map(baselineToJson),
       locks: source.locks,
-      posture: [...source.posture.entries()],
+      posture: source.posture,
     }),
   );
   const checksum = createHash("sha256").update(body).digest("hex");

@@ -6,14 +6,21 @@ import { PrincipalSummarySchema } from "../gen/sallyport/local/v1/local_pb.ts";
 import { OperatingError } from "../model/errors.ts";
 import { writeExport } from "../server/state-files.ts";
 import { type Command, EXIT_GOOD, usage } from "./command.ts";
-import { API_FLAGS, calling, localClient } from "./local-client.ts";
+import { API_FLAGS, calling, type LocalClient, localClient } from "./local-client.ts";
 
 export const baselineCommand: Command = {
   name: "baseline",
   arguments: "show [PRINCIPAL] | reset PRINCIPAL | export FILE | import FILE",
   positionals: [1, 2],
   summary: "Show, reset, export or import what a running sidecar has learned.",
-  flags: API_FLAGS,
+  flags: [
+    {
+      name: "prior",
+      value: undefined,
+      summary: "Export only what all principals taught together: it names nobody, and starts another sidecar warm.",
+    },
+    ...API_FLAGS,
+  ],
   run: async (invocation, terminal) => {
     const [action, subject] = invocation.positionals;
     const client = localClient(invocation, terminal);
@@ -37,6 +44,7 @@ export const baselineCommand: Command = {
           }
         }
         if (principals.length === 0) out("nothing learned yet");
+        if (subject === undefined) for (const line of await ratesText(client)) out(line);
         return EXIT_GOOD;
       }
       case "reset":
@@ -45,7 +53,9 @@ export const baselineCommand: Command = {
         return EXIT_GOOD;
       case "export": {
         const file = needed(subject, "FILE");
-        const { state } = await calling((options) => client.exportBaselines({}, options));
+        const { state } = await calling((options) =>
+          client.exportBaselines({ prior: invocation.switches.has("prior") }, options),
+        );
         writeExport(file, state);
         out(invocation.json ? JSON.stringify({ file, bytes: state.length }) : `wrote ${state.length} bytes to ${file}`);
         return EXIT_GOOD;
@@ -62,6 +72,22 @@ export const baselineCommand: Command = {
     }
   },
 };
+
+/** What the score promises beside what was seen: the operator's false-positive budget and its use. */
+async function ratesText(client: LocalClient): Promise<readonly string[]> {
+  const { scoreBands, scored } = await calling((options) => client.getStatus({}, options));
+  if (scored === 0n) return [];
+  const percent = (share: number): string => `${(100 * share).toFixed(3)}%`;
+  return [
+    "",
+    `scores of ${scored} requests`,
+    "  at least  promised  observed",
+    ...scoreBands.map(
+      ({ score, promised, observed }) =>
+        `  ${String(score).padStart(8)}  ${percent(promised).padStart(8)}  ${percent(observed).padStart(8)}`,
+    ),
+  ];
+}
 
 function needed(value: string | undefined, name: string): string {
   if (value === undefined) throw usage(`baseline: expected ${name}`);

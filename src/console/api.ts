@@ -111,9 +111,9 @@ export function localApi(options: ApiOptions): (router: ConnectRouter) => void {
         options.onChange({ change: "baseline.reset", principal: principal.slice(0, TEXT_CHARS_MAX) });
         return {};
       },
-      exportBaselines: (_request, context) => {
+      exportBaselines: ({ prior }, context) => {
         mayChange(context);
-        return { state: line.snapshot(toEpochMs(now())) };
+        return { state: line.snapshot(toEpochMs(now()), prior ? "prior" : "all") };
       },
       importBaselines: ({ state }, context) => {
         mayChange(context);

@@ -24,11 +24,16 @@ export interface Line {
   readonly locks: LockTable;
   readonly posture: PostureTable;
   stats(): LineStats;
+  /** How often scores really reached `levels` (whole points, 1..99), beside what they promise. */
+  scoreBands(levels: readonly number[]): readonly ScoreBand[];
   principals(): readonly PrincipalSummary[];
   /** Removes what was learned of a principal; false when there was nothing. */
   forget(principal: string): boolean;
-  /** Everything learned, as versioned bytes; the caller stores them. */
-  snapshot(now: EpochMs): Uint8Array;
+  /**
+   * Everything learned, as versioned bytes; the caller stores them.
+   * @param part `prior`: only what all principals taught together, to start another sidecar warm; names nobody
+   */
+  snapshot(now: EpochMs, part?: "all" | "prior"): Uint8Array;
   /** @throws {OperatingError} ERR_STATE_INVALID when the bytes are torn or foreign; memory is then unchanged. */
   restore(bytes: Uint8Array): void;
 }
@@ -47,12 +52,24 @@ export interface PostureTable {
   get(subject: string): PostureFacts | undefined;
 }
 
+/** One level of the score: the share of requests that it promises at most, and the share that reached it. */
+export interface ScoreBand {
+  readonly score: number;
+  /** 10^(-score/10). */
+  readonly promised: number;
+  readonly observed: number;
+  /** Requests that reached the level. */
+  readonly requests: number;
+}
+
 export interface LineStats {
   readonly principals: number;
   readonly sessions: number;
   readonly locks: number;
   readonly evictedPrincipals: number;
   readonly evictedSessions: number;
+  /** Requests of proven callers that were scored by statistics. */
+  readonly scored: number;
 }
 
 export interface PrincipalSummary {

@@ -15,6 +15,7 @@ export interface ServeConfig {
   readonly apiTokenFile: string | undefined;
   readonly healthAddress: string | undefined;
   readonly stateDir: string | undefined;
+  readonly prior: string | undefined;
   readonly snapshotIntervalMs: number;
   readonly principalsMax: number;
   readonly sessionsMax: number;
@@ -87,6 +88,7 @@ export function readConfig(sources: ConfigSources): ReadConfig {
       apiTokenFile: optional("api-token-file"),
       healthAddress: optional("health-address"),
       stateDir: optional("state-dir"),
+      prior: optional("prior"),
       snapshotIntervalMs: values.get("snapshot-interval") as number,
       principalsMax: values.get("principals-max") as number,
       sessionsMax: values.get("sessions-max") as number,

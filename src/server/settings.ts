@@ -75,6 +75,13 @@ export const SETTINGS = [
       "Folder that keeps what was learned, and the key of credential hashes, over restarts. Without it memory starts empty.",
   },
   {
+    name: "prior",
+    kind: "path",
+    fallback: undefined,
+    summary:
+      "File from `sallyport baseline export FILE --prior`: what another sidecar's callers taught together. A sidecar without state of its own starts with it.",
+  },
+  {
     name: "snapshot-interval",
     kind: "duration",
     fallback: "60s",

@@ -1,7 +1,8 @@
 /** The sidecar as a whole: what it is made of, how it starts, and how it ends. */
 
 import { randomBytes, randomUUID } from "node:crypto";
-import { closeSync, openSync, writeSync } from "node:fs";
+import { closeSync, openSync, readFileSync, writeSync } from "node:fs";
+import { create } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { CurrentPolicy } from "../bundle/current.ts";
 import { defaultPolicy } from "../bundle/default-policy.ts";
@@ -19,6 +20,7 @@ import { Authorizer } from "../envoy/authorizer.ts";
 import { KeySets } from "../envoy/key-sets.ts";
 import { accessLogService, authorizationService } from "../envoy/service.ts";
 import { Tokens } from "../envoy/tokens.ts";
+import { ScoreBandSchema } from "../gen/sallyport/local/v1/local_pb.ts";
 import { OperatingError } from "../model/errors.ts";
 import type { Line } from "../model/line.ts";
 import type { Policy } from "../model/policy.ts";
@@ -123,8 +125,9 @@ async function assemble(
     closers.push(() => watcher.close());
   }
 
+  const restored = state !== undefined && restore(line, state, log);
+  if (!restored && config.prior !== undefined) startWarm(line, config.prior, log);
   if (state !== undefined) {
-    restore(line, state, log);
     const save = (): void => {
       try {
         state.write(line.snapshot(toEpochMs(now())));
@@ -191,8 +194,11 @@ async function assemble(
     recent,
     policyLocks: () => current.get().locks,
     status: () => {
-      const { name, revision, mode } = current.get();
-      const { principals, sessions, locks } = line.stats();
+      const { name, revision, mode, thresholds } = current.get();
+      const levels = [20, 30, thresholds.challenge, thresholds.deny]
+        .map(Math.round)
+        .filter((level) => level > 0 && level < 100);
+      const { principals, sessions, locks, scored } = line.stats();
       return {
         version: VERSION,
         policyName: name,
@@ -206,6 +212,10 @@ async function assemble(
         locks,
         extAuthzAddress: check.boundAddress,
         streamsAddress: streams.boundAddress,
+        scoreBands: line
+          .scoreBands([...new Set(levels)].sort((a, b) => a - b))
+          .map((band) => create(ScoreBandSchema, { ...band, requests: BigInt(band.requests) })),
+        scored: BigInt(scored),
       };
     },
     now,
@@ -261,16 +271,31 @@ function effective(policy: Policy, { mode }: ServeConfig): Policy {
   return { ...policy, mode: "observe", rules: policy.rules.map((rule) => ({ ...rule, mode: undefined })) };
 }
 
-function restore(line: Line, state: StateFiles, log: Logger): void {
+/** @throws {OperatingError} when the operator names a prior that cannot be read or is none */
+function startWarm(line: Line, path: string, log: Logger): void {
+  let bytes: Uint8Array;
+  try {
+    bytes = readFileSync(path);
+  } catch (cause) {
+    throw new OperatingError("ERR_DATA_UNREADABLE", `prior ${path}: expected a file that can be read`, { cause });
+  }
+  line.restore(bytes);
+  log.info({ event: "prior.taken", path }, "starts with what others have learned");
+}
+
+/** @returns whether something was restored */
+function restore(line: Line, state: StateFiles, log: Logger): boolean {
   const bytes = state.read();
-  if (bytes === undefined) return;
+  if (bytes === undefined) return false;
   try {
     line.restore(bytes);
     log.info({ event: "state.restored", principals: line.stats().principals }, "continues with what was learned");
+    return true;
   } catch (error) {
     // Starts empty rather than not at all: an unknown caller is new, not denied. The file is kept for a look.
     const path = state.setAside();
     log.error({ event: "state.unusable", path, ...errorFields(error) }, "starts with an empty memory");
+    return false;
   }
 }
 

@@ -214,6 +214,32 @@ t.test("baselines judge the same after a snapshot and a restore", async (t) => {
   }
 });
 
+t.test("a prior starts another line warm and names no principal", async (t) => {
+  const taught = workedIn();
+  const prior = taught.snapshot(toEpochMs(LATER), "prior");
+  t.notMatch(Buffer.from(prior).toString("utf8"), /spiffe:/);
+  const warm = line();
+  warm.restore(prior);
+  t.equal(warm.stats().principals, 0);
+  // Twenty requests of a caller nobody knows, then one from elsewhere: how odd that is, others have taught.
+  const score = (one: Line): number => {
+    for (let i = 0; i < 20; i++) pass(one, request({ ...caller("new"), at: LATER + i * SECOND_MS }));
+    return one.check(request({ ...caller("new"), ...thief, at: LATER + MINUTE_MS }), POLICY).score;
+  };
+  const [warmScore, taughtScore, coldScore] = [score(warm), score(taught), score(line())];
+  t.equal(warmScore, taughtScore);
+  t.not(warmScore, coldScore);
+});
+
+t.test("score bands tell what was promised and what was seen", async (t) => {
+  const one = workedIn();
+  pass(one, request({ ...thief, at: LATER }));
+  const [band] = one.scoreBands([30]);
+  t.match(band, { score: 30, promised: 0.001, requests: 1 });
+  t.ok((band?.observed ?? 0) > 0 && (band?.observed ?? 1) < 0.01);
+  t.equal(one.stats().scored, 601);
+});
+
 for (const [name, damage] of [
   ["torn", (bytes: Uint8Array) => bytes.subarray(0, bytes.length - 10)],
   ["changed", (bytes: Uint8Array) => bytes.map((byte, i) => (i === bytes.length - 5 ? byte ^ 1 : byte))],

@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file sallyport/local/v1/local.proto.
  */
 export const file_sallyport_local_v1_local: GenFile = /*@__PURE__*/
-  fileDesc("Ch5zYWxseXBvcnQvbG9jYWwvdjEvbG9jYWwucHJvdG8SEnNhbGx5cG9ydC5sb2NhbC52MSISChBHZXRTdGF0dXNSZXF1ZXN0IqICChFHZXRTdGF0dXNSZXNwb25zZRIPCgd2ZXJzaW9uGAEgASgJEhMKC3BvbGljeV9uYW1lGAIgASgJEhcKD3BvbGljeV9yZXZpc2lvbhgDIAEoCRIMCgRtb2RlGAQgASgJEhcKD3BvbGljeV9wcm9ibGVtcxgFIAMoCRIuCgpzdGFydGVkX2F0GAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIOCgZjaGVja3MYByABKAQSEgoKcHJpbmNpcGFscxgIIAEoDRIQCghzZXNzaW9ucxgJIAEoDRINCgVsb2NrcxgKIAEoDRIZChFleHRfYXV0aHpfYWRkcmVzcxgLIAEoCRIXCg9zdHJlYW1zX2FkZHJlc3MYDCABKAkiVgoGUmVhc29uEg4KBnNpZ25hbBgBIAEoCRIMCgRiaXRzGAIgASgBEg4KBnBvaW50cxgDIAEoARIMCgRzZWVuGAQgASgJEhAKCGV4cGVjdGVkGAUgASgJIrsDCghEZWNpc2lvbhITCgtkZWNpc2lvbl9pZBgBIAEoCRIoCgR0aW1lGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIQCghkZWNpc2lvbhgDIAEoCRIQCghlbmZvcmNlZBgEIAEoCRINCgVzY29yZRgFIAEoARIrCgdyZWFzb25zGAYgAygLMhouc2FsbHlwb3J0LmxvY2FsLnYxLlJlYXNvbhIMCgRtb2RlGAcgASgJEgwKBHJ1bGUYCCABKAkSFwoPcG9saWN5X3JldmlzaW9uGAkgASgJEhEKCXByaW5jaXBhbBgKIAEoCRISCgpjcmVkZW50aWFsGAsgASgJEhAKCHByb3RvY29sGAwgASgJEg4KBm1ldGhvZBgNIAEoCRITCgtkZXN0aW5hdGlvbhgOIAEoCRINCgVyb3V0ZRgPIAEoCRIWCg5zb3VyY2VfYWRkcmVzcxgQIAEoCRISCgp1c2VyX2FnZW50GBEgASgJEgsKA2phNBgSIAEoCRIPCgdiZWNhdXNlGBMgASgJEhAKCGFuc3dlcmVkGBQgASgIEhIKCmxhdGVuY3lfdXMYFSABKA0iKQoSR2V0RGVjaXNpb25SZXF1ZXN0EhMKC2RlY2lzaW9uX2lkGAEgASgJIkUKE0dldERlY2lzaW9uUmVzcG9uc2USLgoIZGVjaXNpb24YASABKAsyHC5zYWxseXBvcnQubG9jYWwudjEuRGVjaXNpb24iOgoVV2F0Y2hEZWNpc2lvbnNSZXF1ZXN0Eg4KBnJlY2VudBgBIAEoDRIRCglzY29yZV9taW4YAiABKAEiSAoWV2F0Y2hEZWNpc2lvbnNSZXNwb25zZRIuCghkZWNpc2lvbhgBIAEoCzIcLnNhbGx5cG9ydC5sb2NhbC52MS5EZWNpc2lvbiKFAgoETG9jaxIKCgJpZBgBIAEoCRIRCglwcmluY2lwYWwYAiABKAkSEgoKY3JlZGVudGlhbBgDIAEoCRITCgtjZXJ0aWZpY2F0ZRgEIAEoCRITCgtmaW5nZXJwcmludBgFIAEoCRIPCgdhZGRyZXNzGAYgASgJEhMKC2Rlc3RpbmF0aW9uGAcgASgJEg4KBnJlYXNvbhgIIAEoCRIOCgZzZXRfYnkYCSABKAkSKgoGc2V0X2F0GAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIuCgpleHBpcmVzX2F0GAsgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCISChBMaXN0TG9ja3NSZXF1ZXN0IjwKEUxpc3RMb2Nrc1Jlc3BvbnNlEicKBWxvY2tzGAEgAygLMhguc2FsbHlwb3J0LmxvY2FsLnYxLkxvY2siTQoOQWRkTG9ja1JlcXVlc3QSJgoEbG9jaxgBIAEoCzIYLnNhbGx5cG9ydC5sb2NhbC52MS5Mb2NrEhMKC3R0bF9zZWNvbmRzGAIgASgNIjkKD0FkZExvY2tSZXNwb25zZRImCgRsb2NrGAEgASgLMhguc2FsbHlwb3J0LmxvY2FsLnYxLkxvY2siHwoRUmVtb3ZlTG9ja1JlcXVlc3QSCgoCaWQYASABKAkiFAoSUmVtb3ZlTG9ja1Jlc3BvbnNlIqMBChFQdXRQb3N0dXJlUmVxdWVzdBIPCgdzdWJqZWN0GAEgASgJEj8KBWZhY3RzGAIgAygLMjAuc2FsbHlwb3J0LmxvY2FsLnYxLlB1dFBvc3R1cmVSZXF1ZXN0LkZhY3RzRW50cnkSDgoGc291cmNlGAMgASgJGiwKCkZhY3RzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASIUChJQdXRQb3N0dXJlUmVzcG9uc2UiKgoVTGlzdFByaW5jaXBhbHNSZXF1ZXN0EhEKCXByaW5jaXBhbBgBIAEoCSI0CgdGZWF0dXJlEgwKBG5hbWUYASABKAkSDgoGdmFsdWVzGAIgASgNEgsKA3RvcBgDIAMoCSLFAQoQUHJpbmNpcGFsU3VtbWFyeRIRCglwcmluY2lwYWwYASABKAkSEAoIcmVxdWVzdHMYAiABKAESLgoKZmlyc3Rfc2VlbhgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLQoJbGFzdF9zZWVuGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBItCghmZWF0dXJlcxgFIAMoCzIbLnNhbGx5cG9ydC5sb2NhbC52MS5GZWF0dXJlIlIKFkxpc3RQcmluY2lwYWxzUmVzcG9uc2USOAoKcHJpbmNpcGFscxgBIAMoCzIkLnNhbGx5cG9ydC5sb2NhbC52MS5QcmluY2lwYWxTdW1tYXJ5IikKFFJlc2V0QmFzZWxpbmVSZXF1ZXN0EhEKCXByaW5jaXBhbBgBIAEoCSIXChVSZXNldEJhc2VsaW5lUmVzcG9uc2UiGAoWRXhwb3J0QmFzZWxpbmVzUmVxdWVzdCIoChdFeHBvcnRCYXNlbGluZXNSZXNwb25zZRINCgVzdGF0ZRgBIAEoDCInChZJbXBvcnRCYXNlbGluZXNSZXF1ZXN0Eg0KBXN0YXRlGAEgASgMIhkKF0ltcG9ydEJhc2VsaW5lc1Jlc3BvbnNlMsIICgxMb2NhbFNlcnZpY2USWAoJR2V0U3RhdHVzEiQuc2FsbHlwb3J0LmxvY2FsLnYxLkdldFN0YXR1c1JlcXVlc3QaJS5zYWxseXBvcnQubG9jYWwudjEuR2V0U3RhdHVzUmVzcG9uc2USXgoLR2V0RGVjaXNpb24SJi5zYWxseXBvcnQubG9jYWwudjEuR2V0RGVjaXNpb25SZXF1ZXN0Gicuc2FsbHlwb3J0LmxvY2FsLnYxLkdldERlY2lzaW9uUmVzcG9uc2USaQoOV2F0Y2hEZWNpc2lvbnMSKS5zYWxseXBvcnQubG9jYWwudjEuV2F0Y2hEZWNpc2lvbnNSZXF1ZXN0Giouc2FsbHlwb3J0LmxvY2FsLnYxLldhdGNoRGVjaXNpb25zUmVzcG9uc2UwARJYCglMaXN0TG9ja3MSJC5zYWxseXBvcnQubG9jYWwudjEuTGlzdExvY2tzUmVxdWVzdBolLnNhbGx5cG9ydC5sb2NhbC52MS5MaXN0TG9ja3NSZXNwb25zZRJSCgdBZGRMb2NrEiIuc2FsbHlwb3J0LmxvY2FsLnYxLkFkZExvY2tSZXF1ZXN0GiMuc2FsbHlwb3J0LmxvY2FsLnYxLkFkZExvY2tSZXNwb25zZRJbCgpSZW1vdmVMb2NrEiUuc2FsbHlwb3J0LmxvY2FsLnYxLlJlbW92ZUxvY2tSZXF1ZXN0GiYuc2FsbHlwb3J0LmxvY2FsLnYxLlJlbW92ZUxvY2tSZXNwb25zZRJbCgpQdXRQb3N0dXJlEiUuc2FsbHlwb3J0LmxvY2FsLnYxLlB1dFBvc3R1cmVSZXF1ZXN0GiYuc2FsbHlwb3J0LmxvY2FsLnYxLlB1dFBvc3R1cmVSZXNwb25zZRJnCg5MaXN0UHJpbmNpcGFscxIpLnNhbGx5cG9ydC5sb2NhbC52MS5MaXN0UHJpbmNpcGFsc1JlcXVlc3QaKi5zYWxseXBvcnQubG9jYWwudjEuTGlzdFByaW5jaXBhbHNSZXNwb25zZRJkCg1SZXNldEJhc2VsaW5lEiguc2FsbHlwb3J0LmxvY2FsLnYxLlJlc2V0QmFzZWxpbmVSZXF1ZXN0Gikuc2FsbHlwb3J0LmxvY2FsLnYxLlJlc2V0QmFzZWxpbmVSZXNwb25zZRJqCg9FeHBvcnRCYXNlbGluZXMSKi5zYWxseXBvcnQubG9jYWwudjEuRXhwb3J0QmFzZWxpbmVzUmVxdWVzdBorLnNhbGx5cG9ydC5sb2NhbC52MS5FeHBvcnRCYXNlbGluZXNSZXNwb25zZRJqCg9JbXBvcnRCYXNlbGluZXMSKi5zYWxseXBvcnQubG9jYWwudjEuSW1wb3J0QmFzZWxpbmVzUmVxdWVzdBorLnNhbGx5cG9ydC5sb2NhbC52MS5JbXBvcnRCYXNlbGluZXNSZXNwb25zZWIGcHJvdG8z", [file_google_protobuf_timestamp]);
+  fileDesc("Ch5zYWxseXBvcnQvbG9jYWwvdjEvbG9jYWwucHJvdG8SEnNhbGx5cG9ydC5sb2NhbC52MSISChBHZXRTdGF0dXNSZXF1ZXN0IuYCChFHZXRTdGF0dXNSZXNwb25zZRIPCgd2ZXJzaW9uGAEgASgJEhMKC3BvbGljeV9uYW1lGAIgASgJEhcKD3BvbGljeV9yZXZpc2lvbhgDIAEoCRIMCgRtb2RlGAQgASgJEhcKD3BvbGljeV9wcm9ibGVtcxgFIAMoCRIuCgpzdGFydGVkX2F0GAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIOCgZjaGVja3MYByABKAQSEgoKcHJpbmNpcGFscxgIIAEoDRIQCghzZXNzaW9ucxgJIAEoDRINCgVsb2NrcxgKIAEoDRIZChFleHRfYXV0aHpfYWRkcmVzcxgLIAEoCRIXCg9zdHJlYW1zX2FkZHJlc3MYDCABKAkSMgoLc2NvcmVfYmFuZHMYDSADKAsyHS5zYWxseXBvcnQubG9jYWwudjEuU2NvcmVCYW5kEg4KBnNjb3JlZBgOIAEoBCJQCglTY29yZUJhbmQSDQoFc2NvcmUYASABKAESEAoIcHJvbWlzZWQYAiABKAESEAoIb2JzZXJ2ZWQYAyABKAESEAoIcmVxdWVzdHMYBCABKAQiVgoGUmVhc29uEg4KBnNpZ25hbBgBIAEoCRIMCgRiaXRzGAIgASgBEg4KBnBvaW50cxgDIAEoARIMCgRzZWVuGAQgASgJEhAKCGV4cGVjdGVkGAUgASgJIrsDCghEZWNpc2lvbhITCgtkZWNpc2lvbl9pZBgBIAEoCRIoCgR0aW1lGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIQCghkZWNpc2lvbhgDIAEoCRIQCghlbmZvcmNlZBgEIAEoCRINCgVzY29yZRgFIAEoARIrCgdyZWFzb25zGAYgAygLMhouc2FsbHlwb3J0LmxvY2FsLnYxLlJlYXNvbhIMCgRtb2RlGAcgASgJEgwKBHJ1bGUYCCABKAkSFwoPcG9saWN5X3JldmlzaW9uGAkgASgJEhEKCXByaW5jaXBhbBgKIAEoCRISCgpjcmVkZW50aWFsGAsgASgJEhAKCHByb3RvY29sGAwgASgJEg4KBm1ldGhvZBgNIAEoCRITCgtkZXN0aW5hdGlvbhgOIAEoCRINCgVyb3V0ZRgPIAEoCRIWCg5zb3VyY2VfYWRkcmVzcxgQIAEoCRISCgp1c2VyX2FnZW50GBEgASgJEgsKA2phNBgSIAEoCRIPCgdiZWNhdXNlGBMgASgJEhAKCGFuc3dlcmVkGBQgASgIEhIKCmxhdGVuY3lfdXMYFSABKA0iKQoSR2V0RGVjaXNpb25SZXF1ZXN0EhMKC2RlY2lzaW9uX2lkGAEgASgJIkUKE0dldERlY2lzaW9uUmVzcG9uc2USLgoIZGVjaXNpb24YASABKAsyHC5zYWxseXBvcnQubG9jYWwudjEuRGVjaXNpb24iOgoVV2F0Y2hEZWNpc2lvbnNSZXF1ZXN0Eg4KBnJlY2VudBgBIAEoDRIRCglzY29yZV9taW4YAiABKAEiSAoWV2F0Y2hEZWNpc2lvbnNSZXNwb25zZRIuCghkZWNpc2lvbhgBIAEoCzIcLnNhbGx5cG9ydC5sb2NhbC52MS5EZWNpc2lvbiKFAgoETG9jaxIKCgJpZBgBIAEoCRIRCglwcmluY2lwYWwYAiABKAkSEgoKY3JlZGVudGlhbBgDIAEoCRITCgtjZXJ0aWZpY2F0ZRgEIAEoCRITCgtmaW5nZXJwcmludBgFIAEoCRIPCgdhZGRyZXNzGAYgASgJEhMKC2Rlc3RpbmF0aW9uGAcgASgJEg4KBnJlYXNvbhgIIAEoCRIOCgZzZXRfYnkYCSABKAkSKgoGc2V0X2F0GAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIuCgpleHBpcmVzX2F0GAsgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCISChBMaXN0TG9ja3NSZXF1ZXN0IjwKEUxpc3RMb2Nrc1Jlc3BvbnNlEicKBWxvY2tzGAEgAygLMhguc2FsbHlwb3J0LmxvY2FsLnYxLkxvY2siTQoOQWRkTG9ja1JlcXVlc3QSJgoEbG9jaxgBIAEoCzIYLnNhbGx5cG9ydC5sb2NhbC52MS5Mb2NrEhMKC3R0bF9zZWNvbmRzGAIgASgNIjkKD0FkZExvY2tSZXNwb25zZRImCgRsb2NrGAEgASgLMhguc2FsbHlwb3J0LmxvY2FsLnYxLkxvY2siHwoRUmVtb3ZlTG9ja1JlcXVlc3QSCgoCaWQYASABKAkiFAoSUmVtb3ZlTG9ja1Jlc3BvbnNlIqMBChFQdXRQb3N0dXJlUmVxdWVzdBIPCgdzdWJqZWN0GAEgASgJEj8KBWZhY3RzGAIgAygLMjAuc2FsbHlwb3J0LmxvY2FsLnYxLlB1dFBvc3R1cmVSZXF1ZXN0LkZhY3RzRW50cnkSDgoGc291cmNlGAMgASgJGiwKCkZhY3RzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASIUChJQdXRQb3N0dXJlUmVzcG9uc2UiKgoVTGlzdFByaW5jaXBhbHNSZXF1ZXN0EhEKCXByaW5jaXBhbBgBIAEoCSI0CgdGZWF0dXJlEgwKBG5hbWUYASABKAkSDgoGdmFsdWVzGAIgASgNEgsKA3RvcBgDIAMoCSLFAQoQUHJpbmNpcGFsU3VtbWFyeRIRCglwcmluY2lwYWwYASABKAkSEAoIcmVxdWVzdHMYAiABKAESLgoKZmlyc3Rfc2VlbhgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLQoJbGFzdF9zZWVuGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBItCghmZWF0dXJlcxgFIAMoCzIbLnNhbGx5cG9ydC5sb2NhbC52MS5GZWF0dXJlIlIKFkxpc3RQcmluY2lwYWxzUmVzcG9uc2USOAoKcHJpbmNpcGFscxgBIAMoCzIkLnNhbGx5cG9ydC5sb2NhbC52MS5QcmluY2lwYWxTdW1tYXJ5IikKFFJlc2V0QmFzZWxpbmVSZXF1ZXN0EhEKCXByaW5jaXBhbBgBIAEoCSIXChVSZXNldEJhc2VsaW5lUmVzcG9uc2UiJwoWRXhwb3J0QmFzZWxpbmVzUmVxdWVzdBINCgVwcmlvchgBIAEoCCIoChdFeHBvcnRCYXNlbGluZXNSZXNwb25zZRINCgVzdGF0ZRgBIAEoDCInChZJbXBvcnRCYXNlbGluZXNSZXF1ZXN0Eg0KBXN0YXRlGAEgASgMIhkKF0ltcG9ydEJhc2VsaW5lc1Jlc3BvbnNlMsIICgxMb2NhbFNlcnZpY2USWAoJR2V0U3RhdHVzEiQuc2FsbHlwb3J0LmxvY2FsLnYxLkdldFN0YXR1c1JlcXVlc3QaJS5zYWxseXBvcnQubG9jYWwudjEuR2V0U3RhdHVzUmVzcG9uc2USXgoLR2V0RGVjaXNpb24SJi5zYWxseXBvcnQubG9jYWwudjEuR2V0RGVjaXNpb25SZXF1ZXN0Gicuc2FsbHlwb3J0LmxvY2FsLnYxLkdldERlY2lzaW9uUmVzcG9uc2USaQoOV2F0Y2hEZWNpc2lvbnMSKS5zYWxseXBvcnQubG9jYWwudjEuV2F0Y2hEZWNpc2lvbnNSZXF1ZXN0Giouc2FsbHlwb3J0LmxvY2FsLnYxLldhdGNoRGVjaXNpb25zUmVzcG9uc2UwARJYCglMaXN0TG9ja3MSJC5zYWxseXBvcnQubG9jYWwudjEuTGlzdExvY2tzUmVxdWVzdBolLnNhbGx5cG9ydC5sb2NhbC52MS5MaXN0TG9ja3NSZXNwb25zZRJSCgdBZGRMb2NrEiIuc2FsbHlwb3J0LmxvY2FsLnYxLkFkZExvY2tSZXF1ZXN0GiMuc2FsbHlwb3J0LmxvY2FsLnYxLkFkZExvY2tSZXNwb25zZRJbCgpSZW1vdmVMb2NrEiUuc2FsbHlwb3J0LmxvY2FsLnYxLlJlbW92ZUxvY2tSZXF1ZXN0GiYuc2FsbHlwb3J0LmxvY2FsLnYxLlJlbW92ZUxvY2tSZXNwb25zZRJbCgpQdXRQb3N0dXJlEiUuc2FsbHlwb3J0LmxvY2FsLnYxLlB1dFBvc3R1cmVSZXF1ZXN0GiYuc2FsbHlwb3J0LmxvY2FsLnYxLlB1dFBvc3R1cmVSZXNwb25zZRJnCg5MaXN0UHJpbmNpcGFscxIpLnNhbGx5cG9ydC5sb2NhbC52MS5MaXN0UHJpbmNpcGFsc1JlcXVlc3QaKi5zYWxseXBvcnQubG9jYWwudjEuTGlzdFByaW5jaXBhbHNSZXNwb25zZRJkCg1SZXNldEJhc2VsaW5lEiguc2FsbHlwb3J0LmxvY2FsLnYxLlJlc2V0QmFzZWxpbmVSZXF1ZXN0Gikuc2FsbHlwb3J0LmxvY2FsLnYxLlJlc2V0QmFzZWxpbmVSZXNwb25zZRJqCg9FeHBvcnRCYXNlbGluZXMSKi5zYWxseXBvcnQubG9jYWwudjEuRXhwb3J0QmFzZWxpbmVzUmVxdWVzdBorLnNhbGx5cG9ydC5sb2NhbC52MS5FeHBvcnRCYXNlbGluZXNSZXNwb25zZRJqCg9JbXBvcnRCYXNlbGluZXMSKi5zYWxseXBvcnQubG9jYWwudjEuSW1wb3J0QmFzZWxpbmVzUmVxdWVzdBorLnNhbGx5cG9ydC5sb2NhbC52MS5JbXBvcnRCYXNlbGluZXNSZXNwb25zZWIGcHJvdG8z", [file_google_protobuf_timestamp]);
 
 /**
  * @generated from message sallyport.local.v1.GetStatusRequest
@@ -98,6 +98,20 @@ export type GetStatusResponse = Message<"sallyport.local.v1.GetStatusResponse"> 
    * @generated from field: string streams_address = 12;
    */
   streamsAddress: string;
+
+  /**
+   * How often scores reached 20, 30 and the policy's thresholds, beside what they promise.
+   *
+   * @generated from field: repeated sallyport.local.v1.ScoreBand score_bands = 13;
+   */
+  scoreBands: ScoreBand[];
+
+  /**
+   * Requests of proven callers scored so far.
+   *
+   * @generated from field: uint64 scored = 14;
+   */
+  scored: bigint;
 };
 
 /**
@@ -106,6 +120,42 @@ export type GetStatusResponse = Message<"sallyport.local.v1.GetStatusResponse"> 
  */
 export const GetStatusResponseSchema: GenMessage<GetStatusResponse> = /*@__PURE__*/
   messageDesc(file_sallyport_local_v1_local, 1);
+
+/**
+ * @generated from message sallyport.local.v1.ScoreBand
+ */
+export type ScoreBand = Message<"sallyport.local.v1.ScoreBand"> & {
+  /**
+   * @generated from field: double score = 1;
+   */
+  score: number;
+
+  /**
+   * Share of legitimate requests that may reach the score: 10^(-score/10).
+   *
+   * @generated from field: double promised = 2;
+   */
+  promised: number;
+
+  /**
+   * Share of all requests that did.
+   *
+   * @generated from field: double observed = 3;
+   */
+  observed: number;
+
+  /**
+   * @generated from field: uint64 requests = 4;
+   */
+  requests: bigint;
+};
+
+/**
+ * Describes the message sallyport.local.v1.ScoreBand.
+ * Use `create(ScoreBandSchema)` to create a new message.
+ */
+export const ScoreBandSchema: GenMessage<ScoreBand> = /*@__PURE__*/
+  messageDesc(file_sallyport_local_v1_local, 2);
 
 /**
  * @generated from message sallyport.local.v1.Reason
@@ -142,7 +192,7 @@ export type Reason = Message<"sallyport.local.v1.Reason"> & {
  * Use `create(ReasonSchema)` to create a new message.
  */
 export const ReasonSchema: GenMessage<Reason> = /*@__PURE__*/
-  messageDesc(file_sallyport_local_v1_local, 2);
+  messageDesc(file_sallyport_local_v1_local, 3);
 
 /**
  * @generated from message sallyport.local.v1.Decision
@@ -269,7 +319,7 @@ export type Decision = Message<"sallyport.local.v1.Decision"> & {
  * Use `create(DecisionSchema)` to create a new message.
  */
 export const DecisionSchema: GenMessage<Decision> = /*@__PURE__*/
-  messageDesc(file_sallyport_local_v1_local, 3);
+  messageDesc(file_sallyport_local_v1_local, 4);
 
 /**
  * @generated from message sallyport.local.v1.GetDecisionRequest
@@ -286,7 +336,7 @@ export type GetDecisionRequest = Message<"sallyport.local.v1.GetDecisionRequest"
  * Use `create(GetDecisionRequestSchema)` to create a new message.
  */
 export const GetDecisionRequestSchema: GenMessage<GetDecisionRequest> = /*@__PURE__*/
-  messageDesc(file_sallyport_local_v1_local, 4);
+  messageDesc(file_sallyport_local_v1_local, 5);
 
 /**
  * @generated from message sallyport.local.v1.GetDecisionResponse
@@ -303,7 +353,7 @@ export type GetDecisionResponse = Message<"sallyport.local.v1.GetDecisionRespons
  * Use `create(GetDecisionResponseSchema)` to create a new message.
  */
 export const GetDecisionResponseSchema: GenMessage<GetDecisionResponse> = /*@__PURE__*/
-  messageDesc(file_sallyport_local_v1_local, 5);
+  messageDesc(file_sallyport_local_v1_local, 6);
 
 /**
  * @generated from message sallyport.local.v1.WatchDecisionsRequest
@@ -329,7 +379,7 @@ export type WatchDecisionsRequest = Message<"sallyport.local.v1.WatchDecisionsRe
  * Use `create(WatchDecisionsRequestSchema)` to create a new message.
  */
 export const WatchDecisionsRequestSchema: GenMessage<WatchDecisionsRequest> = /*@__PURE__*/
-  messageDesc(file_sallyport_local_v1_local, 6);
+  messageDesc(file_sallyport_local_v1_local, 7);
 
 /**
  * @generated from message sallyport.local.v1.WatchDecisionsResponse
@@ -346,7 +396,7 @@ export type WatchDecisionsResponse = Message<"sallyport.local.v1.WatchDecisionsR
  * Use `create(WatchDecisionsResponseSchema)` to create a new message.
  */
 export const WatchDecisionsResponseSchema: GenMessage<WatchDecisionsResponse> = /*@__PURE__*/
-  messageDesc(file_sallyport_local_v1_local, 7);
+  messageDesc(file_sallyport_local_v1_local, 8);
 
 /**
  * @generated from message sallyport.local.v1.Lock
@@ -417,7 +467,7 @@ export type Lock = Message<"sallyport.local.v1.Lock"> & {
  * Use `create(LockSchema)` to create a new message.
  */
 export const LockSchema: GenMessage<Lock> = /*@__PURE__*/
-  messageDesc(file_sallyport_local_v1_local, 8);
+  messageDesc(file_sallyport_local_v1_local, 9);
 
 /**
  * @generated from message sallyport.local.v1.ListLocksRequest
@@ -430,7 +480,7 @@ export type ListLocksRequest = Message<"sallyport.local.v1.ListLocksRequest"> & 
  * Use `create(ListLocksRequestSchema)` to create a new message.
  */
 export const ListLocksRequestSchema: GenMessage<ListLocksRequest> = /*@__PURE__*/
-  messageDesc(file_sallyport_local_v1_local, 9);
+  messageDesc(file_sallyport_local_v1_local, 10);
 
 /**
  * @generated from message sallyport.local.v1.ListLocksResponse
@@ -447,7 +497,7 @@ export type ListLocksResponse = Message<"sallyport.local.v1.ListLocksResponse"> 
  * Use `create(ListLocksResponseSchema)` to create a new message.
  */
 export const ListLocksResponseSchema: GenMessage<ListLocksResponse> = /*@__PURE__*/
-  messageDesc(file_sallyport_local_v1_local, 10);
+  messageDesc(file_sallyport_local_v1_local, 11);
 
 /**
  * @generated from message sallyport.local.v1.AddLockRequest
@@ -473,7 +523,7 @@ export type AddLockRequest = Message<"sallyport.local.v1.AddLockRequest"> & {
  * Use `create(AddLockRequestSchema)` to create a new message.
  */
 export const AddLockRequestSchema: GenMessage<AddLockRequest> = /*@__PURE__*/
-  messageDesc(file_sallyport_local_v1_local, 11);
+  messageDesc(file_sallyport_local_v1_local, 12);
 
 /**
  * @generated from message sallyport.local.v1.AddLockResponse
@@ -490,7 +540,7 @@ export type AddLockResponse = Message<"sallyport.local.v1.AddLockResponse"> & {
  * Use `create(AddLockResponseSchema)` to create a new message.
  */
 export const AddLockResponseSchema: GenMessage<AddLockResponse> = /*@__PURE__*/
-  messageDesc(file_sallyport_local_v1_local, 12);
+  messageDesc(file_sallyport_local_v1_local, 13);
 
 /**
  * @generated from message sallyport.local.v1.RemoveLockRequest
@@ -507,7 +557,7 @@ export type RemoveLockRequest = Message<"sallyport.local.v1.RemoveLockRequest"> 
  * Use `create(RemoveLockRequestSchema)` to create a new message.
  */
 export const RemoveLockRequestSchema: GenMessage<RemoveLockRequest> = /*@__PURE__*/
-  messageDesc(file_sallyport_local_v1_local, 13);
+  messageDesc(file_sallyport_local_v1_local, 14);
 
 /**
  * @generated from message sallyport.local.v1.RemoveLockResponse
@@ -520,7 +570,7 @@ export type RemoveLockResponse = Message<"sallyport.local.v1.RemoveLockResponse"
  * Use `create(RemoveLockResponseSchema)` to create a new message.
  */
 export const RemoveLockResponseSchema: GenMessage<RemoveLockResponse> = /*@__PURE__*/
-  messageDesc(file_sallyport_local_v1_local, 14);
+  messageDesc(file_sallyport_local_v1_local, 15);
 
 /**
  * @generated from message sallyport.local.v1.PutPostureRequest
@@ -549,7 +599,7 @@ export type PutPostureRequest = Message<"sallyport.local.v1.PutPostureRequest"> 
  * Use `create(PutPostureRequestSchema)` to create a new message.
  */
 export const PutPostureRequestSchema: GenMessage<PutPostureRequest> = /*@__PURE__*/
-  messageDesc(file_sallyport_local_v1_local, 15);
+  messageDesc(file_sallyport_local_v1_local, 16);
 
 /**
  * @generated from message sallyport.local.v1.PutPostureResponse
@@ -562,7 +612,7 @@ export type PutPostureResponse = Message<"sallyport.local.v1.PutPostureResponse"
  * Use `create(PutPostureResponseSchema)` to create a new message.
  */
 export const PutPostureResponseSchema: GenMessage<PutPostureResponse> = /*@__PURE__*/
-  messageDesc(file_sallyport_local_v1_local, 16);
+  messageDesc(file_sallyport_local_v1_local, 17);
 
 /**
  * @generated from message sallyport.local.v1.ListPrincipalsRequest
@@ -581,7 +631,7 @@ export type ListPrincipalsRequest = Message<"sallyport.local.v1.ListPrincipalsRe
  * Use `create(ListPrincipalsRequestSchema)` to create a new message.
  */
 export const ListPrincipalsRequestSchema: GenMessage<ListPrincipalsRequest> = /*@__PURE__*/
-  messageDesc(file_sallyport_local_v1_local, 17);
+  messageDesc(file_sallyport_local_v1_local, 18);
 
 /**
  * @generated from message sallyport.local.v1.Feature
@@ -608,7 +658,7 @@ export type Feature = Message<"sallyport.local.v1.Feature"> & {
  * Use `create(FeatureSchema)` to create a new message.
  */
 export const FeatureSchema: GenMessage<Feature> = /*@__PURE__*/
-  messageDesc(file_sallyport_local_v1_local, 18);
+  messageDesc(file_sallyport_local_v1_local, 19);
 
 /**
  * @generated from message sallyport.local.v1.PrincipalSummary
@@ -645,7 +695,7 @@ export type PrincipalSummary = Message<"sallyport.local.v1.PrincipalSummary"> & 
  * Use `create(PrincipalSummarySchema)` to create a new message.
  */
 export const PrincipalSummarySchema: GenMessage<PrincipalSummary> = /*@__PURE__*/
-  messageDesc(file_sallyport_local_v1_local, 19);
+  messageDesc(file_sallyport_local_v1_local, 20);
 
 /**
  * @generated from message sallyport.local.v1.ListPrincipalsResponse
@@ -662,7 +712,7 @@ export type ListPrincipalsResponse = Message<"sallyport.local.v1.ListPrincipalsR
  * Use `create(ListPrincipalsResponseSchema)` to create a new message.
  */
 export const ListPrincipalsResponseSchema: GenMessage<ListPrincipalsResponse> = /*@__PURE__*/
-  messageDesc(file_sallyport_local_v1_local, 20);
+  messageDesc(file_sallyport_local_v1_local, 21);
 
 /**
  * @generated from message sallyport.local.v1.ResetBaselineRequest
@@ -679,7 +729,7 @@ export type ResetBaselineRequest = Message<"sallyport.local.v1.ResetBaselineRequ
  * Use `create(ResetBaselineRequestSchema)` to create a new message.
  */
 export const ResetBaselineRequestSchema: GenMessage<ResetBaselineRequest> = /*@__PURE__*/
-  messageDesc(file_sallyport_local_v1_local, 21);
+  messageDesc(file_sallyport_local_v1_local, 22);
 
 /**
  * @generated from message sallyport.local.v1.ResetBaselineResponse
@@ -692,12 +742,18 @@ export type ResetBaselineResponse = Message<"sallyport.local.v1.ResetBaselineRes
  * Use `create(ResetBaselineResponseSchema)` to create a new message.
  */
 export const ResetBaselineResponseSchema: GenMessage<ResetBaselineResponse> = /*@__PURE__*/
-  messageDesc(file_sallyport_local_v1_local, 22);
+  messageDesc(file_sallyport_local_v1_local, 23);
 
 /**
  * @generated from message sallyport.local.v1.ExportBaselinesRequest
  */
 export type ExportBaselinesRequest = Message<"sallyport.local.v1.ExportBaselinesRequest"> & {
+  /**
+   * Only what all principals taught together: names nobody, and starts another sidecar warm.
+   *
+   * @generated from field: bool prior = 1;
+   */
+  prior: boolean;
 };
 
 /**
@@ -705,7 +761,7 @@ export type ExportBaselinesRequest = Message<"sallyport.local.v1.ExportBaselines
  * Use `create(ExportBaselinesRequestSchema)` to create a new message.
  */
 export const ExportBaselinesRequestSchema: GenMessage<ExportBaselinesRequest> = /*@__PURE__*/
-  messageDesc(file_sallyport_local_v1_local, 23);
+  messageDesc(file_sallyport_local_v1_local, 24);
 
 /**
  * @generated from message sallyport.local.v1.ExportBaselinesResponse
@@ -722,7 +778,7 @@ export type ExportBaselinesResponse = Message<"sallyport.local.v1.ExportBaseline
  * Use `create(ExportBaselinesResponseSchema)` to create a new message.
  */
 export const ExportBaselinesResponseSchema: GenMessage<ExportBaselinesResponse> = /*@__PURE__*/
-  messageDesc(file_sallyport_local_v1_local, 24);
+  messageDesc(file_sallyport_local_v1_local, 25);
 
 /**
  * @generated from message sallyport.local.v1.ImportBaselinesRequest
@@ -739,7 +795,7 @@ export type ImportBaselinesRequest = Message<"sallyport.local.v1.ImportBaselines
  * Use `create(ImportBaselinesRequestSchema)` to create a new message.
  */
 export const ImportBaselinesRequestSchema: GenMessage<ImportBaselinesRequest> = /*@__PURE__*/
-  messageDesc(file_sallyport_local_v1_local, 25);
+  messageDesc(file_sallyport_local_v1_local, 26);
 
 /**
  * @generated from message sallyport.local.v1.ImportBaselinesResponse
@@ -752,7 +808,7 @@ export type ImportBaselinesResponse = Message<"sallyport.local.v1.ImportBaseline
  * Use `create(ImportBaselinesResponseSchema)` to create a new message.
  */
 export const ImportBaselinesResponseSchema: GenMessage<ImportBaselinesResponse> = /*@__PURE__*/
-  messageDesc(file_sallyport_local_v1_local, 26);
+  messageDesc(file_sallyport_local_v1_local, 27);
 
 /**
  * @generated from service sallyport.local.v1.LocalService
