@@ -14,7 +14,7 @@ const THIEF = { known: 0.2, network: 0.1, block: 0.15, elsewhere: 0.55 };
  * Most that an address inside a block of the principal's own can say by itself: not enough for a challenge at the
  * shipped thresholds. Pods, gateways and providers' pools move; whoever steals in there shows by something else as well.
  */
-const SAME_BLOCK_BITS_MAX = 8;
+const SAME_BLOCK_BITS_MAX = 7;
 
 export const originAddress: Signal = {
   name: "origin.address",
