@@ -100,6 +100,8 @@ export class Population {
   readonly unknownRuns = new Runs();
   readonly foreignRuns = new Runs();
   readonly errorRuns = new Runs();
+  /** A session's credential was used by another principal within the hour: forwarded tokens, shared keys. */
+  readonly sharedCredential = new Share(0.02, 20);
   /** A large response when the session had one within the hour. */
   readonly largeAfterLarge = new Share(0.2, 10);
   /** A request by a principal never seen before, by how many requests this sidecar has seen. */

@@ -18,6 +18,7 @@ import { type Evidence, score } from "../score/score.ts";
 import { noteRoute, RATE_WINDOW_MS, type Session } from "../sessions/session.ts";
 import { SessionStore } from "../sessions/store.ts";
 import { SIGNALS } from "../signals/catalog.ts";
+import { otherUser } from "../signals/credential-use.ts";
 import { originKey, originOf } from "../signals/origin.ts";
 import type { Signal, SignalContext } from "../signals/signal.ts";
 import { CommonCause } from "./common-cause.ts";
@@ -184,6 +185,10 @@ class RequestLine implements Line {
       settles: discharged,
       suspect: seasoned && discharged && scored.score >= thresholds.challenge,
       moved,
+      shared:
+        credentialUse === undefined || session.requests > 1
+          ? undefined
+          : otherUser(credentialUse, principal, now) !== undefined,
       newSignals: gathered.newSignals,
       closedWindow,
       learned: false,
@@ -304,8 +309,10 @@ class RequestLine implements Line {
     const known = this.baselines.get(identity.principal.name) !== undefined;
     const baseline = this.baselines.touch(identity.principal.name, facts.time);
     teach(baseline, this.baselines.population, pending, !known);
-    if (identity.credential !== "none" && origin.address !== undefined) {
-      this.sessions.touchCredential(identity.credential, origin.address, facts.time);
+    if (identity.credential !== "none") {
+      const { requestId } = facts;
+      const by = { address: origin.address, principal: identity.principal.name, requestId };
+      this.sessions.touchCredential(identity.credential, by, facts.time);
     }
     // What goes on after a challenge is one event with it, whoever it is: counted once, it does not become ordinary.
     if (session.standing.tries > 0 || pending.suspect) return;

@@ -20,6 +20,8 @@ export interface Pending {
   readonly suspect: boolean;
   /** Whether the credential had been used from another address, judged before this use was counted. */
   readonly moved: boolean;
+  /** Whether another principal had used it within the hour; `undefined` after a session's first request. */
+  readonly shared: boolean | undefined;
   readonly newSignals: readonly string[];
   /** Counts of the rate window that this request closed, if it closed one. */
   readonly closedWindow: { readonly requests: number; readonly routes: number } | undefined;

@@ -114,6 +114,7 @@ const SHARES = [
   "routeAtNewAddress",
   "oldCredentialAtNewAddress",
   "largeAfterLarge",
+  "sharedCredential",
 ] as const satisfies readonly (keyof Population)[];
 
 const RUNS = ["unknownRuns", "foreignRuns", "errorRuns"] as const satisfies readonly (keyof Population)[];

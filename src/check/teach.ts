@@ -48,6 +48,7 @@ export function teach(baseline: Baseline, population: Population, pending: Pendi
     }
     if (!first) learnNovelty("move", moved);
   }
+  if (pending.shared !== undefined) population.sharedCredential.learn(pending.shared);
   if (origin.fingerprint !== undefined) {
     const habitual = habits.fingerprint.entries.length > 0;
     const novel = habits.fingerprint.learn(origin.fingerprint, now, settle) === "new" && habitual;

@@ -32,6 +32,10 @@ export interface CredentialUse {
   requests: number;
   /** Most recent origins, newest last; a handful. */
   readonly origins: { address: string; lastSeenMs: number }[];
+  /** Most recent principals that presented it, newest last; a handful. */
+  readonly principals: { name: string; lastSeenMs: number }[];
+  /** `x-request-id` of the latest use: Envoy may ask twice about one request. */
+  requestId: string | undefined;
 }
 
 /** A route that is new to a principal: nobody here ever used it, or only others did. */

@@ -6,7 +6,7 @@ import { type CredentialUse, newSession, newStanding, type Session, type Standin
 /** A session unused for this long is over. */
 export const SESSION_IDLE_MS = HOUR_MS;
 
-const ORIGINS_MAX = 6;
+const RECENT_USES_MAX = 6;
 
 /** How many of the oldest are looked at for a calm one when room is needed. */
 const LOOKED_MAX = 16;
@@ -59,23 +59,23 @@ export class SessionStore {
     return this.credentials.get(id);
   }
 
-  touchCredential(id: string, address: string, now: EpochMs): void {
-    let use = this.credentials.get(id);
-    if (use === undefined) use = { requests: 0, origins: [] };
-    else this.credentials.delete(id);
+  /** Notes one admitted use of a credential. */
+  touchCredential(
+    id: string,
+    by: { readonly address: string | undefined; readonly principal: string; readonly requestId: string | undefined },
+    now: EpochMs,
+  ): void {
+    const use = this.credentials.get(id) ?? { requests: 0, origins: [], principals: [], requestId: undefined };
+    this.credentials.delete(id);
     this.credentials.set(id, use);
     use.requests++;
-    const at = use.origins.findIndex((origin) => origin.address === address);
-    if (at >= 0) {
-      const [origin] = use.origins.splice(at, 1);
-      if (origin !== undefined) {
-        origin.lastSeenMs = Math.max(origin.lastSeenMs, now);
-        use.origins.push(origin);
-      }
-    } else {
-      use.origins.push({ address, lastSeenMs: now });
-      if (use.origins.length > ORIGINS_MAX) use.origins.shift();
+    use.requestId = by.requestId;
+    if (by.address !== undefined) {
+      const { address } = by;
+      moveToEnd(use.origins, (origin) => origin.address === address, { address, lastSeenMs: now }, now);
     }
+    const name = by.principal;
+    moveToEnd(use.principals, (principal) => principal.name === name, { name, lastSeenMs: now }, now);
     if (this.credentials.size > this.sessionsMax) {
       const oldest = this.credentials.keys().next().value;
       if (oldest !== undefined) this.credentials.delete(oldest);
@@ -123,4 +123,19 @@ export class SessionStore {
     }
     if (victim !== undefined) this.standings.delete(victim);
   }
+}
+
+/** Puts the entry that fits, or a new one, at the young end; the oldest beyond a handful is forgotten. */
+function moveToEnd<Entry extends { lastSeenMs: number }>(
+  entries: Entry[],
+  fits: (entry: Entry) => boolean,
+  fresh: Entry,
+  now: EpochMs,
+): void {
+  const at = entries.findIndex(fits);
+  const [found] = at < 0 ? [] : entries.splice(at, 1);
+  const entry = found ?? fresh;
+  entry.lastSeenMs = Math.max(entry.lastSeenMs, now);
+  entries.push(entry);
+  if (entries.length > RECENT_USES_MAX) entries.shift();
 }

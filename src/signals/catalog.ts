@@ -8,6 +8,7 @@ import {
   credentialTimes,
   credentialUnknownKey,
 } from "./credential-hygiene.ts";
+import { credentialReused, credentialShared } from "./credential-use.ts";
 import { identityFaults, identityUntrusted } from "./identity.ts";
 import { originAddress } from "./origin-address.ts";
 import { originAgent, originFingerprint } from "./origin-client.ts";
@@ -27,6 +28,8 @@ export const SIGNALS: readonly Signal[] = [
   credentialTimes,
   credentialSubject,
   credentialMoved,
+  credentialShared,
+  credentialReused,
   originAddress,
   originFingerprint,
   originAgent,

@@ -128,6 +128,25 @@ t.test("what is denied or unanswered never becomes ordinary", async (t) => {
   t.ok(last.score >= 26, `still ${last.score} after five days, ${first} at first`);
 });
 
+t.test("a token of its own subject in other hands is worth a reason, and the more so the rarer that is", async (t) => {
+  const one = workedIn();
+  const copied = pass(one, request({ ...caller("web"), at: LATER, credential: "of spiffe://td/billing" }));
+  t.ok(
+    copied.reasons.some(({ signal, bits }) => signal === "credential.shared" && bits > 3),
+    JSON.stringify(copied.reasons),
+  );
+});
+
+t.test(
+  "a token for single use is refused the second time, but not when Envoy asks twice about one request",
+  async (t) => {
+    const policy: Policy = { ...POLICY, identity: { ...POLICY.identity, singleUseIssuers: ["https://issuer"] } };
+    const one = line();
+    const use = (requestId: string) => pass(one, request({ at: NOON, credential: "once", requestId }), policy).enforced;
+    t.same([use("first"), use("first"), use("second")], ["allow", "allow", "deny"]);
+  },
+);
+
 t.test("an unverified token never touches the memory of whom it names", async (t) => {
   const one = workedIn();
   const before = JSON.stringify(one.principals());
