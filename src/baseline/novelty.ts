@@ -16,6 +16,9 @@ const FRAILTY_SHAPE = 1;
 /** How many requests the safe prior of each bucket counts for. */
 const PRIOR_REQUESTS = 20;
 
+/** However many requests brought none, half a novelty is assumed among them (Jeffreys): no claim is sharper than what was seen. */
+const NOVELTIES_MIN = 0.5;
+
 /** Chance of a novelty at the very first request before anything was seen. */
 const FIRST_CHANCE = 0.9;
 
@@ -76,23 +79,25 @@ export class NoveltyCurve {
     this.refresh(0);
   }
 
-  private refresh(from: number): void {
-    let prior = from === 0 ? FIRST_CHANCE : (this.hazards[from - 1] as number) * PER_DOUBLING;
-    for (let bucket = from; bucket < BUCKETS; bucket++) {
-      const hazard =
-        ((this.novelties[bucket] as number) + prior * PRIOR_REQUESTS) /
-        ((this.requests[bucket] as number) + PRIOR_REQUESTS);
-      this.hazards[bucket] = hazard;
-      prior = hazard * PER_DOUBLING;
-    }
-  }
-
   /** Counts one learned request, teaching the curve and the principal. */
   learn(own: NoveltyOwn, novel: boolean): void {
     own.expected += this.hazard(own.requests);
     this.count(own.requests, novel);
     if (novel) own.novelties++;
     own.requests++;
+  }
+
+  private refresh(from: number): void {
+    let prior = from === 0 ? FIRST_CHANCE : (this.hazards[from - 1] as number) * PER_DOUBLING;
+    let requests = PRIOR_REQUESTS;
+    for (let bucket = 0; bucket < from; bucket++) requests += this.requests[bucket] as number;
+    for (let bucket = from; bucket < BUCKETS; bucket++) {
+      const seen = this.requests[bucket] as number;
+      requests += seen;
+      const hazard = ((this.novelties[bucket] as number) + prior * PRIOR_REQUESTS) / (seen + PRIOR_REQUESTS);
+      this.hazards[bucket] = Math.max(NOVELTIES_MIN / requests, hazard);
+      prior = (this.hazards[bucket] as number) * PER_DOUBLING;
+    }
   }
 }
 
@@ -127,10 +132,10 @@ export class Share {
 /** Runs longer than 2^8 are alike. */
 const RUN_DOUBLINGS = 8;
 /** Share of first doublings assumed before data, and the runs that this counts for. */
-const RUN_PRIOR = 0.5;
+const RUN_PRIOR = 0.3;
 const RUN_PRIOR_STRENGTH = 4;
-/** Survival of the next doubling before data: between a memoryless run (2) and one without scale (1). */
-const RUN_THINNING = 1.5;
+/** Survival of the next doubling before data: runs have no memory until longer ones are seen. */
+const RUN_THINNING = 2;
 
 /**
  * How long events of one kind go on once they have begun, pooled: the share of runs that double in length, by doubling.

@@ -3,7 +3,7 @@
 const BINS = 64;
 const BIN_WIDTH = 0.5;
 /** How many observations the safe prior counts for: a tail that halves with every doubling. */
-const PRIOR_COUNT = 50;
+const PRIOR_COUNT = 20;
 
 /** Distribution of `log2(value / own typical value)`, shared by all principals of a destination. */
 export class Tail {

@@ -12,7 +12,7 @@ import type { Policy, PostureFacts } from "../model/policy.ts";
 import { type EpochMs, HOUR_MS, SECOND_MS } from "../model/units.ts";
 import type { DecisionKind, Verdict } from "../model/verdict.ts";
 import { ScoreBands } from "../score/bands.ts";
-import { Calibration } from "../score/calibration.ts";
+import { Calibrations } from "../score/calibration.ts";
 import { gather } from "../score/gather.ts";
 import { type Evidence, score } from "../score/score.ts";
 import { noteRoute, RATE_WINDOW_MS, type Session } from "../sessions/session.ts";
@@ -63,7 +63,7 @@ class RequestLine implements Line {
   private readonly pending = new PendingTable(PENDING_MAX);
   private readonly causes = new CommonCause();
   private readonly bands = new ScoreBands();
-  private calibration = new Calibration();
+  private calibrations = new Calibrations();
   private readonly random: RandomBytes;
   private autoLocks = 0;
 
@@ -114,11 +114,7 @@ class RequestLine implements Line {
       });
       certain = { kind: "terminate", because: "lock", signal: "lock" };
     }
-    const scored = score(
-      gathered.evidence,
-      (bits) => this.calibration.score(bits, context.baseline?.totals),
-      certain?.signal,
-    );
+    const scored = score(gathered.evidence, (bits) => this.calibrations.score(bits, context.baseline), certain?.signal);
 
     const rule = ruleFor(policy, facts, principal, route);
     const discharged = now < session.standing.dischargedUntilMs;
@@ -172,7 +168,11 @@ class RequestLine implements Line {
     session.agent = origin.agent ?? "none";
     session.fingerprint = origin.fingerprint;
     session.windowRequests++;
-    noteRoute(session, route);
+    noteRoute(
+      session,
+      route,
+      context.baseline !== undefined && context.baseline.habits.route.find(route) === undefined,
+    );
     this.sessions.keep(session);
     this.pending.add(verdict.decisionId, {
       facts,
@@ -226,7 +226,7 @@ class RequestLine implements Line {
         if (signal.name !== "usage.bytes" || bits <= 0) continue;
         pending.bytesBits = Math.max(pending.bytesBits, reading.bits);
       }
-      gather(pending.session, signal, { bits, seen: reading.seen, expected: reading.expected }, outcome.time);
+      gather(pending.session, signal, { bits, seen: reading.seen, expected: reading.expected }, outcome.time, 0);
     }
     if (outcome.stage === "periodic") {
       if (outcome.decisionId !== undefined) this.pending.keep(outcome.decisionId, pending);
@@ -280,13 +280,13 @@ class RequestLine implements Line {
   }
 
   snapshot(now: EpochMs, part: "all" | "prior" = "all"): Uint8Array {
-    const { baselines, calibration, posture } = this;
+    const { baselines, calibrations, posture } = this;
     const own = part === "all";
     return writeSnapshot(
       {
         population: baselines.population,
         baselines: own ? baselines : [],
-        calibration,
+        calibrations,
         locks: own ? this.locks.list(now) : [],
         posture: own ? [...posture.entries()] : [],
       },
@@ -299,7 +299,7 @@ class RequestLine implements Line {
     this.baselines.clear();
     this.baselines.population = state.population;
     for (const baseline of state.baselines) this.baselines.restore(baseline);
-    this.calibration = state.calibration;
+    this.calibrations = state.calibrations;
     for (const lock of state.locks) this.locks.add(lock);
     for (const [subject, facts] of state.posture) this.posture.put(subject, facts);
   }
@@ -317,7 +317,7 @@ class RequestLine implements Line {
     // What goes on after a challenge is one event with it, whoever it is: counted once, it does not become ordinary.
     if (session.standing.tries > 0 || pending.suspect) return;
     // Evidence lasts over a session, so its requests are no independent witnesses: n of them count as the root of n.
-    this.calibration.learn(pending.bits, baseline.totals, 1 / Math.sqrt(Math.max(1, session.requests)));
+    this.calibrations.learn(pending.bits, baseline, 1 / Math.sqrt(Math.max(1, session.requests)));
   }
 
   /** Looks whether an open challenge is answered by this request; otherwise it counts as ignored. */
@@ -448,7 +448,7 @@ function gatherOver(
     if (signal.name === "usage.rate") session.windowRateBits += reading.bits;
     if (signal.name === "usage.spread") session.windowSpreadBits += reading.bits;
   }
-  return gather(session, signal, reading, now);
+  return gather(session, signal, reading, now, 1);
 }
 
 /** Starts a new rate window when the old one is over; returns the counts of the old one. */

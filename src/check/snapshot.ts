@@ -11,7 +11,7 @@ import type { Centre, Tail } from "../baseline/tail.ts";
 import { OperatingError } from "../model/errors.ts";
 import type { Lock, PostureFacts } from "../model/policy.ts";
 import { type EpochMs, toEpochMs } from "../model/units.ts";
-import { Calibration, OWN_BINS } from "../score/calibration.ts";
+import { type Calibration, Calibrations, OWN_BINS } from "../score/calibration.ts";
 
 const MAGIC = "sallyport-state";
 /** Raised whenever the meaning of the JSON changes; other versions are refused, never guessed at. */
@@ -20,7 +20,7 @@ const VERSION = 1;
 export interface SnapshotSource {
   readonly population: Population;
   readonly baselines: Iterable<Baseline>;
-  readonly calibration: Calibration;
+  readonly calibrations: Calibrations;
   readonly locks: readonly Lock[];
   readonly posture: readonly (readonly [string, PostureFacts])[];
 }
@@ -28,7 +28,7 @@ export interface SnapshotSource {
 export interface SnapshotState {
   readonly population: Population;
   readonly baselines: readonly Baseline[];
-  readonly calibration: Calibration;
+  readonly calibrations: Calibrations;
   readonly locks: readonly Lock[];
   readonly posture: readonly (readonly [string, PostureFacts])[];
 }
@@ -37,7 +37,7 @@ export function writeSnapshot(source: SnapshotSource, now: EpochMs): Uint8Array 
   const body = Buffer.from(
     JSON.stringify({
       population: populationToJson(source.population),
-      calibration: { counts: [...source.calibration.counts], requests: source.calibration.requests },
+      calibrations: POOLS.map((name) => calibrationToJson(source.calibrations[name])),
       baselines: [...source.baselines].map(baselineToJson),
       locks: source.locks,
       posture: source.posture,
@@ -95,9 +95,14 @@ interface PopulationJson {
   readonly newCaller: { readonly requests: number[]; readonly novelties: number[] };
 }
 
+interface CalibrationJson {
+  readonly counts: number[];
+  readonly requests: number;
+}
+
 interface SnapshotJson {
   readonly population: PopulationJson;
-  readonly calibration: { readonly counts: number[]; readonly requests: number };
+  readonly calibrations: readonly CalibrationJson[];
   readonly baselines: readonly BaselineJson[];
   readonly locks: readonly Lock[];
   readonly posture: readonly (readonly [string, PostureFacts])[];
@@ -117,9 +122,17 @@ const SHARES = [
   "sharedCredential",
 ] as const satisfies readonly (keyof Population)[];
 
+const POOLS = ["newcomers", "established"] as const satisfies readonly (keyof Calibrations)[];
+
 const RUNS = ["unknownRuns", "foreignRuns", "errorRuns"] as const satisfies readonly (keyof Population)[];
 
 const TAILS = ["rate", "bytes", "spread"] as const satisfies readonly (keyof Population)[];
+
+/** Brings the live one up to date as well, so that it and its copy judge alike from here on. */
+function calibrationToJson(calibration: Calibration): CalibrationJson {
+  calibration.rebuild();
+  return { counts: [...calibration.counts], requests: calibration.requests };
+}
 
 function habitToJson(habit: Habit): HabitJson {
   return habit.entries.map((entry) => [
@@ -234,13 +247,15 @@ function fromJson(json: SnapshotJson): SnapshotState {
   population.newCaller.restore(json.population.newCaller.requests, json.population.newCaller.novelties);
   population.requests = json.population.requests;
   population.firstMs = json.population.firstMs;
-  const calibration = new Calibration();
-  calibration.counts.set(json.calibration.counts);
-  calibration.requests = json.calibration.requests;
+  const calibrations = new Calibrations();
+  POOLS.forEach((name, index) => {
+    const pool = json.calibrations[index];
+    if (pool !== undefined) calibrations[name].restore(pool.counts, pool.requests);
+  });
   return {
     population,
     baselines: json.baselines.map(baselineFromJson),
-    calibration,
+    calibrations,
     locks: json.locks,
     posture: json.posture,
   };

@@ -12,6 +12,9 @@ import type { Pending } from "./pending.ts";
 /** A principal's first hour makes everything it does ordinary at once: there is nothing yet to compare with. */
 const FIRST_MS = HOUR_MS;
 
+/** Everything a newcomer does is new: with fewer requests behind it there are no runs to speak of. */
+const RUN_REQUESTS_MIN = 32;
+
 /** Follow-ups of one session that may teach all principals how novelty comes in lumps: no single run sets the rule. */
 const LUMPS_MAX = 3;
 
@@ -71,10 +74,11 @@ export function teach(baseline: Baseline, population: Population, pending: Pendi
     const novelty = familiarity !== "new" || first ? undefined : isUnknown ? "unknown" : "foreign";
     if (!first) {
       // A run of new routes is one event, however long: only what begins one counts against the rate.
-      if (session.lastRoute !== "unknown") learnNovelty("unknown", novelty === "unknown");
-      if (session.lastRoute !== "foreign") learnNovelty("foreign", novelty === "foreign");
+      learnNovelty("unknown", novelty === "unknown" && session.lastRoute !== "unknown");
+      learnNovelty("foreign", novelty === "foreign" && session.lastRoute !== "foreign");
       if (newAddress) population.routeAtNewAddress.learn(novelty !== undefined);
-      learnRun(session, population, novelty);
+      const repeats = novelty === undefined && session.newRoutes.includes(route);
+      if (baseline.requests >= RUN_REQUESTS_MIN && !repeats) learnRun(session, population, novelty);
     }
   }
   const newDestination = habits.destination.learn(facts.destination, now, true) === "new" && !first;

@@ -19,6 +19,12 @@ const POOLED_IN_FULL = 20;
 const REQUESTS_MAX = 200_000;
 const OWN_REQUESTS_MAX = 20_000;
 
+/**
+ * Requests after which a principal is judged beside established ones. Newcomers are a world of their own: nearly all that
+ * they do is new, and what they reach says nothing about those who have settled.
+ */
+const ESTABLISHED_REQUESTS = 32;
+
 /** How often one principal's ordinary requests reached which total. */
 export interface OwnTotals {
   readonly counts: Float32Array;
@@ -92,7 +98,15 @@ export class Calibration {
     }
   }
 
-  private rebuild(): void {
+  /** Takes over counts from a snapshot. */
+  restore(counts: readonly number[], requests: number): void {
+    this.counts.set(counts);
+    this.requests = requests;
+    this.rebuild();
+  }
+
+  /** Brings what is derived from the counts up to date: what is restored from them then judges alike. */
+  rebuild(): void {
     this.learnedSince = 0;
     let above = 0;
     for (let level = BINS; level >= 0; level--) {
@@ -100,5 +114,30 @@ export class Calibration {
       this.reached[level] = above;
       this.shares[level] = (above + PRIOR_REQUESTS * 2 ** -level) / (this.requests + PRIOR_REQUESTS);
     }
+  }
+}
+
+/** What a principal is judged beside: its totals and how many requests it has behind it. */
+export interface Judged {
+  readonly requests: number;
+  readonly totals: OwnTotals;
+}
+
+/** One calibration for newcomers and one for established principals. */
+export class Calibrations {
+  readonly newcomers = new Calibration();
+  readonly established = new Calibration();
+
+  /** Points for `bits`, 0..99. */
+  score(bits: number, principal: Judged | undefined): number {
+    return principal !== undefined && principal.requests >= ESTABLISHED_REQUESTS
+      ? this.established.score(bits, principal.totals)
+      : this.newcomers.score(bits, undefined);
+  }
+
+  /** Counts one request that was let through and judged ordinary; see {@link Calibration.learn}. */
+  learn(bits: number, principal: Judged, share: number): void {
+    if (principal.requests >= ESTABLISHED_REQUESTS) this.established.learn(bits, principal.totals, share);
+    else this.newcomers.learn(bits, newOwnTotals(), share);
   }
 }

@@ -11,14 +11,15 @@ import type { Gathering } from "../signals/signal.ts";
 const SHARES = { all: 15 / 16, fast: 1 / 2, slow: 1 / 32 };
 const CHOICE_BITS = Math.log2(3);
 
-/** The fast sums are about the last few dozen readings: evidence loses half in this many, whatever the time. */
-const PER_READING = 2 ** (-1 / 64);
+/** The fast sums are about the last few dozen requests: evidence loses half in this many, however little time they take. */
+const PER_REQUEST = 2 ** (-1 / 64);
 
 /** Evidence below this is forgotten. */
 const BITS_MIN = 0.05;
 
 /**
  * @param bits this request's reading; `undefined` when there was none
+ * @param requests 1 when a request is read, 0 when its outcome is
  * @returns bits gathered so far, including this reading; never negative
  */
 export function gather(
@@ -31,14 +32,16 @@ export function gather(
   },
   reading: { readonly bits: number; readonly seen: string; readonly expected: string } | undefined,
   now: number,
+  requests: 0 | 1,
 ): number {
   const held = session.gathered.get(signal.name);
   if (held === undefined) {
     if (reading === undefined || reading.bits <= 0) return 0;
   } else {
     const fade = 2 ** (-Math.max(0, now - held.atMs) / signal.halfLifeMs);
-    held.all *= fade;
-    held.fast *= fade;
+    const fadeFast = requests === 1 && signal.gathering === "sum" ? fade * PER_REQUEST : fade;
+    held.all *= fadeFast;
+    held.fast *= fadeFast;
     held.slow *= fade;
     held.atMs = Math.max(held.atMs, now);
   }
@@ -49,8 +52,6 @@ export function gather(
     } else {
       // No higher than counts: what is over must be able to fade, and calm to make up for it.
       const most = signal.capBits + CHOICE_BITS;
-      entry.all *= PER_READING;
-      entry.fast *= PER_READING;
       entry.all = clamp(entry.all + diluted(reading.bits, SHARES.all), most);
       entry.fast = clamp(entry.fast + diluted(reading.bits, SHARES.fast), most);
       entry.slow = clamp(entry.slow + diluted(reading.bits, SHARES.slow), most);

@@ -44,8 +44,11 @@ export type RouteNovelty = "unknown" | "foreign";
 /** Length of the window in which a session's requests and routes are counted. */
 export const RATE_WINDOW_MS = MINUTE_MS;
 
-/** Routes remembered of one session; further ones count as seen. */
+/** Routes counted in one window; further ones count as seen. */
 const ROUTES_MAX = 64;
+
+/** New routes remembered of one session: their repetition says nothing for either side while they are recent. */
+const NEW_ROUTES_MAX = 16;
 
 /**
  * How a principal stands at one origin: its challenge and what became of earlier ones. Shared by its sessions there,
@@ -91,7 +94,8 @@ export interface Session {
   windowStartMs: number;
   windowRequests: number;
   readonly windowRoutes: Set<string>;
-  readonly routes: Set<string>;
+  /** Routes that were new to the principal when this session first used them; the latest few. */
+  readonly newRoutes: string[];
   /** How the latest route was new to the principal, if it was. */
   lastRoute: RouteNovelty | undefined;
   /** How many requests in a row were new in that way, and how many answers in a row were errors. */
@@ -121,7 +125,7 @@ export function newSession(key: string, credential: string, standing: Standing, 
     windowStartMs: now,
     windowRequests: 0,
     windowRoutes: new Set(),
-    routes: new Set(),
+    newRoutes: [],
     lastRoute: undefined,
     routeRun: 0,
     errorRun: 0,
@@ -134,8 +138,10 @@ export function newSession(key: string, credential: string, standing: Standing, 
   };
 }
 
-/** Notes that a session used a route; bounded. */
-export function noteRoute(session: Session, route: string): void {
-  if (session.routes.size < ROUTES_MAX) session.routes.add(route);
+/** Notes that a session used a route, and whether that was new to the principal; bounded. */
+export function noteRoute(session: Session, route: string, isNew: boolean): void {
   if (session.windowRoutes.size < ROUTES_MAX) session.windowRoutes.add(route);
+  if (!isNew || session.newRoutes.includes(route)) return;
+  if (session.newRoutes.length >= NEW_ROUTES_MAX) session.newRoutes.shift();
+  session.newRoutes.push(route);
 }

@@ -9,7 +9,7 @@ import { absent, bitsOf, NOTHING, present, type Signal, type SignalContext } fro
 /** Share of a thief's requests that go where the victim never went: to where others go, and to where nobody goes. */
 const THIEF_NEW = 0.2;
 /** How often a thief's next request is new in the same way as the last one, and in the other way. */
-const THIEF_SAME_AGAIN = 0.8;
+const THIEF_SAME_AGAIN = 0.7;
 const THIEF_OTHER_NEXT = 0.1;
 
 /** Most that one new route can say: services grow new calls, so it takes a second strange thing to be worth a challenge. */
@@ -30,7 +30,7 @@ export const usageRoute: Signal = {
     if (baseline === undefined) return absent("no baseline yet");
     const entry = baseline.habits.route.find(route);
     const settled = entry !== undefined && entry.windows >= SETTLE_WINDOWS;
-    if (!settled && session.routes.has(route)) return NOTHING;
+    if (session.newRoutes.includes(route)) return NOTHING;
     // A known route speaks for the principal, by a little; a half-settled one says nothing either way.
     if (settled) {
       const thief = chanceOfThief("unknown", session.lastRoute) + chanceOfThief("foreign", session.lastRoute);

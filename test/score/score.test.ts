@@ -115,30 +115,30 @@ const session = () => newSession("k", "c", newStanding("o", "p", toEpochMs(0)), 
 
 t.test("held evidence keeps its highest and halves with its half-life", async (t) => {
   const one = session();
-  t.equal(gather(one, HOLD, reading(8), 0), 8);
-  t.equal(gather(one, HOLD, reading(2), 0), 8);
-  t.equal(gather(one, HOLD, undefined, 60_000), 4);
+  t.equal(gather(one, HOLD, reading(8), 0, 1), 8);
+  t.equal(gather(one, HOLD, reading(2), 0, 1), 8);
+  t.equal(gather(one, HOLD, undefined, 60_000, 1), 4);
 });
 
 t.test("summed evidence grows with every strange request and is worn down by ordinary ones", async (t) => {
   const one = session();
-  const first = gather(one, SUM, reading(4), 0);
-  const second = gather(one, SUM, reading(4), 0);
+  const first = gather(one, SUM, reading(4), 0, 1);
+  const second = gather(one, SUM, reading(4), 0, 1);
   t.ok(second > first + 3, `${first} then ${second}`);
   let worn = second;
-  for (let i = 0; i < 40; i++) worn = gather(one, SUM, reading(-0.7), 0);
+  for (let i = 0; i < 40; i++) worn = gather(one, SUM, reading(-0.7), 0, 1);
   t.ok(worn < second, `${worn} after forty ordinary requests`);
 });
 
 t.test("summed evidence stays within the cap, so that it can fade again", async (t) => {
   const one = session();
-  for (let i = 0; i < 100; i++) gather(one, SUM, reading(8), 0);
-  t.ok(gather(one, SUM, undefined, 0) <= 12);
-  t.ok(gather(one, SUM, undefined, 120_000) <= 3.5, "two half-lives later");
+  for (let i = 0; i < 100; i++) gather(one, SUM, reading(8), 0, 1);
+  t.ok(gather(one, SUM, undefined, 0, 1) <= 12);
+  t.ok(gather(one, SUM, undefined, 120_000, 1) <= 3.5, "two half-lives later");
 });
 
 t.test("a clock that steps back neither fades nor adds", async (t) => {
   const one = session();
-  gather(one, HOLD, reading(8), 100_000);
-  t.equal(gather(one, HOLD, undefined, 0), 8);
+  gather(one, HOLD, reading(8), 100_000, 1);
+  t.equal(gather(one, HOLD, undefined, 0, 1), 8);
 });
