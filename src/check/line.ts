@@ -126,7 +126,7 @@ class RequestLine implements Line {
         certain,
         tries: session.standing.tries,
         denials: session.standing.denials,
-        answeredScore: discharged ? session.standing.answeredScore : 0,
+        answeredScore: discharged ? session.standing.answeredScore : undefined,
         seasoned,
         rateOnly: onlyRate(scored.reasons),
       },

@@ -16,8 +16,8 @@ export interface Standing {
   readonly tries: number;
   /** Requests of the session that were denied by their score. */
   readonly denials: number;
-  /** The score that an answered challenge of this session, still valid, was put for; 0 without one. */
-  readonly answeredScore: number;
+  /** The score that an answered challenge of this session, still valid, was put for; `undefined` without one. */
+  readonly answeredScore: number | undefined;
   /** Whether memory here is old enough to deny somebody who has answered. */
   readonly seasoned: boolean;
   /** Only the rate accuses. */
@@ -66,13 +66,14 @@ export function decide(
   if (rule?.decision === "allow") return { kind: "allow" };
   if (rule?.decision === "deny") return { kind: "deny", because: `rule ${rule.name}`, rate: false };
   // An engine that has not seen an ordinary hour yet cannot tell habits from news: whoever answers it is believed.
-  const tested = tries > 0 || (answeredScore > 0 && seasoned);
+  const tested = tries > 0 || (answeredScore !== undefined && seasoned);
   // A caller who goes on after a refusal is ended for good: a retry of the refused request alone is not yet that.
   if (tries > 0 && denials > 0 && score >= thresholds.terminate) return { kind: "terminate", because: "score" };
   if (tested && score >= thresholds.deny) return { kind: "deny", because: "score", rate: standing.rateOnly };
   if (tries >= triesMax) return { kind: "deny", because: "challenges unanswered", rate: false };
-  if (rule?.decision === "challenge" && answeredScore === 0) return { kind: "challenge", challenge: challenge() };
-  if (score >= Math.max(thresholds.challenge, answeredScore === 0 ? 0 : answeredScore + FURTHER_POINTS)) {
+  if (rule?.decision === "challenge" && answeredScore === undefined)
+    return { kind: "challenge", challenge: challenge() };
+  if (score >= Math.max(thresholds.challenge, answeredScore === undefined ? 0 : answeredScore + FURTHER_POINTS)) {
     return { kind: "challenge", challenge: challenge() };
   }
   return { kind: "allow" };
