@@ -1,0 +1,101 @@
+import { fromBinary } from "@bufbuild/protobuf";
+import { anyUnpack } from "@bufbuild/protobuf/wkt";
+import t from "tap";
+import { runCommand } from "../../scripts/demo/sidecar.ts";
+import { ErrorInfoSchema } from "../../src/gen/google/rpc/error_details_pb.ts";
+import { StatusSchema } from "../../src/gen/google/rpc/status_pb.ts";
+import { type GrpcAnswer, grpcClient } from "../support/clients.ts";
+import { eventually, metric, startGuarded, startInventory } from "../support/guarded.ts";
+
+const PERMISSION_DENIED = 7;
+const UNAUTHENTICATED = 16;
+
+const guarded = await startGuarded({
+  config: "envoy/grpc.yaml",
+  service: startInventory,
+  spec: {
+    rules: [
+      { name: "blocked", match: { principals: ["spiffe://shop.example/blocked"] }, decision: "deny" },
+      { name: "doubted", match: { principals: ["spiffe://shop.example/doubted"] }, decision: "challenge" },
+    ],
+  },
+  change: (bootstrap) => {
+    // Long streams report ten times a second here, so that the test need not wait.
+    const text = JSON.stringify(bootstrap.static_resources.listeners);
+    bootstrap.static_resources.listeners = JSON.parse(
+      text.replaceAll(/"access_log_flush_interval":"[^"]+"/g, '"access_log_flush_interval":"0.1s"'),
+    );
+  },
+});
+t.teardown(() => guarded.stop());
+
+function errorInfo({ metadata }: GrpcAnswer) {
+  const [bytes] = metadata.get("grpc-status-details-bin");
+  const status = fromBinary(StatusSchema, bytes as Buffer);
+  const info = anyUnpack(status.details[0]!, ErrorInfoSchema);
+  return { code: status.code, reason: info?.reason, domain: info?.domain, metadata: info?.metadata };
+}
+
+t.test("an honest call passes, and the access log names route, status and fingerprint", async (t) => {
+  const client = grpcClient(await guarded.caller("web"));
+  t.teardown(() => client.close());
+  t.match(await client.get("apple"), { code: 0, stock: { item: "apple", count: 7 } });
+  t.match((await guarded.entries(1))[0], {
+    path: "/shop.Inventory/Get",
+    decision: "allow",
+    principal: "spiffe://shop.example/web",
+    ja4: /^t13/,
+  });
+});
+
+t.test("a denial is PERMISSION_DENIED with ErrorInfo", async (t) => {
+  const client = grpcClient(await guarded.caller("blocked"));
+  t.teardown(() => client.close());
+  const answer = await client.get("apple");
+  t.match(answer, { code: PERMISSION_DENIED, message: "Access denied" });
+  t.match(errorInfo(answer), {
+    code: PERMISSION_DENIED,
+    reason: "DENIED",
+    domain: "sallyport.dev",
+    metadata: { decision_id: /^[0-9a-f-]{36}$/ },
+  });
+});
+
+t.test("a challenge is UNAUTHENTICATED and says what answers it", async (t) => {
+  const client = grpcClient(await guarded.caller("doubted"));
+  t.teardown(() => client.close());
+  const answer = await client.get("apple");
+  t.equal(answer.code, UNAUTHENTICATED);
+  t.match(errorInfo(answer), { reason: "CHALLENGE", metadata: { challenge: "step-up", issued_after: /^\d{10}$/ } });
+  t.match(answer.metadata.get("www-authenticate")[0], /insufficient_user_authentication/);
+});
+
+t.test("an open stream reports while it runs", async (t) => {
+  const client = grpcClient(await guarded.caller("watcher"));
+  const stream = client.watch("apple");
+  stream.on("error", () => {}); // cancelled below
+  t.teardown(() => {
+    stream.cancel();
+    client.close();
+  });
+  await new Promise((resolve) => stream.once("data", resolve));
+  t.ok(
+    await eventually(
+      async () => (await metric(guarded.sidecar, "sallyport_outcomes_total", 'stage="periodic"')) || undefined,
+    ),
+  );
+});
+
+t.test("a locked principal's calls end at once", async (t) => {
+  const client = grpcClient(await guarded.caller("victim"));
+  t.teardown(() => client.close());
+  t.equal((await client.get("apple")).code, 0);
+  await runCommand([
+    "lock",
+    "--principal",
+    "spiffe://shop.example/victim",
+    "--api",
+    `unix:${guarded.sidecar.apiSocket}`,
+  ]);
+  t.match(await client.get("apple"), { code: PERMISSION_DENIED, message: "Session ended" });
+});
