@@ -18,7 +18,7 @@ const ONE_ROUTE_BITS_MAX = 8;
 export const usageRoute: Signal = {
   name: "usage.route",
   summary:
-    "The method and route template are new for the principal; new to everybody here weighs more. New routes come in lumps, so the next one right after weighs less, by as much as was learned.",
+    "The method and route template are new for the principal. Routes new to everybody (growth, probing) and routes that only others use (another's ways) are weighed apart, each by its learned rate and by how runs of them go on.",
   gathering: "sum",
   halfLifeMs: HOUR_MS / 2,
   capBits: 20,

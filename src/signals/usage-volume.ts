@@ -60,7 +60,7 @@ export const usageErrors: Signal = {
   gathering: "sum",
   halfLifeMs: HOUR_MS / 4,
   // Alone no ground for a challenge: deleted objects and eager health checks miss too.
-  capBits: 9,
+  capBits: 8,
   discharged: false,
   readOutcome: (outcome, { baseline, population, session }) => {
     const error = isProbing(outcome.status, outcome.grpcStatus);
