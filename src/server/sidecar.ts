@@ -33,6 +33,7 @@ import { RecentDecisions } from "../telemetry/recent.ts";
 import type { ServeConfig } from "./config.ts";
 import { GrpcListener } from "./grpc.ts";
 import { HealthServer } from "./health.ts";
+import { pooledRandom } from "./random.ts";
 import { StateFiles } from "./state-files.ts";
 import { VERSION } from "./version.ts";
 
@@ -82,7 +83,7 @@ async function assemble(
   let draining = false;
 
   const { principalsMax, sessionsMax } = config;
-  const bare = createLine({ principalsMax, sessionsMax, random: randomBytes });
+  const bare = createLine({ principalsMax, sessionsMax, random: pooledRandom() });
   const line = config.recording === undefined ? bare : recordTo(config.recording, bare, closers);
   const metrics = new Metrics(
     () => line.stats(),
