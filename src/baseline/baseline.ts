@@ -2,7 +2,7 @@
 
 import type { EpochMs } from "../model/units.ts";
 import { newOwnTotals, type OwnTotals } from "../score/calibration.ts";
-import { Habit } from "./habit.ts";
+import { Habit, KnownValues } from "./habit.ts";
 import { NoveltyCurve, type NoveltyOwn, newNoveltyOwn, Runs, Share } from "./novelty.ts";
 import { RouteTemplates } from "./route.ts";
 import { type Centre, Tail } from "./tail.ts";
@@ -57,8 +57,10 @@ export interface Baseline {
   readonly spread: Centre;
   /** Totals of evidence that its ordinary requests reached. */
   readonly totals: OwnTotals;
-  /** Weight of requests by hour of the day, UTC. */
+  /** How many days the principal was active in each hour of the day, UTC; fading. */
   readonly hours: Float32Array;
+  /** The latest hour counted, in hours since the epoch. */
+  lastHour: number;
 }
 
 export function newBaseline(principal: string, now: EpochMs): Baseline {
@@ -74,6 +76,7 @@ export function newBaseline(principal: string, now: EpochMs): Baseline {
     spread: { mean: 0, count: 0 },
     totals: newOwnTotals(),
     hours: new Float32Array(24),
+    lastHour: 0,
   };
 }
 
@@ -112,7 +115,7 @@ export class Population {
   readonly spread = new Tail();
   readonly templates = new RouteTemplates(32, 4096);
   /** Routes of this destination that anybody used. */
-  readonly routes = new Habit(512);
+  readonly routes = new KnownValues(2048);
   requests = 0;
   /** Time of the first request ever learned here; far in the future before. */
   firstMs = Number.MAX_VALUE;

@@ -14,14 +14,20 @@ export const HABIT_HALF_LIFE_MS = 7 * DAY_MS;
 /** How well a value is known: `settled` is ordinary, `pending` was seen but not yet in enough separate windows. */
 export type Familiarity = "new" | "pending" | "settled";
 
+/** Whole numbers only: entries are many, and small integers need no memory of their own. */
 export interface HabitEntry {
   value: string;
+  /** Decayed uses as of `lastWindow`, in units of 1/64, at most 2^29. */
   weight: number;
-  lastSeenMs: number;
   /** Separate windows in which the value was seen, up to {@link SETTLE_WINDOWS}; settled entries hold that maximum. */
   windows: number;
+  /** Latest window of use, counted from the epoch. */
   lastWindow: number;
 }
+
+const USE = 64;
+const WEIGHT_MAX = 2 ** 29;
+const DECAY_PER_WINDOW = 2 ** (-SETTLE_WINDOW_MS / HABIT_HALF_LIFE_MS);
 
 /**
  * Values of one feature with decaying weights. At most `valuesMax` are kept; beyond that, the least settled and then
@@ -40,6 +46,21 @@ export class Habit {
     return undefined;
   }
 
+  /** Finds an entry and moves it one step forward: what is used often is found soon. */
+  private findAndPromote(value: string): HabitEntry | undefined {
+    const { entries } = this;
+    for (let i = 0; i < entries.length; i++) {
+      const entry = entries[i] as HabitEntry;
+      if (entry.value !== value) continue;
+      if (i > 0) {
+        entries[i] = entries[i - 1] as HabitEntry;
+        entries[i - 1] = entry;
+      }
+      return entry;
+    }
+    return undefined;
+  }
+
   familiarity(value: string): Familiarity {
     const entry = this.find(value);
     if (entry === undefined) return "new";
@@ -53,18 +74,19 @@ export class Habit {
    */
   learn(value: string, now: EpochMs, settle: boolean): Familiarity {
     const window = Math.floor(now / SETTLE_WINDOW_MS);
-    const entry = this.find(value);
+    const entry = this.findAndPromote(value);
     if (entry === undefined) {
-      this.add({ value, weight: 1, lastSeenMs: now, windows: settle ? SETTLE_WINDOWS : 1, lastWindow: window });
+      this.add({ value, weight: USE, windows: settle ? SETTLE_WINDOWS : 1, lastWindow: window });
       return "new";
     }
     const before: Familiarity = entry.windows >= SETTLE_WINDOWS ? "settled" : "pending";
-    const idleMs = Math.max(0, now - entry.lastSeenMs);
-    entry.weight = 1 + (idleMs === 0 ? entry.weight : entry.weight * 2 ** (-idleMs / HABIT_HALF_LIFE_MS));
-    entry.lastSeenMs = Math.max(entry.lastSeenMs, now);
+    if (window > entry.lastWindow) {
+      entry.weight = Math.round(entry.weight * DECAY_PER_WINDOW ** (window - entry.lastWindow));
+      if (entry.windows < SETTLE_WINDOWS) entry.windows++;
+      entry.lastWindow = window;
+    }
     if (settle) entry.windows = SETTLE_WINDOWS;
-    else if (window !== entry.lastWindow && entry.windows < SETTLE_WINDOWS) entry.windows++;
-    entry.lastWindow = window;
+    entry.weight = Math.min(WEIGHT_MAX, entry.weight + USE);
     return before;
   }
 
@@ -93,5 +115,44 @@ function isLessWorthKeeping(a: HabitEntry, b: HabitEntry): boolean {
   const aSettled = a.windows >= SETTLE_WINDOWS;
   const bSettled = b.windows >= SETTLE_WINDOWS;
   if (aSettled !== bSettled) return !aSettled;
-  return a.weight * 2 ** (a.lastSeenMs / HABIT_HALF_LIFE_MS - b.lastSeenMs / HABIT_HALF_LIFE_MS) < b.weight;
+  return a.weight * DECAY_PER_WINDOW ** (b.lastWindow - a.lastWindow) < b.weight;
+}
+
+/**
+ * Values that anybody here has used, by name alone: bounded, the one used longest ago goes first. What is asked for again
+ * and again therefore stays, however many new values a scan invents.
+ */
+export class KnownValues {
+  private readonly seen = new Set<string>();
+  private readonly valuesMax: number;
+
+  constructor(valuesMax: number) {
+    this.valuesMax = valuesMax;
+  }
+
+  has(value: string): boolean {
+    return this.seen.has(value);
+  }
+
+  /** @returns whether the value was new */
+  learn(value: string): boolean {
+    const isNew = !this.seen.has(value);
+    // Order matters only when there is no room.
+    if (!isNew && this.seen.size < this.valuesMax) return false;
+    if (!isNew) this.seen.delete(value);
+    this.seen.add(value);
+    if (this.seen.size > this.valuesMax) {
+      const oldest = this.seen.values().next().value;
+      if (oldest !== undefined) this.seen.delete(oldest);
+    }
+    return isNew;
+  }
+
+  values(): readonly string[] {
+    return [...this.seen];
+  }
+
+  restore(values: readonly string[]): void {
+    for (const value of values) this.seen.add(value);
+  }
 }

@@ -28,6 +28,9 @@ const FIRST_CHANCE = 0.9;
  */
 const PER_DOUBLING = Math.SQRT1_2;
 
+/** Requests without a novelty after which the chances are brought up to date; a novelty does so at once. */
+const REFRESH_REQUESTS = 16;
+
 /** One principal's own experience with one feature. */
 export interface NoveltyOwn {
   /** Requests seen. */
@@ -49,8 +52,10 @@ export class NoveltyCurve {
 
   private readonly hazards = new Float64Array(BUCKETS);
 
+  private staleRequests = 0;
+
   constructor() {
-    this.refresh(0);
+    this.refresh();
   }
 
   /** Pooled chance, in (0, 1), that a request of a principal with `requests` behind it brings a novelty. */
@@ -69,14 +74,15 @@ export class NoveltyCurve {
     const bucket = bucketOf(requests);
     this.requests[bucket] = (this.requests[bucket] as number) + 1;
     if (novel) this.novelties[bucket] = (this.novelties[bucket] as number) + 1;
-    this.refresh(bucket);
+    this.staleRequests++;
+    if (novel || this.staleRequests >= REFRESH_REQUESTS) this.refresh();
   }
 
   /** Takes over counts from a snapshot. */
   restore(requests: readonly number[], novelties: readonly number[]): void {
     this.requests.set(requests);
     this.novelties.set(novelties);
-    this.refresh(0);
+    this.refresh();
   }
 
   /** Counts one learned request, teaching the curve and the principal. */
@@ -87,11 +93,12 @@ export class NoveltyCurve {
     own.requests++;
   }
 
-  private refresh(from: number): void {
-    let prior = from === 0 ? FIRST_CHANCE : (this.hazards[from - 1] as number) * PER_DOUBLING;
+  /** Brings the chances up to date with the counts: what is restored from the counts then judges alike. */
+  refresh(): void {
+    this.staleRequests = 0;
+    let prior = FIRST_CHANCE;
     let requests = PRIOR_REQUESTS;
-    for (let bucket = 0; bucket < from; bucket++) requests += this.requests[bucket] as number;
-    for (let bucket = from; bucket < BUCKETS; bucket++) {
+    for (let bucket = 0; bucket < BUCKETS; bucket++) {
       const seen = this.requests[bucket] as number;
       requests += seen;
       const hazard = ((this.novelties[bucket] as number) + prior * PRIOR_REQUESTS) / (seen + PRIOR_REQUESTS);
@@ -102,7 +109,7 @@ export class NoveltyCurve {
 }
 
 function bucketOf(requests: number): number {
-  return Math.min(BUCKETS - 1, requests < 1 ? 0 : Math.floor(Math.log2(requests)) + 1);
+  return Math.min(BUCKETS - 1, requests < 1 ? 0 : 32 - Math.clz32(requests));
 }
 
 /** A pooled share with a stated prior: for conditional steps such as "a new address is also a new network". */

@@ -66,6 +66,10 @@ function countSeparators(path: string, start: number, stop: number): number {
   return count;
 }
 
+/** Most texts kept of each kind, and methods of each template. */
+const CACHED_MAX = 4096;
+const METHODS_MAX = 16;
+
 interface Node {
   readonly children: Map<string, Node>;
   /** Set once this level was found to hold values: every further segment here is `{id}`. */
@@ -81,7 +85,10 @@ export class RouteTemplates {
   private readonly childrenMax: number;
   private readonly nodesMax: number;
   private nodes = 1;
+  /** Templates by shape, and shapes that are in the tree; both bounded, both dropped when a level collapses. */
   private readonly cache = new Map<string, string>();
+  private readonly taught = new Set<string>();
+  private readonly routes = new Map<string, Map<string, string>>();
 
   constructor(childrenMax: number, nodesMax: number) {
     this.childrenMax = childrenMax;
@@ -90,17 +97,43 @@ export class RouteTemplates {
 
   /** The template of `path`, without teaching anything. */
   template(path: string): string {
-    const cached = this.cache.get(path);
+    const shape = shapeOf(path);
+    const cached = this.cache.get(shape);
     if (cached !== undefined) return cached;
-    const template = this.walk(shapeOf(path), false);
-    if (this.cache.size >= 4096) this.cache.clear();
-    this.cache.set(path, template);
+    const template = this.walk(shape, false);
+    if (this.cache.size >= CACHED_MAX) this.cache.clear();
+    this.cache.set(shape, template);
     return template;
+  }
+
+  /**
+   * Method and template of a request, for example `GET /orders/{id}`: one string for all requests of a route, so that
+   * looking it up elsewhere compares addresses rather than texts.
+   */
+  route(method: string, path: string): string {
+    const template = this.template(path);
+    let byMethod = this.routes.get(template);
+    if (byMethod === undefined) {
+      if (this.routes.size >= CACHED_MAX) this.routes.clear();
+      byMethod = new Map();
+      this.routes.set(template, byMethod);
+    }
+    let route = byMethod.get(method);
+    if (route === undefined) {
+      route = `${method} ${template}`;
+      if (byMethod.size < METHODS_MAX) byMethod.set(method, route);
+    }
+    return route;
   }
 
   /** Teaches a path that was really served. */
   learn(path: string): void {
-    this.walk(shapeOf(path), true);
+    const shape = shapeOf(path);
+    // A shape is taught once; again only after the tree has changed under it.
+    if (this.taught.has(shape)) return;
+    this.walk(shape, true);
+    if (this.taught.size >= CACHED_MAX) this.taught.clear();
+    this.taught.add(shape);
   }
 
   /** Every learned level, in order of depth, a collapsed one marked by a trailing `*`: for snapshots. */
@@ -132,6 +165,7 @@ export class RouteTemplates {
       node.collapsed = collapsed;
     }
     this.cache.clear();
+    this.taught.clear();
   }
 
   private walk(shape: string, grow: boolean): string {
@@ -159,6 +193,7 @@ export class RouteTemplates {
     for (const child of node.children.values()) this.nodes -= sizeOf(child);
     node.children.clear();
     this.cache.clear();
+    this.taught.clear();
   }
 }
 

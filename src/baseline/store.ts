@@ -1,7 +1,10 @@
 /** The baselines of all principals: bounded, and forgetting in an order that an attacker cannot turn on a victim. */
 
-import type { EpochMs } from "../model/units.ts";
+import { type EpochMs, MINUTE_MS } from "../model/units.ts";
 import { type Baseline, newBaseline, Population } from "./baseline.ts";
+
+/** How stale an entry's place in the order of use may be. */
+const KEPT_MS = MINUTE_MS;
 
 /** A principal with this many requests is established. */
 const ESTABLISHED_REQUESTS = 20;
@@ -34,20 +37,20 @@ export class BaselineStore {
 
   /** The principal's baseline for learning: made if missing, counted, and moved to the recently seen end. */
   touch(principal: string, now: EpochMs): Baseline {
-    let baseline = this.established.get(principal);
-    if (baseline !== undefined) {
-      this.established.delete(principal);
-    } else {
-      baseline = this.newcomers.get(principal);
-      if (baseline === undefined) baseline = newBaseline(principal, now);
-      else this.newcomers.delete(principal);
-    }
+    const known = this.get(principal);
+    const baseline = known ?? newBaseline(principal, now);
+    const slot = Math.floor(baseline.lastSeenMs / KEPT_MS);
     baseline.requests++;
     baseline.lastSeenMs = Math.max(baseline.lastSeenMs, now);
+    // Moving entries costs more than looking: within a minute their place in the order is good enough.
+    const moves = baseline.requests === ESTABLISHED_REQUESTS || slot !== Math.floor(baseline.lastSeenMs / KEPT_MS);
+    if (known !== undefined && !moves) return baseline;
     if (baseline.requests >= ESTABLISHED_REQUESTS) {
+      if (!this.established.delete(principal)) this.newcomers.delete(principal);
       this.established.set(principal, baseline);
       this.evicted += trim(this.established, this.establishedMax);
     } else {
+      this.newcomers.delete(principal);
       this.newcomers.set(principal, baseline);
       this.evicted += trim(this.newcomers, this.newcomersMax);
     }

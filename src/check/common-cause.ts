@@ -3,9 +3,10 @@
  * novelty within the last minutes. A deploy, a failover or a retry storm moves many at once; a thief moves one.
  */
 
-import { MINUTE_MS } from "../model/units.ts";
+import { MINUTE_MS, SECOND_MS } from "../model/units.ts";
 
 const WINDOW_MS = 10 * MINUTE_MS;
+const KEPT_MS = 30 * SECOND_MS;
 /** Fewer other principals than this are no common cause. */
 const OTHERS_MIN = 3;
 /** Added to the number of active principals, so that three of four are not yet everybody. */
@@ -48,6 +49,9 @@ export class CommonCause {
 
 /** Maps stay in order of time, so that forgetting stops at the first recent entry. */
 function remember(map: Map<string, number>, principal: string, now: number): void {
+  const before = map.get(principal);
+  // Moving an entry costs more than looking: within half a minute its place in the order is good enough.
+  if (before !== undefined && now - before < KEPT_MS) return;
   map.delete(principal);
   map.set(principal, now);
   if (map.size > PRINCIPALS_MAX) {

@@ -19,7 +19,7 @@ import { noteRoute, RATE_WINDOW_MS, type Session } from "../sessions/session.ts"
 import { SessionStore } from "../sessions/store.ts";
 import { SIGNALS } from "../signals/catalog.ts";
 import { otherUser } from "../signals/credential-use.ts";
-import { originKey, originOf } from "../signals/origin.ts";
+import { originOf } from "../signals/origin.ts";
 import type { Signal, SignalContext } from "../signals/signal.ts";
 import { CommonCause } from "./common-cause.ts";
 import { decisionId } from "./decision-id.ts";
@@ -79,9 +79,8 @@ class RequestLine implements Line {
     const principal = identity.principal.name;
     const origin = originOf(facts, policy.geo);
     const { population } = this.baselines;
-    const route =
-      facts.protocol === "tcp" ? facts.destination : `${facts.method} ${population.templates.template(facts.path)}`;
-    const session = this.sessions.open(`${principal}|${originKey(origin)}`, principal, identity.credential, now);
+    const route = facts.protocol === "tcp" ? facts.destination : population.templates.route(facts.method, facts.path);
+    const session = this.sessions.open(`${principal}|${origin.key}`, principal, identity.credential, now);
     const credentialUse = identity.proven ? this.sessions.credential(identity.credential) : undefined;
     const answered = this.settleChallenge(session, facts, identity, policy);
     const closedWindow = rollWindow(session, now);

@@ -15,7 +15,7 @@ import { type Calibration, Calibrations, OWN_BINS } from "../score/calibration.t
 
 const MAGIC = "sallyport-state";
 /** Raised whenever the meaning of the JSON changes; other versions are refused, never guessed at. */
-const VERSION = 1;
+const VERSION = 2;
 
 export interface SnapshotSource {
   readonly population: Population;
@@ -69,7 +69,7 @@ function invalid(message: string): OperatingError {
   return new OperatingError("ERR_STATE_INVALID", `state: ${message}`);
 }
 
-type HabitJson = [value: string, weight: number, lastSeenMs: number, windows: number, lastWindow: number][];
+type HabitJson = [value: string, weight: number, windows: number, lastWindow: number][];
 
 interface BaselineJson {
   readonly principal: string;
@@ -81,6 +81,7 @@ interface BaselineJson {
   readonly centres: readonly [Centre, Centre, Centre];
   readonly totals: readonly number[];
   readonly hours: readonly number[];
+  readonly lastHour: number;
 }
 
 interface PopulationJson {
@@ -89,7 +90,7 @@ interface PopulationJson {
   readonly runs: Record<string, { readonly hits: number[]; readonly trials: number[] }>;
   readonly tails: Record<string, { readonly counts: number[]; readonly total: number }>;
   readonly templates: readonly string[];
-  readonly routes: HabitJson;
+  readonly routes: readonly string[];
   readonly requests: number;
   readonly firstMs: number;
   readonly newCaller: { readonly requests: number[]; readonly novelties: number[] };
@@ -135,18 +136,12 @@ function calibrationToJson(calibration: Calibration): CalibrationJson {
 }
 
 function habitToJson(habit: Habit): HabitJson {
-  return habit.entries.map((entry) => [
-    entry.value,
-    Math.round(entry.weight * 100) / 100,
-    entry.lastSeenMs,
-    entry.windows,
-    entry.lastWindow,
-  ]);
+  return habit.entries.map((entry) => [entry.value, entry.weight, entry.windows, entry.lastWindow]);
 }
 
 function habitFromJson(habit: Habit, json: HabitJson): void {
-  for (const [value, weight, lastSeenMs, windows, lastWindow] of json) {
-    const entry: HabitEntry = { value: String(value), weight, lastSeenMs, windows, lastWindow };
+  for (const [value, weight, windows, lastWindow] of json) {
+    const entry: HabitEntry = { value: String(value), weight, windows, lastWindow };
     habit.entries.push(entry);
   }
 }
@@ -167,6 +162,7 @@ function baselineToJson(baseline: Baseline): BaselineJson {
     centres: [baseline.rate, baseline.bytes, baseline.spread],
     totals: [baseline.totals.requests, ...baseline.totals.counts],
     hours: [...baseline.hours],
+    lastHour: baseline.lastHour,
   };
 }
 
@@ -186,14 +182,17 @@ function baselineFromJson(json: BaselineJson): Baseline {
   baseline.totals.requests = totalRequests;
   baseline.totals.counts.set(totals.slice(0, OWN_BINS));
   baseline.hours.set(json.hours.slice(0, 24));
+  baseline.lastHour = json.lastHour;
   return baseline;
 }
 
 function populationToJson(population: Population): PopulationJson {
+  population.newCaller.refresh();
   return {
     curves: Object.fromEntries(
       NOVELTY_NAMES.map((name) => {
         const curve: NoveltyCurve = population.curves[name];
+        curve.refresh();
         return [name, { requests: [...curve.requests], novelties: [...curve.novelties] }];
       }),
     ),
@@ -213,7 +212,7 @@ function populationToJson(population: Population): PopulationJson {
       }),
     ),
     templates: population.templates.paths(),
-    routes: habitToJson(population.routes),
+    routes: population.routes.values(),
     newCaller: { requests: [...population.newCaller.requests], novelties: [...population.newCaller.novelties] },
     requests: population.requests,
     firstMs: population.firstMs,
@@ -243,7 +242,7 @@ function fromJson(json: SnapshotJson): SnapshotState {
     population[name].total = tail.total;
   }
   population.templates.restore(json.population.templates);
-  habitFromJson(population.routes, json.population.routes);
+  population.routes.restore(json.population.routes);
   population.newCaller.restore(json.population.newCaller.requests, json.population.newCaller.novelties);
   population.requests = json.population.requests;
   population.firstMs = json.population.firstMs;

@@ -1,7 +1,7 @@
 /** What an admitted request teaches: the principal's habits, the curves of all principals, and the calibration. */
 
 import type { Baseline, NoveltyName, Population } from "../baseline/baseline.ts";
-import { HABIT_HALF_LIFE_MS } from "../baseline/habit.ts";
+import { HABIT_HALF_LIFE_MS, SETTLE_WINDOW_MS } from "../baseline/habit.ts";
 import { learnCentre } from "../baseline/tail.ts";
 import type { Outcome } from "../model/facts.ts";
 import { HOUR_MS, toEpochMs } from "../model/units.ts";
@@ -24,7 +24,7 @@ function maySpeak(lumpsBefore: number): boolean {
 
 /** Teaches one admitted request to the principal's baseline and to the population. */
 export function teach(baseline: Baseline, population: Population, pending: Pending, novelCaller: boolean): void {
-  const { facts, origin, route, session, moved, closedWindow } = pending;
+  const { facts, route, session, closedWindow } = pending;
   const now = facts.time;
   const settle = pending.settles || now - baseline.firstSeenMs < FIRST_MS;
   const { habits } = baseline;
@@ -36,41 +36,12 @@ export function teach(baseline: Baseline, population: Population, pending: Pendi
   population.firstMs = Math.min(population.firstMs, now);
   // The very first request has nothing that it could differ from.
   const first = baseline.requests <= 1;
-  let newAddress = false;
-  if (origin.address !== undefined) {
-    newAddress = habits.address.learn(origin.address, now, settle) === "new" && !first;
-    if (!first) learnNovelty("address", newAddress);
-    const newNetwork = origin.network !== undefined && habits.network.learn(origin.network, now, true) === "new";
-    const newBlock = origin.block !== undefined && habits.block.learn(origin.block, now, true) === "new";
-    const newCountry = origin.country !== undefined && habits.country.learn(origin.country, now, true) === "new";
-    if (newAddress) {
-      population.networkGivenAddress.learn(newNetwork);
-      if (newNetwork && origin.block !== undefined) population.blockGivenNetwork.learn(newBlock);
-      if (newBlock && origin.country !== undefined) population.countryGivenBlock.learn(newCountry);
-      population.oldCredentialAtNewAddress.learn(moved);
-    }
-    if (!first) learnNovelty("move", moved);
-  }
+  const newAddress = learnOrigin(baseline, population, pending, settle, first);
   if (pending.shared !== undefined) population.sharedCredential.learn(pending.shared);
-  if (origin.fingerprint !== undefined) {
-    const habitual = habits.fingerprint.entries.length > 0;
-    const novel = habits.fingerprint.learn(origin.fingerprint, now, settle) === "new" && habitual;
-    const newCipher = origin.cipher !== undefined && habits.cipher.learn(origin.cipher, now, true) === "new";
-    if (habitual) learnNovelty("fingerprint", novel);
-    if (novel) population.cipherGivenFingerprint.learn(newCipher);
-    if (newAddress) population.fingerprintAtNewAddress.learn(novel);
-  }
   if (facts.protocol !== "tcp") {
-    const agentHabitual = habits.agent.entries.length > 0;
-    const agentNovel = habits.agent.learn(origin.agent ?? "none", now, settle) === "new" && agentHabitual;
-    const newProduct = habits.product.learn(origin.product ?? "none", now, true) === "new";
-    if (agentHabitual) learnNovelty("agent", agentNovel);
-    if (agentNovel) population.productGivenAgent.learn(newProduct);
-    if (newAddress) population.agentAtNewAddress.learn(agentNovel);
-
     population.templates.learn(facts.path);
     const familiarity = habits.route.learn(route, now, settle);
-    const isUnknown = population.routes.learn(route, now, true) === "new";
+    const isUnknown = population.routes.learn(route);
     const novelty = familiarity !== "new" || first ? undefined : isUnknown ? "unknown" : "foreign";
     if (!first) {
       // A run of new routes is one event, however long: only what begins one counts against the rate.
@@ -84,11 +55,7 @@ export function teach(baseline: Baseline, population: Population, pending: Pendi
   const newDestination = habits.destination.learn(facts.destination, now, true) === "new" && !first;
   if (!first) learnNovelty("destination", newDestination);
 
-  const hour = Math.floor(now / HOUR_MS) % 24;
-  const fade =
-    2 ** (-1 / Math.max(1, (baseline.requests * HABIT_HALF_LIFE_MS) / Math.max(HOUR_MS, now - baseline.firstSeenMs)));
-  for (let i = 0; i < 24; i++) baseline.hours[i] = (baseline.hours[i] as number) * (i === hour ? 1 : fade);
-  baseline.hours[hour] = Math.min(1e6, (baseline.hours[hour] as number) + 1);
+  learnHour(baseline, now);
 
   if (closedWindow !== undefined) {
     const rate = Math.log2(Math.max(1, closedWindow.requests));
@@ -98,6 +65,86 @@ export function teach(baseline: Baseline, population: Population, pending: Pendi
     if (baseline.spread.count > 0) population.spread.learn(spread - baseline.spread.mean);
     learnCentre(baseline.spread, spread);
   }
+}
+
+/**
+ * Teaches where a request came from and with what client.
+ * @returns whether the address was new to the principal
+ */
+function learnOrigin(
+  baseline: Baseline,
+  population: Population,
+  pending: Pending,
+  settle: boolean,
+  first: boolean,
+): boolean {
+  const { facts, origin, session, moved } = pending;
+  const now = facts.time;
+  const { habits } = baseline;
+  const { curves } = population;
+  const speaks = facts.protocol !== "tcp";
+  const window = Math.floor(now / SETTLE_WINDOW_MS);
+  if (session.settledOrigin === origin && session.settledWindow === window) {
+    // The same settled origin in the same hour: nothing to remember, only that nothing was new.
+    if (origin.address !== undefined) {
+      curves.address.learn(baseline.novelty.address, false);
+      curves.move.learn(baseline.novelty.move, moved);
+    }
+    if (origin.fingerprint !== undefined) curves.fingerprint.learn(baseline.novelty.fingerprint, false);
+    if (speaks) curves.agent.learn(baseline.novelty.agent, false);
+    return false;
+  }
+  let settled = true;
+  let newAddress = false;
+  if (origin.address !== undefined) {
+    const familiarity = habits.address.learn(origin.address, now, settle);
+    settled &&= familiarity === "settled";
+    newAddress = familiarity === "new" && !first;
+    if (!first) curves.address.learn(baseline.novelty.address, newAddress);
+    const newNetwork = origin.network !== undefined && habits.network.learn(origin.network, now, true) === "new";
+    const newBlock = origin.block !== undefined && habits.block.learn(origin.block, now, true) === "new";
+    const newCountry = origin.country !== undefined && habits.country.learn(origin.country, now, true) === "new";
+    if (newAddress) {
+      population.networkGivenAddress.learn(newNetwork);
+      if (newNetwork && origin.block !== undefined) population.blockGivenNetwork.learn(newBlock);
+      if (newBlock && origin.country !== undefined) population.countryGivenBlock.learn(newCountry);
+      population.oldCredentialAtNewAddress.learn(moved);
+    }
+    if (!first) curves.move.learn(baseline.novelty.move, moved);
+  }
+  if (origin.fingerprint !== undefined) {
+    const habitual = habits.fingerprint.entries.length > 0;
+    const familiarity = habits.fingerprint.learn(origin.fingerprint, now, settle);
+    settled &&= familiarity === "settled";
+    const novel = familiarity === "new" && habitual;
+    const newCipher = origin.cipher !== undefined && habits.cipher.learn(origin.cipher, now, true) === "new";
+    if (habitual) curves.fingerprint.learn(baseline.novelty.fingerprint, novel);
+    if (novel) population.cipherGivenFingerprint.learn(newCipher);
+    if (newAddress) population.fingerprintAtNewAddress.learn(novel);
+  }
+  if (speaks) {
+    const habitual = habits.agent.entries.length > 0;
+    const familiarity = habits.agent.learn(origin.agent ?? "none", now, settle);
+    settled &&= familiarity === "settled";
+    const novel = familiarity === "new" && habitual;
+    const newProduct = habits.product.learn(origin.product ?? "none", now, true) === "new";
+    if (habitual) curves.agent.learn(baseline.novelty.agent, novel);
+    if (novel) population.productGivenAgent.learn(newProduct);
+    if (newAddress) population.agentAtNewAddress.learn(novel);
+  }
+  session.settledOrigin = settled ? origin : undefined;
+  session.settledWindow = window;
+  return newAddress;
+}
+
+/** Counts an active hour once, whatever the number of requests in it. */
+function learnHour(baseline: Baseline, now: number): void {
+  const hours = Math.floor(now / HOUR_MS);
+  if (hours <= baseline.lastHour) return;
+  const fade = 2 ** ((-(hours - Math.max(0, baseline.lastHour)) * HOUR_MS) / HABIT_HALF_LIFE_MS);
+  for (let i = 0; i < 24; i++) baseline.hours[i] = (baseline.hours[i] as number) * fade;
+  baseline.hours[hours % 24] = (baseline.hours[hours % 24] as number) + 1;
+  baseline.lastHour = hours;
 }
 
 function learnRun(session: Session, population: Population, novelty: RouteNovelty | undefined): void {

@@ -78,15 +78,9 @@ export class Calibration {
    * Counts one request that was let through and judged ordinary.
    * @param share in (0, 1]: less than 1 for later requests of a session, which repeat what the first one showed
    */
-  learn(bits: number, own: OwnTotals, share: number): void {
-    own.requests += share;
-    const ownBin = Math.max(0, Math.min(OWN_BINS - 1, Math.floor(bits)));
-    own.counts[ownBin] = (own.counts[ownBin] as number) + share;
-    if (own.requests >= OWN_REQUESTS_MAX) {
-      for (let i = 0; i < OWN_BINS; i++) own.counts[i] = (own.counts[i] as number) / 2;
-      own.requests /= 2;
-    }
-    const weight = share * Math.min(1, POOLED_IN_FULL / own.requests);
+  learn(bits: number, own: OwnTotals | undefined, share: number): void {
+    if (own !== undefined) countOwn(own, bits, share);
+    const weight = share * Math.min(1, POOLED_IN_FULL / Math.max(POOLED_IN_FULL, own?.requests ?? 0));
     const bin = Math.max(0, Math.min(BINS - 1, Math.floor(bits)));
     this.counts[bin] = (this.counts[bin] as number) + weight;
     this.requests += weight;
@@ -117,6 +111,15 @@ export class Calibration {
   }
 }
 
+function countOwn(own: OwnTotals, bits: number, share: number): void {
+  own.requests += share;
+  const bin = Math.max(0, Math.min(OWN_BINS - 1, Math.floor(bits)));
+  own.counts[bin] = (own.counts[bin] as number) + share;
+  if (own.requests < OWN_REQUESTS_MAX) return;
+  for (let i = 0; i < OWN_BINS; i++) own.counts[i] = (own.counts[i] as number) / 2;
+  own.requests /= 2;
+}
+
 /** What a principal is judged beside: its totals and how many requests it has behind it. */
 export interface Judged {
   readonly requests: number;
@@ -138,6 +141,6 @@ export class Calibrations {
   /** Counts one request that was let through and judged ordinary; see {@link Calibration.learn}. */
   learn(bits: number, principal: Judged, share: number): void {
     if (principal.requests >= ESTABLISHED_REQUESTS) this.established.learn(bits, principal.totals, share);
-    else this.newcomers.learn(bits, newOwnTotals(), share);
+    else this.newcomers.learn(bits, undefined, share);
   }
 }

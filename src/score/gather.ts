@@ -34,6 +34,7 @@ export function gather(
   now: number,
   requests: 0 | 1,
 ): number {
+  if (reading === undefined && session.gathered.size === 0) return 0;
   const held = session.gathered.get(signal.name);
   if (held === undefined) {
     if (reading === undefined || reading.bits <= 0) return 0;

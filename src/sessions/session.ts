@@ -29,6 +29,8 @@ export interface OpenChallenge {
 
 /** Where one credential has been used lately. */
 export interface CredentialUse {
+  /** When its place in the order of use was last brought up to date. */
+  keptMs: number;
   requests: number;
   /** Most recent origins, newest last; a handful. */
   readonly origins: { address: string; lastSeenMs: number }[];
@@ -89,6 +91,8 @@ export interface Session {
   readonly standing: Standing;
   readonly firstSeenMs: number;
   lastSeenMs: number;
+  /** When its place in the order of use was last brought up to date. */
+  keptMs: number;
   requests: number;
   readonly gathered: Map<string, Gathered>;
   windowStartMs: number;
@@ -104,6 +108,9 @@ export interface Session {
   /** Follow-ups of a large answer: only a session's first ones teach all principals. */
   sizeLumps: number;
   lastLargeMs: number;
+  /** The origin last learned, when all of it was settled, and the hour in which it was. */
+  settledOrigin: object | undefined;
+  settledWindow: number;
   /** User agent and fingerprint of the latest request: a change within the session is news, a repetition is not. */
   agent: string | undefined;
   fingerprint: string | undefined;
@@ -120,6 +127,7 @@ export function newSession(key: string, credential: string, standing: Standing, 
     standing,
     firstSeenMs: now,
     lastSeenMs: now,
+    keptMs: Number.NEGATIVE_INFINITY,
     requests: 0,
     gathered: new Map(),
     windowStartMs: now,
@@ -131,6 +139,8 @@ export function newSession(key: string, credential: string, standing: Standing, 
     errorRun: 0,
     sizeLumps: 0,
     lastLargeMs: Number.NEGATIVE_INFINITY,
+    settledOrigin: undefined,
+    settledWindow: 0,
     agent: undefined,
     fingerprint: undefined,
     windowRateBits: 0,

@@ -1,10 +1,13 @@
 /** All sessions and credentials in use: bounded, expiring when idle. */
 
-import { type EpochMs, HOUR_MS } from "../model/units.ts";
+import { type EpochMs, HOUR_MS, MINUTE_MS } from "../model/units.ts";
 import { type CredentialUse, newSession, newStanding, type Session, type Standing } from "./session.ts";
 
 /** A session unused for this long is over. */
 export const SESSION_IDLE_MS = HOUR_MS;
+
+/** How stale an entry's place in the order of use may be. */
+const KEPT_MS = MINUTE_MS;
 
 const RECENT_USES_MAX = 6;
 
@@ -41,11 +44,14 @@ export class SessionStore {
   }
 
   keep(session: Session): void {
+    const { standing } = session;
+    standing.lastSeenMs = Math.max(standing.lastSeenMs, session.lastSeenMs);
+    // Moving entries costs more than all else here: within a minute their place in the order is good enough.
+    if (session.lastSeenMs - session.keptMs < KEPT_MS && this.standings.get(standing.key) === standing) return;
+    session.keptMs = session.lastSeenMs;
     this.sessions.delete(session.key);
     this.sessions.set(session.key, session);
     if (this.sessions.size > this.sessionsMax) this.evictOne();
-    const { standing } = session;
-    standing.lastSeenMs = Math.max(standing.lastSeenMs, session.lastSeenMs);
     this.standings.delete(standing.key);
     this.standings.set(standing.key, standing);
     if (this.standings.size > this.sessionsMax) this.evictStanding();
@@ -65,9 +71,18 @@ export class SessionStore {
     by: { readonly address: string | undefined; readonly principal: string; readonly requestId: string | undefined },
     now: EpochMs,
   ): void {
-    const use = this.credentials.get(id) ?? { requests: 0, origins: [], principals: [], requestId: undefined };
-    this.credentials.delete(id);
-    this.credentials.set(id, use);
+    const use = this.credentials.get(id) ?? {
+      requests: 0,
+      origins: [],
+      principals: [],
+      requestId: undefined,
+      keptMs: Number.NEGATIVE_INFINITY,
+    };
+    if (now - use.keptMs >= KEPT_MS) {
+      use.keptMs = now;
+      this.credentials.delete(id);
+      this.credentials.set(id, use);
+    }
     use.requests++;
     use.requestId = by.requestId;
     if (by.address !== undefined) {

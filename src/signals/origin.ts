@@ -17,25 +17,50 @@ export interface Origin {
   readonly agent: string | undefined;
   /** Product names of the user agent without versions. */
   readonly product: string | undefined;
+  /** Stands for the origin of a session: the same address with the same kind of client. */
+  readonly key: string;
 }
 
 const JA4 = /^[a-z]\d\d[di]\d{4}[0-9a-z]{2}_([0-9a-f]{12})_[0-9a-f]{12}$/;
 const CACHE_MAX = 4096;
 const products = new Map<string, string>();
 
+/** Origins by their text, per source of geography; bounded, and dropped together with a replaced policy. */
+const origins = new WeakMap<GeoLookup, Map<string, Origin>>();
+const ORIGINS_MAX = 16_384;
+
 export function originOf(facts: RequestFacts, geo: GeoLookup): Origin {
+  const key = `${facts.sourceAddress ?? ""}|${facts.tls.ja4 ?? facts.tls.ja3 ?? ""}|${facts.userAgent ?? "\n"}`;
+  let known = origins.get(geo);
+  if (known === undefined) {
+    known = new Map();
+    origins.set(geo, known);
+  }
+  let origin = known.get(key);
+  if (origin === undefined) {
+    origin = readOrigin(facts, geo);
+    if (known.size >= ORIGINS_MAX) known.clear();
+    known.set(key, origin);
+  }
+  return origin;
+}
+
+function readOrigin(facts: RequestFacts, geo: GeoLookup): Origin {
   const address = facts.sourceAddress;
   const place = address === undefined ? undefined : geo.place(address);
   const fingerprint = facts.tls.ja4 ?? facts.tls.ja3;
+  const cipher = fingerprint === undefined ? undefined : (JA4.exec(fingerprint)?.[1] ?? fingerprint);
+  const product = facts.userAgent === undefined ? undefined : productOf(facts.userAgent);
   return {
     address,
     network: address === undefined ? undefined : prefixOf(address, 3),
     block: address === undefined || isPrivate(address) ? undefined : blockOf(address, place?.asn),
     country: place?.country,
     fingerprint,
-    cipher: fingerprint === undefined ? undefined : (JA4.exec(fingerprint)?.[1] ?? fingerprint),
+    cipher,
     agent: facts.userAgent,
-    product: facts.userAgent === undefined ? undefined : productOf(facts.userAgent),
+    product,
+    key: `${address ?? "-"}|${cipher ?? "-"}|${product ?? "-"}`,
   };
 }
 
@@ -79,9 +104,4 @@ function prefixOf(address: string, groups: number): string {
     if (separator === ":" && address.charCodeAt(end + 1) === 58) return `${address.slice(0, end)}::`;
   }
   return address.slice(0, end);
-}
-
-/** Key of the session: the same principal from the same address with the same kind of client. */
-export function originKey(origin: Origin): string {
-  return `${origin.address ?? "-"}|${origin.cipher ?? "-"}|${origin.product ?? "-"}`;
 }

@@ -38,7 +38,7 @@ export const usageRoute: Signal = {
       return present(bitsOf(1 - thief, 1 - Math.min(0.95, ordinary)), route, "");
     }
     if (entry !== undefined) return NOTHING;
-    const kind = population.routes.find(route) === undefined ? "unknown" : "foreign";
+    const kind = population.routes.has(route) ? "foreign" : "unknown";
     const ordinary = Math.min(0.95, Math.max(chanceOfOwner(context, kind), commonCause("usage.route", route)));
     const bits = bitsOf(chanceOfThief(kind, session.lastRoute), ordinary);
     return present(

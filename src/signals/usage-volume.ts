@@ -96,6 +96,7 @@ export const usageBytes: Signal = {
       : large
         ? bitsOf(THIEF_LARGE_AGAIN, again)
         : bitsOf(1 - THIEF_LARGE_AGAIN, 1 - again);
+    if (bits <= 0) return present(bits, "", "");
     return present(
       bits,
       `${outcome.responseBytes} bytes`,
