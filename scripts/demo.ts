@@ -1,6 +1,6 @@
 /** Usage: npm run demo [-- --once]   Plays a theft behind a real Envoy; with --once unattended, checking every step. */
 
-import { setTimeout as pause } from "node:timers/promises";
+import { keepWorking, showDecisions } from "./demo/live.ts";
 import { playScenario, type Step } from "./demo/scenario.ts";
 import { runCommand } from "./demo/sidecar.ts";
 import { createWorld, type World } from "./demo/world.ts";
@@ -24,29 +24,32 @@ try {
 async function main(): Promise<number> {
   console.log("setting up: Envoy, certificates, three services, a sidecar beside each …");
   const world = await createWorld((line) => console.log(line));
+  const ended = new AbortController();
   try {
     const started = performance.now();
     console.log(`live pages: ${pages(world)}\n`);
+    const shown = once ? undefined : showDecisions(world, (text) => console.log(`  ${text}`), ended.signal);
     const steps = await playScenario(world, (step) => console.log(line(step)));
     const seconds = ((performance.now() - started) / 1000).toFixed(1);
     const wrong = steps.filter(({ expected, real }) => expected !== real);
     console.log(`\n${table(steps)}\n`);
     console.log(`${steps.length - wrong.length} of ${steps.length} steps as expected, ${seconds} s`);
-    if (!once) await untilInterrupted(world);
+    if (!once) await untilInterrupted(world, ended);
+    await shown;
     return wrong.length === 0 ? 0 : 1;
   } finally {
+    ended.abort();
     await world.stop();
   }
 }
 
-async function untilInterrupted(world: World): Promise<void> {
-  console.log(`\nThe services keep running. Look at ${pages(world)}`);
-  console.log(`or ask: npx sallyport tap --recent 20 --api ${world.orders.sidecar.api}`);
+async function untilInterrupted(world: World, ended: AbortController): Promise<void> {
   const { out } = await runCommand(["locks", "--api", world.orders.sidecar.api]);
-  console.log(`locks in force:\n${out}Press Ctrl-C to end.`);
-  const stopped = new AbortController();
-  for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => stopped.abort());
-  await pause(2 ** 31 - 1, undefined, { signal: stopped.signal }).catch(() => {}); // ends with the signal
+  console.log(`\nlocks in force:\n${out}`);
+  console.log(`Traffic goes on, and the thief comes back now and then. Look at ${pages(world)}`);
+  console.log("Press Ctrl-C to end.\n");
+  for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => ended.abort());
+  await keepWorking(world, ended.signal);
 }
 
 function pages({ orders, inventory, ledger }: World): string {

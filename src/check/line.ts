@@ -15,7 +15,7 @@ import { ScoreBands } from "../score/bands.ts";
 import { Calibrations } from "../score/calibration.ts";
 import { gather } from "../score/gather.ts";
 import { type Evidence, score } from "../score/score.ts";
-import { noteRoute, RATE_WINDOW_MS, type Session } from "../sessions/session.ts";
+import { type CredentialUse, noteRoute, RATE_WINDOW_MS, type Session } from "../sessions/session.ts";
 import { SessionStore } from "../sessions/store.ts";
 import { SIGNALS } from "../signals/catalog.ts";
 import { otherUser } from "../signals/credential-use.ts";
@@ -82,7 +82,7 @@ class RequestLine implements Line {
     const route = facts.protocol === "tcp" ? facts.destination : population.templates.route(facts.method, facts.path);
     const session = this.sessions.open(`${principal}|${origin.key}`, principal, identity.credential, now);
     const credentialUse = identity.proven ? this.sessions.credential(identity.credential) : undefined;
-    const answered = this.settleChallenge(session, facts, identity, policy);
+    const answered = this.settleChallenge(session, facts, identity, credentialUse, policy);
     const closedWindow = rollWindow(session, now);
 
     const context: SignalContext = {
@@ -320,10 +320,18 @@ class RequestLine implements Line {
   }
 
   /** Looks whether an open challenge is answered by this request; otherwise it counts as ignored. */
-  private settleChallenge(session: Session, facts: RequestFacts, identity: Identity, policy: Policy): boolean {
+  private settleChallenge(
+    session: Session,
+    facts: RequestFacts,
+    identity: Identity,
+    use: CredentialUse | undefined,
+    policy: Policy,
+  ): boolean {
     const open = session.standing.challenge;
     if (open === undefined) return false;
-    if (answersStepUp(open, facts, identity, policy.challenge)) {
+    // A token that was in use elsewhere before is a copy: whoever answers brings one of its own.
+    const isCopy = use?.origins.some(({ address }) => address !== facts.sourceAddress) ?? false;
+    if (!isCopy && answersStepUp(open, facts, identity, policy.challenge)) {
       this.discharge(session, open.score, facts.time, policy);
       return true;
     }

@@ -100,6 +100,17 @@ t.test("a token issued after the challenge answers it, once; the old one does no
   });
 });
 
+t.test("a fresher token that its owner used elsewhere before is a copy and no answer", async (t) => {
+  const one = workedIn();
+  pass(one, request({ ...thief, at: LATER }));
+  const fresh = { credential: "fresh", issuedAt: LATER + SECOND_MS };
+  t.equal(pass(one, request({ ...fresh, at: LATER + 2 * SECOND_MS })).enforced, "allow", "the owner's own");
+  t.match(pass(one, request({ ...thief, ...fresh, at: LATER + 3 * SECOND_MS })), {
+    enforced: "challenge",
+    answered: false,
+  });
+});
+
 t.test("another token issued before the challenge is no answer", async (t) => {
   const one = workedIn();
   pass(one, request({ ...thief, at: LATER }));
