@@ -165,8 +165,8 @@ export class Runs {
 
   /** Tells that a run has grown to `length`. */
   learnGrown(length: number): void {
-    if (length < 2 || (length & (length - 1)) !== 0) return;
-    this.count(doublingOf(length) - 1, true);
+    const doublings = 31 - Math.clz32(length);
+    if (length === 2 ** doublings && doublings >= 1 && doublings <= RUN_DOUBLINGS) this.count(doublings - 1, true);
   }
 
   /** Tells that a run ended at `length`. */

@@ -1,0 +1,35 @@
+import t from "tap";
+import { BaselineStore } from "../../src/baseline/store.ts";
+import { toEpochMs } from "../../src/model/units.ts";
+
+const now = (minute: number) => toEpochMs(minute * 60_000);
+
+t.test("the newcomer seen longest ago is forgotten first, within a minute's grace", async (t) => {
+  const store = new BaselineStore(8);
+  store.touch("a", now(0));
+  store.touch("b", now(1));
+  store.touch("a", now(3));
+  store.touch("c", now(4));
+  t.equal(store.get("a")?.requests, 2);
+  t.equal(store.get("b"), undefined);
+  t.equal(store.evicted, 1);
+});
+
+t.test("ten thousand newcomers do not displace an established principal", async (t) => {
+  const store = new BaselineStore(100);
+  for (let i = 0; i < 20; i++) store.touch("victim", now(i));
+  for (let i = 0; i < 10_000; i++) store.touch(`minted-${i}`, now(30));
+  t.equal(store.get("victim")?.requests, 20);
+  t.ok(store.size <= 100);
+});
+
+t.test("becoming established takes twenty requests, and counts once", async (t) => {
+  const store = new BaselineStore(4);
+  for (let i = 0; i < 19; i++) store.touch("a", now(0));
+  store.touch("b", now(0));
+  t.equal(store.get("a"), undefined, "19 requests: still one newcomer among others");
+  for (let i = 0; i < 20; i++) store.touch("c", now(0));
+  store.touch("d", now(0));
+  t.equal(store.get("c")?.requests, 20);
+  t.equal([...store].filter(({ principal }) => principal === "c").length, 1);
+});
