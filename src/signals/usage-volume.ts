@@ -18,7 +18,8 @@ export const usageRate: Signal = {
   summary: "Requests per minute of this session against the principal's own scale; how bursty callers are, is learned.",
   gathering: "sum",
   halfLifeMs: HOUR_MS / 4,
-  capBits: 12,
+  // Alone no ground for a challenge: retry storms and batches are the same caller in a hurry.
+  capBits: 8,
   discharged: false,
   cause: () => "",
   read: ({ baseline, population, session, commonCause }) => {
