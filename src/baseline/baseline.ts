@@ -5,7 +5,7 @@ import { newOwnTotals, type OwnTotals } from "../score/calibration.ts";
 import { Habit, KnownValues } from "./habit.ts";
 import { NoveltyCurve, type NoveltyOwn, newNoveltyOwn, Runs, Share } from "./novelty.ts";
 import { RouteTemplates } from "./route.ts";
-import { type Centre, Tail } from "./tail.ts";
+import { type Centre, newCentre, Tail } from "./tail.ts";
 
 /** Habits kept of each principal, with the most values each may hold. Together they bound its memory. */
 export const HABIT_SIZES = {
@@ -20,6 +20,9 @@ export const HABIT_SIZES = {
   route: 48,
   destination: 12,
 } as const;
+
+/** New routes remembered of a principal's day: deploys bring a few, a thief who drifts slowly would bring many. */
+const NEW_ROUTES_PER_DAY = 8;
 
 export type HabitName = keyof typeof HABIT_SIZES;
 
@@ -69,11 +72,16 @@ export function newBaseline(principal: string, now: EpochMs): Baseline {
     firstSeenMs: now,
     lastSeenMs: now,
     requests: 0,
-    habits: Object.fromEntries(HABIT_NAMES.map((name) => [name, new Habit(HABIT_SIZES[name])])) as never,
+    habits: Object.fromEntries(
+      HABIT_NAMES.map((name) => [
+        name,
+        new Habit(HABIT_SIZES[name], name === "route" ? NEW_ROUTES_PER_DAY : undefined),
+      ]),
+    ) as never,
     novelty: Object.fromEntries(NOVELTY_NAMES.map((name) => [name, newNoveltyOwn()])) as never,
-    rate: { mean: 0, count: 0 },
-    bytes: { mean: 0, count: 0 },
-    spread: { mean: 0, count: 0 },
+    rate: newCentre(),
+    bytes: newCentre(),
+    spread: newCentre(),
     totals: newOwnTotals(),
     hours: new Float32Array(24),
     lastHour: 0,

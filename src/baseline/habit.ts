@@ -36,9 +36,14 @@ const DECAY_PER_WINDOW = 2 ** (-SETTLE_WINDOW_MS / HABIT_HALF_LIFE_MS);
 export class Habit {
   readonly entries: HabitEntry[] = [];
   private readonly valuesMax: number;
+  private readonly newPerDayMax: number;
+  private day = 0;
+  private newToday = 0;
 
-  constructor(valuesMax: number) {
+  /** @param newPerDayMax new values that are remembered of one day; further ones stay new until another day */
+  constructor(valuesMax: number, newPerDayMax = Number.POSITIVE_INFINITY) {
     this.valuesMax = valuesMax;
+    this.newPerDayMax = newPerDayMax;
   }
 
   find(value: string): HabitEntry | undefined {
@@ -76,6 +81,7 @@ export class Habit {
     const window = Math.floor(now / SETTLE_WINDOW_MS);
     const entry = this.findAndPromote(value);
     if (entry === undefined) {
+      if (!settle && !this.hasRoomToday(now)) return "new";
       this.add({ value, weight: USE, windows: settle ? SETTLE_WINDOWS : 1, lastWindow: window });
       return "new";
     }
@@ -96,6 +102,15 @@ export class Habit {
       .sort((a, b) => b.weight - a.weight)
       .slice(0, count)
       .map((entry) => entry.value);
+  }
+
+  private hasRoomToday(now: EpochMs): boolean {
+    const day = Math.floor(now / DAY_MS);
+    if (day !== this.day) {
+      this.day = day;
+      this.newToday = 0;
+    }
+    return ++this.newToday <= this.newPerDayMax;
   }
 
   private add(entry: HabitEntry): void {

@@ -1,5 +1,7 @@
 /** How large is large: a pooled histogram of log-ratios to each principal's own scale, read as a tail probability. */
 
+import { DAY_MS, type EpochMs } from "../model/units.ts";
+
 const BINS = 64;
 const BIN_WIDTH = 0.5;
 /** How many observations the safe prior counts for: a tail that halves with every doubling. */
@@ -33,14 +35,37 @@ function binOf(logRatio: number): number {
 export interface Centre {
   mean: number;
   count: number;
+  /** The mean may not rise beyond this; itself it rises by {@link RISE_PER_DAY} a day. */
+  ceiling: number;
+  firstMs: number;
+  latestMs: number;
+}
+
+export function newCentre(): Centre {
+  return { mean: 0, count: 0, ceiling: 0, firstMs: 0, latestMs: 0 };
 }
 
 /** The mean of at most this many recent values: recent enough to follow growth, slow enough to resist a burst. */
 const CENTRE_MEMORY = 200;
 
-export function learnCentre(centre: Centre, log2Value: number): void {
+/**
+ * Doublings that a principal's usual size or rate may rise a day once it is a day old: whoever drives it up slowly gets
+ * no further, and shows as far above it from then on.
+ */
+const RISE_PER_DAY = 1;
+
+export function learnCentre(centre: Centre, log2Value: number, now: EpochMs): void {
+  if (centre.count === 0) centre.firstMs = now;
+  const elapsedMs = centre.count === 0 ? 0 : Math.max(0, now - centre.latestMs);
+  centre.latestMs = Math.max(centre.latestMs, now);
   centre.count++;
   centre.mean += (log2Value - centre.mean) / Math.min(centre.count, CENTRE_MEMORY);
+  if (now - centre.firstMs < DAY_MS) {
+    centre.ceiling = centre.mean + RISE_PER_DAY;
+    return;
+  }
+  centre.ceiling = Math.min(centre.ceiling + (RISE_PER_DAY * elapsedMs) / DAY_MS, centre.mean + RISE_PER_DAY);
+  centre.mean = Math.min(centre.mean, centre.ceiling);
 }
 
 /**

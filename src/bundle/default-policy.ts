@@ -18,7 +18,7 @@ spec:
   # Ten points for every factor of ten in rarity among legitimate requests.
   thresholds:
     challenge: 26 # at most about one legitimate request in 400; far fewer in practice
-    deny: 40 # one in 10,000, and only after a challenge
+    deny: 36 # at most one in 4,000, and only after a challenge
     terminate: 70 # one in ten million
   challenge:
     triesMax: 3

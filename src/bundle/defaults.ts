@@ -3,7 +3,7 @@
 import type { Thresholds } from "../model/policy.ts";
 import { DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS } from "../model/units.ts";
 
-export const THRESHOLDS: Thresholds = { challenge: 26, deny: 40, terminate: 70 };
+export const THRESHOLDS: Thresholds = { challenge: 26, deny: 36, terminate: 70 };
 
 export const CHALLENGE_TRIES_MAX = 3;
 export const CHALLENGE_TTL_MS = 5 * MINUTE_MS;

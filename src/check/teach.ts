@@ -40,7 +40,8 @@ export function teach(baseline: Baseline, population: Population, pending: Pendi
   if (pending.shared !== undefined) population.sharedCredential.learn(pending.shared);
   if (facts.protocol !== "tcp") {
     population.templates.learn(facts.path);
-    const familiarity = habits.route.learn(route, now, settle);
+    // An answer vouches for where a caller is, never for what it does.
+    const familiarity = habits.route.learn(route, now, now - baseline.firstSeenMs < FIRST_MS);
     const isUnknown = population.routes.learn(route);
     const novelty = familiarity !== "new" || first ? undefined : isUnknown ? "unknown" : "foreign";
     if (!first) {
@@ -60,10 +61,10 @@ export function teach(baseline: Baseline, population: Population, pending: Pendi
   if (closedWindow !== undefined) {
     const rate = Math.log2(Math.max(1, closedWindow.requests));
     if (baseline.rate.count > 0) population.rate.learn(rate - baseline.rate.mean);
-    learnCentre(baseline.rate, rate);
+    learnCentre(baseline.rate, rate, now);
     const spread = Math.log2(Math.max(1, closedWindow.routes));
     if (baseline.spread.count > 0) population.spread.learn(spread - baseline.spread.mean);
-    learnCentre(baseline.spread, spread);
+    learnCentre(baseline.spread, spread, now);
   }
 }
 
@@ -183,6 +184,6 @@ export function teachOutcome(baseline: Baseline, population: Population, pending
       if (lumped && maySpeak(session.sizeLumps++)) population.largeAfterLarge.learn(large);
       if (large) session.lastLargeMs = now;
     }
-    learnCentre(baseline.bytes, size);
+    learnCentre(baseline.bytes, size, toEpochMs(outcome.time));
   }
 }

@@ -1,6 +1,8 @@
 import fc from "fast-check";
 import t from "tap";
-import { learnCentre, Tail, tailBits } from "../../src/baseline/tail.ts";
+import { learnCentre, newCentre, Tail, tailBits } from "../../src/baseline/tail.ts";
+import { MINUTE_MS, toEpochMs } from "../../src/model/units.ts";
+import { NOON } from "../support/requests.ts";
 
 t.test("before data the tail halves with every doubling", async (t) => {
   const tail = new Tail();
@@ -36,8 +38,24 @@ t.test("the expected worth of an ordinary value is one: no drift accuses honest 
 });
 
 t.test("one burst moves a settled centre by at most a two-hundredth of its distance", async (t) => {
-  const centre = { mean: 0, count: 0 };
-  for (let i = 0; i < 500; i++) learnCentre(centre, 4);
-  learnCentre(centre, 24);
+  const centre = newCentre();
+  for (let i = 0; i < 500; i++) learnCentre(centre, 4, toEpochMs(NOON + i));
+  learnCentre(centre, 24, toEpochMs(NOON + 500));
   t.equal(centre.mean.toFixed(3), "4.100");
+});
+
+t.test("after its first day a centre rises by one doubling a day, however hard it is driven", async (t) => {
+  const centre = newCentre();
+  const drive = (fromHour: number, toHour: number, value: number): void => {
+    for (let minute = fromHour * 60; minute < toHour * 60; minute++) {
+      learnCentre(centre, value, toEpochMs(NOON + minute * MINUTE_MS));
+    }
+  };
+  drive(0, 24, 10);
+  drive(24, 48, 30);
+  t.ok(centre.mean <= 12.01, `${centre.mean} after one day of driving`);
+  drive(48, 72, 30);
+  t.ok(centre.mean <= 13.01, `${centre.mean} after two`);
+  drive(72, 96, 4);
+  t.ok(centre.mean < 4.5, "falling is free");
 });

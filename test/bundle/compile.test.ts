@@ -79,7 +79,7 @@ t.test("a signal's own entry wins over its family's, part by part", async (t) =>
   const { signal } = compiled(FULL, FILES);
   t.same(signal("origin.address"), { mode: "observe", capBits: 7.5 }, "the family's mode, its own cap");
   t.same(signal("origin.fingerprint"), { mode: "observe", capBits: 16 }, "the family's mode, the catalogue's cap");
-  t.same(signal("usage.rate"), { mode: "off", capBits: 12 });
+  t.same(signal("usage.rate"), { mode: "off", capBits: 8 });
   t.equal(signal("usage.route"), undefined);
   t.equal(signal("origin"), undefined, "a family is no signal");
   const own = compiled(`${HEAD}spec: { signals: { origin: { mode: "off" }, origin.address: { mode: enforce } } }`);
@@ -186,7 +186,7 @@ t.test("an empty policy has the stated defaults", async (t) => {
   const policy = compiled(HEAD);
   t.equal(policy.revision, "from-content");
   t.equal(policy.mode, "enforce");
-  t.same(policy.thresholds, { challenge: 26, deny: 40, terminate: 70 });
+  t.same(policy.thresholds, { challenge: 26, deny: 36, terminate: 70 });
   t.same(policy.rules, []);
   for (const { name } of SIGNALS) t.equal(policy.signal(name), undefined);
   t.same(policy.challenge, {

@@ -178,6 +178,21 @@ t.test("an unverified token never touches the memory of whom it names", async (t
   t.equal(JSON.stringify(one.principals()), before);
 });
 
+t.test("a slow thief makes at most eight new routes a day its own", async (t) => {
+  const one = workedIn();
+  const day = NOON + 24 * HOUR_MS;
+  for (let hour = 0; hour < 10; hour++) {
+    for (let i = 0; i < 20; i++) {
+      const at = day + hour * HOUR_MS + i * 3 * MINUTE_MS;
+      const facts = request({ at, path: `/drift-${String.fromCharCode(97 + i)}`, credential: `hour-${hour}` });
+      pass(one, facts, { ...POLICY, mode: "observe" });
+    }
+  }
+  const billing = one.principals().find(({ principal }) => principal === "spiffe://td/billing");
+  const routes = billing?.features.find(({ feature }) => feature === "route")?.values ?? 0;
+  t.ok(routes <= 2 + 8, `${routes} routes`);
+});
+
 t.test("a lock terminates whatever the score, until it is taken away or expires", async (t) => {
   const one = workedIn();
   const lock = {

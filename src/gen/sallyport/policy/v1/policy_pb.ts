@@ -201,7 +201,7 @@ export type Thresholds = Message<"sallyport.policy.v1.Thresholds"> & {
   challenge?: number | undefined;
 
   /**
-   * Scores at or above are denied. Default 40: at most one legitimate request in 10,000, and only after a challenge.
+   * Scores at or above are denied. Default 36: at most one legitimate request in 4,000, and only after a challenge.
    *
    * @generated from field: optional double deny = 2;
    */
