@@ -10,19 +10,21 @@ const KEPT_MS = MINUTE_MS;
 const ESTABLISHED_REQUESTS = 20;
 
 /**
- * At most `principalsMax` baselines. Newcomers live in a quarter of the room and are forgotten first, least recently
- * seen first; established principals are only displaced by other established ones. Whoever mints ten thousand names
- * therefore only pushes out other newcomers.
+ * At most `principalsMax` baselines. Newcomers have the room that established principals leave, at least a quarter of it
+ * all, and are forgotten first, least recently seen first; established principals are only displaced by other
+ * established ones. Whoever mints ten thousand names therefore only pushes out other newcomers.
  */
 export class BaselineStore {
   population = new Population();
   evicted = 0;
   private readonly newcomers = new Map<string, Baseline>();
   private readonly established = new Map<string, Baseline>();
+  private readonly principalsMax: number;
   private readonly newcomersMax: number;
   private readonly establishedMax: number;
 
   constructor(principalsMax: number) {
+    this.principalsMax = principalsMax;
     this.newcomersMax = Math.max(1, Math.floor(principalsMax / 4));
     this.establishedMax = Math.max(1, principalsMax - this.newcomersMax);
   }
@@ -48,11 +50,11 @@ export class BaselineStore {
     if (baseline.requests >= ESTABLISHED_REQUESTS) {
       if (!this.established.delete(principal)) this.newcomers.delete(principal);
       this.established.set(principal, baseline);
-      this.evicted += trim(this.established, this.establishedMax);
+      this.evicted += trim(this.established, this.establishedMax) + trim(this.newcomers, this.newcomersRoom());
     } else {
       this.newcomers.delete(principal);
       this.newcomers.set(principal, baseline);
-      this.evicted += trim(this.newcomers, this.newcomersMax);
+      this.evicted += trim(this.newcomers, this.newcomersRoom());
     }
     return baseline;
   }
@@ -62,7 +64,12 @@ export class BaselineStore {
     const room = baseline.requests >= ESTABLISHED_REQUESTS ? this.established : this.newcomers;
     room.set(baseline.principal, baseline);
     trim(this.established, this.establishedMax);
-    trim(this.newcomers, this.newcomersMax);
+    trim(this.newcomers, this.newcomersRoom());
+  }
+
+  /** Room that established principals leave is the newcomers' too: a fleet that starts at once gets to know all. */
+  private newcomersRoom(): number {
+    return Math.max(this.newcomersMax, this.principalsMax - this.established.size);
   }
 
   delete(principal: string): boolean {

@@ -5,7 +5,7 @@ import { toEpochMs } from "../../src/model/units.ts";
 const now = (minute: number) => toEpochMs(minute * 60_000);
 
 t.test("the newcomer seen longest ago is forgotten first, within a minute's grace", async (t) => {
-  const store = new BaselineStore(8);
+  const store = new BaselineStore(2);
   store.touch("a", now(0));
   store.touch("b", now(1));
   store.touch("a", now(3));
@@ -24,7 +24,7 @@ t.test("ten thousand newcomers do not displace an established principal", async 
 });
 
 t.test("becoming established takes twenty requests, and counts once", async (t) => {
-  const store = new BaselineStore(4);
+  const store = new BaselineStore(1);
   for (let i = 0; i < 19; i++) store.touch("a", now(0));
   store.touch("b", now(0));
   t.equal(store.get("a"), undefined, "19 requests: still one newcomer among others");
@@ -32,4 +32,15 @@ t.test("becoming established takes twenty requests, and counts once", async (t) 
   store.touch("d", now(0));
   t.equal(store.get("c")?.requests, 20);
   t.equal([...store].filter(({ principal }) => principal === "c").length, 1);
+});
+
+t.test("a fleet that starts at once is learned whole, as far as there is room", async (t) => {
+  const store = new BaselineStore(100);
+  for (let round = 0; round < 25; round++) for (let i = 0; i < 70; i++) store.touch(`caller-${i}`, now(round));
+  t.equal(store.size, 70);
+  t.equal(store.evicted, 0);
+  t.equal(
+    [...store].every(({ requests }) => requests === 25),
+    true,
+  );
 });

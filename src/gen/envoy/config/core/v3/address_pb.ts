@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file envoy/config/core/v3/address.proto.
  */
 export const file_envoy_config_core_v3_address: GenFile = /*@__PURE__*/
-  fileDesc("CiJlbnZveS9jb25maWcvY29yZS92My9hZGRyZXNzLnByb3RvEhRlbnZveS5jb25maWcuY29yZS52MyIUCgRQaXBlEgwKBHBhdGgYASABKAkiSQoURW52b3lJbnRlcm5hbEFkZHJlc3MSHAoUc2VydmVyX2xpc3RlbmVyX25hbWUYASABKAkSEwoLZW5kcG9pbnRfaWQYAiABKAkiXgoNU29ja2V0QWRkcmVzcxIPCgdhZGRyZXNzGAIgASgJEhQKCnBvcnRfdmFsdWUYAyABKA1IABIUCgpuYW1lZF9wb3J0GAQgASgJSABCEAoOcG9ydF9zcGVjaWZpZXIizQEKB0FkZHJlc3MSPQoOc29ja2V0X2FkZHJlc3MYASABKAsyIy5lbnZveS5jb25maWcuY29yZS52My5Tb2NrZXRBZGRyZXNzSAASKgoEcGlwZRgCIAEoCzIaLmVudm95LmNvbmZpZy5jb3JlLnYzLlBpcGVIABJMChZlbnZveV9pbnRlcm5hbF9hZGRyZXNzGAMgASgLMiouZW52b3kuY29uZmlnLmNvcmUudjMuRW52b3lJbnRlcm5hbEFkZHJlc3NIAEIJCgdhZGRyZXNzYgZwcm90bzM");
+  fileDesc("CiJlbnZveS9jb25maWcvY29yZS92My9hZGRyZXNzLnByb3RvEhRlbnZveS5jb25maWcuY29yZS52MyIUCgRQaXBlEgwKBHBhdGgYASABKAkiZQoURW52b3lJbnRlcm5hbEFkZHJlc3MSHgoUc2VydmVyX2xpc3RlbmVyX25hbWUYASABKAlIABITCgtlbmRwb2ludF9pZBgCIAEoCUIYChZhZGRyZXNzX25hbWVfc3BlY2lmaWVyIl4KDVNvY2tldEFkZHJlc3MSDwoHYWRkcmVzcxgCIAEoCRIUCgpwb3J0X3ZhbHVlGAMgASgNSAASFAoKbmFtZWRfcG9ydBgEIAEoCUgAQhAKDnBvcnRfc3BlY2lmaWVyIs0BCgdBZGRyZXNzEj0KDnNvY2tldF9hZGRyZXNzGAEgASgLMiMuZW52b3kuY29uZmlnLmNvcmUudjMuU29ja2V0QWRkcmVzc0gAEioKBHBpcGUYAiABKAsyGi5lbnZveS5jb25maWcuY29yZS52My5QaXBlSAASTAoWZW52b3lfaW50ZXJuYWxfYWRkcmVzcxgDIAEoCzIqLmVudm95LmNvbmZpZy5jb3JlLnYzLkVudm95SW50ZXJuYWxBZGRyZXNzSABCCQoHYWRkcmVzc2IGcHJvdG8z");
 
 /**
  * @generated from message envoy.config.core.v3.Pipe
@@ -36,9 +36,15 @@ export const PipeSchema: GenMessage<Pipe> = /*@__PURE__*/
  */
 export type EnvoyInternalAddress = Message<"envoy.config.core.v3.EnvoyInternalAddress"> & {
   /**
-   * @generated from field: string server_listener_name = 1;
+   * @generated from oneof envoy.config.core.v3.EnvoyInternalAddress.address_name_specifier
    */
-  serverListenerName: string;
+  addressNameSpecifier: {
+    /**
+     * @generated from field: string server_listener_name = 1;
+     */
+    value: string;
+    case: "serverListenerName";
+  } | { case: undefined; value?: undefined };
 
   /**
    * @generated from field: string endpoint_id = 2;
