@@ -9,6 +9,7 @@ import { believeXfcc, certificateFromXfcc, parseXfcc } from "../identity/xfcc.ts
 import type { Protocol, TlsFacts } from "../model/facts.ts";
 import type { CertificateFacts } from "../model/identity.ts";
 import { type Headers, headersOf } from "./headers.ts";
+import { firstChars, ownText } from "./text.ts";
 
 /** Headers set by and for us begin so; the shipped Envoy configurations remove what a client sends of them. */
 export const OWN_PREFIX = "x-sallyport-";
@@ -18,6 +19,9 @@ export const JWT_AUTHN = "envoy.filters.http.jwt_authn";
 const PATH_CHARS_MAX = 2048;
 const NAME_CHARS_MAX = 256;
 const AGENT_CHARS_MAX = 512;
+const METHOD_CHARS_MAX = 32;
+/** Certificates reported in a longer header get texts of their own. */
+const XFCC_CHARS_SHARED_MAX = 4096;
 const NO_HEADERS: Headers = { first: () => undefined, count: () => 0, names: () => [] };
 const NO_TLS: TlsFacts = { ja3: undefined, ja4: undefined, version: undefined, sni: undefined };
 
@@ -104,9 +108,9 @@ export function readRequest(
     protocol: isGrpc(headers) ? "grpc" : "http",
     requestId: name(headers.first("x-request-id")),
     destination: hostOf(http.host === "" ? (headers.first(":authority") ?? "") : http.host),
-    method: (http.method === "" ? (headers.first(":method") ?? "GET") : http.method).toUpperCase().slice(0, 32),
+    method: firstChars(http.method || (headers.first(":method") ?? "GET"), METHOD_CHARS_MAX).toUpperCase(),
     path: pathOnly(path),
-    userAgent: headers.first("user-agent")?.slice(0, AGENT_CHARS_MAX),
+    userAgent: agentOf(headers.first("user-agent")),
     tls: {
       ja3: fingerprint(headers.first("x-sallyport-ja3")),
       ja4: fingerprint(headers.first("x-sallyport-ja4")),
@@ -137,7 +141,7 @@ function peerOf(
 ): Peer {
   const valid = principal !== "" && parseSpiffeId(principal).ok;
   let spiffeId = valid ? principal : undefined;
-  let nameInvalid = principal !== "" && !valid ? principal.slice(0, NAME_CHARS_MAX) : undefined;
+  let nameInvalid = principal !== "" && !valid ? firstChars(principal, NAME_CHARS_MAX) : undefined;
   let certificate: CertificateFacts | undefined;
   if (encoded !== "") {
     const parsed = certificates.parse(encoded);
@@ -191,7 +195,17 @@ function forwardedBy(
   if (element === undefined) return undefined;
   const certificate = certificateFromXfcc(element);
   if (certificate === undefined) faults.push("x-forwarded-client-cert does not tell a certificate");
-  return certificate;
+  return certificate === undefined || header.length <= XFCC_CHARS_SHARED_MAX ? certificate : ownCopy(certificate);
+}
+
+function ownCopy(certificate: CertificateFacts): CertificateFacts {
+  const own = (text: string | undefined): string | undefined => (text === undefined ? undefined : ownText(text));
+  return {
+    ...certificate,
+    sha256: ownText(certificate.sha256),
+    spiffeId: own(certificate.spiffeId),
+    subject: own(certificate.subject),
+  };
 }
 
 function claimsOf(metadata: JsonObject | undefined): readonly JsonObject[] {
@@ -223,13 +237,13 @@ function isGrpc(headers: Headers): boolean {
 }
 
 function hostOf(authority: string): string {
-  const host = authority.toLowerCase().slice(0, NAME_CHARS_MAX);
+  const host = firstChars(authority, NAME_CHARS_MAX).toLowerCase();
   return host.replace(/:\d+$/, "").replace(/\.$/, "");
 }
 
 function pathOnly(path: string): string {
   const end = path.search(/[?#]/);
-  return (end < 0 ? path : path.slice(0, end)).slice(0, PATH_CHARS_MAX);
+  return firstChars(path, Math.min(end < 0 ? path.length : end, PATH_CHARS_MAX));
 }
 
 function fingerprint(value: string | undefined): string | undefined {
@@ -237,7 +251,11 @@ function fingerprint(value: string | undefined): string | undefined {
 }
 
 function name(value: string | undefined): string | undefined {
-  return value === undefined || value === "" ? undefined : value.slice(0, NAME_CHARS_MAX);
+  return value === undefined || value === "" ? undefined : firstChars(value, NAME_CHARS_MAX);
+}
+
+function agentOf(value: string | undefined): string | undefined {
+  return value === undefined ? undefined : firstChars(value, AGENT_CHARS_MAX);
 }
 
 function listenerOf(address: { readonly case: string | undefined; readonly value?: unknown } | undefined): string {
