@@ -33,6 +33,8 @@ export interface Edits {
   readonly upstreamPort?: number | undefined;
   /** Stands for `certs/` in every file name. */
   readonly certDir?: string | undefined;
+  /** How long Envoy waits for a check, for machines that do much else meanwhile; for example `5s`. */
+  readonly checkTimeout?: string | undefined;
   /** Any other change, made last and in place. */
   readonly change?: ((bootstrap: Bootstrap) => void) | undefined;
 }
@@ -154,8 +156,24 @@ export async function readConfig(config: string, edits: Edits): Promise<Bootstra
   if (edits.checkAddress !== undefined) redirect(bootstrap, "sallyport_check", edits.checkAddress);
   if (edits.streamsAddress !== undefined) redirect(bootstrap, "sallyport_streams", edits.streamsAddress);
   if (edits.upstreamPort !== undefined) redirect(bootstrap, "service", `127.0.0.1:${edits.upstreamPort}`);
+  if (edits.checkTimeout !== undefined) setCheckTimeout(bootstrap, edits.checkTimeout);
   edits.change?.(bootstrap);
   return bootstrap;
+}
+
+/** The limit of all tries together, and of each: `max_interval` bounds a try as well. */
+function setCheckTimeout(bootstrap: Bootstrap, timeout: string): void {
+  const visit = (node: unknown): void => {
+    if (typeof node !== "object" || node === null) return;
+    const service = node as { envoy_grpc?: { cluster_name?: string }; timeout?: string; retry_policy?: unknown };
+    if (service.envoy_grpc?.cluster_name === "sallyport_check") {
+      service.timeout = timeout;
+      const { retry_back_off } = (service.retry_policy ?? {}) as { retry_back_off?: { max_interval: string } };
+      if (retry_back_off !== undefined) retry_back_off.max_interval = timeout;
+    }
+    for (const child of Object.values(node)) visit(child);
+  };
+  visit(bootstrap.static_resources.listeners);
 }
 
 function redirect(bootstrap: Bootstrap, cluster: string, address: string): void {

@@ -97,7 +97,14 @@ export async function createWorld(say: (line: string) => void, recorded = false)
       const running = await startEnvoy({
         config,
         envoy,
-        edits: { certDir, upstreamPort, checkAddress: sidecar.extAuthz, streamsAddress: sidecar.streams, change },
+        edits: {
+          certDir,
+          upstreamPort,
+          checkAddress: sidecar.extAuthz,
+          streamsAddress: sidecar.streams,
+          checkTimeout: "5s",
+          change,
+        },
       });
       closers.push(() => running.stop());
       return { name, envoy: running, sidecar };

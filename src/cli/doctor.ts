@@ -10,6 +10,7 @@ import { shippedNetworks } from "../bundle/shipped-networks.ts";
 import { type Finding, inspectEnvoy } from "../envoy/inspect.ts";
 import { OperatingError } from "../model/errors.ts";
 import type { Policy } from "../model/policy.ts";
+import type { Mode } from "../model/verdict.ts";
 import { readConfig } from "../server/config.ts";
 import { type Command, EXIT_BAD, EXIT_GOOD } from "./command.ts";
 import { API_FLAGS, calling, localClient } from "./local-client.ts";
@@ -42,13 +43,15 @@ export const doctorCommand: Command = {
     }
     findings.push({ level: "good", about: "settings", message: "read" });
     const policy = await policyFor(read.config.policy, findings);
+    let running: Mode | undefined;
     if (!invocation.switches.has("offline")) {
-      await askSidecar(invocation, terminal, findings);
+      running = await askSidecar(invocation, terminal, findings);
       await askHealth(read.config.streamsAddress, findings);
     }
     const envoy = await envoyConfig(invocation.values["envoy-config"], invocation.values["envoy-admin"]);
     if (envoy !== undefined) {
-      const mode = read.config.mode === "observe" ? "observe" : (policy?.mode ?? "enforce");
+      // What a running sidecar does counts for more than what these settings would make of it.
+      const mode = running ?? (read.config.mode === "observe" ? "observe" : (policy?.mode ?? "enforce"));
       findings.push(...inspectEnvoy(envoy, { mode, believesXfcc: (policy?.identity.xfccHops.length ?? 0) > 0 }));
     }
     return report(findings, invocation.json, terminal.out);
@@ -74,7 +77,7 @@ async function askSidecar(
   invocation: Parameters<typeof localClient>[0],
   terminal: Parameters<typeof localClient>[1],
   findings: Finding[],
-): Promise<void> {
+): Promise<Mode | undefined> {
   try {
     const status = await calling((options) => localClient(invocation, terminal).getStatus({}, options));
     findings.push({
@@ -89,9 +92,11 @@ async function askSidecar(
         message: `latest refused, last good in force: ${problem}`,
       });
     }
+    return status.mode === "observe" ? "observe" : "enforce";
   } catch (error) {
     const message = error instanceof OperatingError ? error.message : String(error);
     findings.push({ level: "bad", about: "sidecar", message });
+    return undefined;
   }
 }
 

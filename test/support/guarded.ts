@@ -87,6 +87,7 @@ export async function startGuarded<Service extends { readonly port: number; clos
         upstreamPort: service.port,
         checkAddress: sidecar.extAuthz,
         streamsAddress: sidecar.streams,
+        checkTimeout: "5s",
         change: options.change,
       },
     });
