@@ -5,7 +5,7 @@ import { OperatingError } from "../model/errors.ts";
 import type { IssuerPolicy } from "../model/policy.ts";
 import { MINUTE_MS, SECOND_MS } from "../model/units.ts";
 
-type Keys = ReturnType<typeof createLocalJWKSet>;
+export type Keys = ReturnType<typeof createLocalJWKSet>;
 
 const REFRESH_MS = 5 * MINUTE_MS;
 /** A token with an unknown key makes the set be fetched anew, but no more often than this. */

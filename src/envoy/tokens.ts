@@ -1,12 +1,12 @@
 /** Verifies bearer tokens before the line sees them, and remembers what was verified. */
 
-import { decodeJwt, errors, jwtVerify } from "jose";
+import { decodeJwt, errors, type JWTPayload, type JWTVerifyOptions, jwtVerify } from "jose";
 import { tokenFromClaims, tokenId } from "../identity/jwt-claims.ts";
 import { keyedHash } from "../identity/keyed-hash.ts";
 import type { TokenFacts } from "../model/identity.ts";
 import type { IssuerPolicy } from "../model/policy.ts";
 import { MINUTE_MS, SECOND_MS } from "../model/units.ts";
-import type { KeySets } from "./key-sets.ts";
+import type { KeySets, Keys } from "./key-sets.ts";
 
 /** Longer tokens are refused unread; Envoy's own limit for all headers together is 60 KiB. */
 const TOKEN_CHARS_MAX = 16 * 1024;
@@ -15,6 +15,8 @@ const VERIFIED_MAX = 10_000;
 const TRUSTED_MS = 5 * MINUTE_MS;
 /** A refused one is not verified again for this long: a flood of bad tokens costs one hash each. */
 const REFUSED_MS = 5 * SECOND_MS;
+/** Keys tried for a token that names none: every try costs a verification. */
+const KEYS_TRIED_MAX = 8;
 
 interface Known {
   readonly token: TokenFacts;
@@ -92,7 +94,7 @@ export class Tokens {
     const keys = this.keySets.keysFor(issuer);
     if (keys === undefined) return unverified(`token:${hash}`, UNKNOWN_KEY);
     try {
-      const { payload } = await jwtVerify(bearer, keys, {
+      const payload = await payloadOf(bearer, keys, {
         issuer: issuer.issuer,
         ...(issuer.audiences.length === 0 ? {} : { audience: [...issuer.audiences] }),
         algorithms: [...issuer.algorithms],
@@ -104,6 +106,27 @@ export class Tokens {
     } catch (error) {
       return refusalOf(error, `token:${hash}`); // fails to unverified: the token names nobody
     }
+  }
+}
+
+/** A token need not name its key (RFC 7515, section 4.1.4): then any of the issuer's that fits may have signed it. */
+async function payloadOf(bearer: string, keys: Keys, options: JWTVerifyOptions): Promise<JWTPayload> {
+  try {
+    return (await jwtVerify(bearer, keys, options)).payload;
+  } catch (error) {
+    if (!(error instanceof errors.JWKSMultipleMatchingKeys)) throw error;
+    let refused: unknown = error;
+    let tried = 0;
+    for await (const key of error) {
+      if (++tried > KEYS_TRIED_MAX) throw new errors.JWKSNoMatchingKey();
+      try {
+        return (await jwtVerify(bearer, key, options)).payload;
+      } catch (next) {
+        if (!(next instanceof errors.JWSSignatureVerificationFailed)) throw next;
+        refused = next; // the next key may be the one
+      }
+    }
+    throw refused;
   }
 }
 

@@ -1,0 +1,212 @@
+import { fromBinary } from "@bufbuild/protobuf";
+import { anyUnpack } from "@bufbuild/protobuf/wkt";
+import t from "tap";
+import { responseOf } from "../../src/envoy/response.ts";
+import type { CheckResponse } from "../../src/gen/envoy/service/auth/v3/external_auth_pb.ts";
+import { ErrorInfoSchema } from "../../src/gen/google/rpc/error_details_pb.ts";
+import { StatusSchema } from "../../src/gen/google/rpc/status_pb.ts";
+import type { Protocol } from "../../src/model/facts.ts";
+import type { ResponsePolicy } from "../../src/model/policy.ts";
+import { toEpochMs, toScore } from "../../src/model/units.ts";
+import type { Challenge, Decision, DecisionKind, Verdict } from "../../src/model/verdict.ts";
+
+const ID = "019caeb6-3000-7000-8000-000000000001";
+const CHALLENGE: Challenge = {
+  kind: "step_up",
+  issuedAfter: toEpochMs(Date.parse("2026-03-02T12:00:00Z")),
+  acrValues: [],
+  maxAgeSeconds: undefined,
+};
+const DECISIONS: Readonly<Record<DecisionKind, Decision>> = {
+  allow: { kind: "allow" },
+  challenge: { kind: "challenge", challenge: CHALLENGE },
+  deny: { kind: "deny", because: "score", rate: false },
+  terminate: { kind: "terminate", because: "lock" },
+};
+
+function verdict(decision: Decision, changes: Partial<Verdict> = {}): Verdict {
+  return {
+    decisionId: ID,
+    time: toEpochMs(Date.parse("2026-03-02T12:00:00Z")),
+    identity: {
+      principal: { kind: "spiffe", name: "spiffe://td/web" },
+      second: undefined,
+      delegated: false,
+      credential: "none",
+      proven: true,
+    },
+    score: toScore(42.5),
+    reasons: [
+      { signal: "origin.address", bits: 10, points: 40, seen: "new address", expected: "10.0.0.1" },
+      { signal: "usage.route", bits: 1, points: 2.5, seen: "new route", expected: "/orders" },
+      { signal: "usage.hour", bits: 2, points: 0, seen: "night", expected: "day" },
+    ],
+    decision,
+    enforced: decision.kind,
+    mode: "enforce",
+    rule: "default",
+    policyRevision: "r-1",
+    route: "/orders",
+    answered: false,
+    watch: false,
+    ...changes,
+  };
+}
+
+const QUIET: ResponsePolicy = { revealReasons: false, upstreamHeaders: true };
+
+function respond(given: Verdict, protocol: Protocol = "http", policy = QUIET, ownHeaders: readonly string[] = []) {
+  return responseOf(given, { protocol, policy, ownHeaders, latencyUs: 120 });
+}
+
+function headersOf({ httpResponse }: CheckResponse): Record<string, string> {
+  if (httpResponse.case !== "okResponse" && httpResponse.case !== "deniedResponse") return {};
+  return Object.fromEntries(
+    httpResponse.value.headers.map(({ header }) => [header?.key ?? "", header?.value ?? ""] as const),
+  );
+}
+
+function deniedOf({ httpResponse }: CheckResponse): { status: number | undefined; body: string } {
+  if (httpResponse.case !== "deniedResponse") throw new Error(`not denied: ${httpResponse.case}`);
+  return { status: httpResponse.value.status?.code, body: httpResponse.value.body };
+}
+
+t.test("an allowed request tells the service the decision", async (t) => {
+  const response = respond(verdict(DECISIONS.allow));
+  t.equal(response.status?.code, 0);
+  t.same(headersOf(response), {
+    "x-sallyport-decision": "allow",
+    "x-sallyport-score": "42.5",
+    "x-sallyport-decision-id": ID,
+    "x-sallyport-principal": "spiffe://td/web",
+  });
+});
+
+t.test("what came in under our prefix goes out again only where we set it", async (t) => {
+  const own = ["x-sallyport-ja4", "x-sallyport-decision", "x-sallyport-anything"];
+  const removed = (policy: ResponsePolicy) => {
+    const { httpResponse } = respond(verdict(DECISIONS.allow), "http", policy, own);
+    return httpResponse.case === "okResponse" ? httpResponse.value.headersToRemove : undefined;
+  };
+  t.same(removed(QUIET), ["x-sallyport-ja4", "x-sallyport-anything"]);
+  t.same(removed({ ...QUIET, upstreamHeaders: false }), own);
+});
+
+t.test("the service is told nothing where the policy says so", async (t) => {
+  t.same(headersOf(respond(verdict(DECISIONS.allow), "http", { ...QUIET, upstreamHeaders: false })), {});
+});
+
+t.test("a principal's name is a header value whatever it holds", async (t) => {
+  const identity = {
+    ...verdict(DECISIONS.allow).identity,
+    principal: { kind: "jwt" as const, name: "https://i|zoë x\r\n" },
+  };
+  const { "x-sallyport-principal": principal } = headersOf(respond(verdict(DECISIONS.allow, { identity })));
+  t.equal(principal, "https://i|zo%C3%AB%20x%0D%0A");
+});
+
+const refusals: { decision: Decision; http: number; grpc: number; reason: string; title: string }[] = [
+  {
+    decision: DECISIONS.challenge,
+    http: 401,
+    grpc: 16,
+    reason: "CHALLENGE",
+    title: "A credential issued after this challenge is needed",
+  },
+  { decision: DECISIONS.deny, http: 403, grpc: 7, reason: "DENIED", title: "Access denied" },
+  {
+    decision: { kind: "deny", because: "score", rate: true },
+    http: 429,
+    grpc: 8,
+    reason: "RATE",
+    title: "Too many requests",
+  },
+  { decision: DECISIONS.terminate, http: 403, grpc: 7, reason: "TERMINATED", title: "Session ended" },
+];
+for (const { decision, http, grpc, reason, title } of refusals) {
+  t.test(
+    `${reason.toLowerCase()}: HTTP ${http} with a problem, gRPC ${grpc} with ErrorInfo and no body, TCP the bare status`,
+    async (t) => {
+      const overHttp = respond(verdict(decision));
+      const { status, body } = deniedOf(overHttp);
+      t.equal(status, http);
+      t.match(headersOf(overHttp), {
+        "content-type": "application/problem+json",
+        "cache-control": "no-store",
+        "x-sallyport-decision-id": ID,
+      });
+      const problem = JSON.parse(body) as Record<string, unknown>;
+      t.match(problem, {
+        type: `https://sallyport.dev/problems/${reason.toLowerCase()}`,
+        title,
+        status: http,
+        decision_id: ID,
+      });
+      t.notOk("reasons" in problem || "score" in problem, "and no reasons");
+
+      const overGrpc = respond(verdict(decision), "grpc");
+      const headers = headersOf(overGrpc);
+      t.match(headers, { "grpc-status": String(grpc), "grpc-message": title });
+      t.equal(deniedOf(overGrpc).body, "");
+      const details = fromBinary(StatusSchema, Buffer.from(headers["grpc-status-details-bin"] ?? "", "base64"));
+      t.match(details, { code: grpc, message: title });
+      t.match(anyUnpack(details.details[0]!, ErrorInfoSchema), {
+        reason,
+        domain: "sallyport.dev",
+        metadata: { decision_id: ID },
+      });
+
+      const overTcp = respond(verdict(decision), "tcp");
+      t.equal(overTcp.status?.code, grpc);
+      t.equal(overTcp.httpResponse.case, undefined);
+    },
+  );
+}
+
+t.test("reasons are told where the policy reveals them", async (t) => {
+  const { body } = deniedOf(respond(verdict(DECISIONS.deny), "http", { ...QUIET, revealReasons: true }));
+  t.match(JSON.parse(body), { score: 42.5, reasons: [{ signal: "origin.address", points: 40 }] });
+  t.notOk(body.includes("10.0.0.1"), "but never what was seen or expected");
+});
+
+t.test("a challenge says what answers it, as RFC 9470 wants it", async (t) => {
+  const plain = headersOf(respond(verdict(DECISIONS.challenge)));
+  t.equal(
+    plain["www-authenticate"],
+    'Bearer error="insufficient_user_authentication", error_description="A token issued after this challenge is needed", max_age="0"',
+  );
+  t.match(plain, { "x-sallyport-challenge": "step-up", "x-sallyport-issued-after": "1772452800" });
+  const strict = verdict({
+    kind: "challenge",
+    challenge: { ...CHALLENGE, acrValues: ["gold", "silver"], maxAgeSeconds: 60 },
+  });
+  t.match(headersOf(respond(strict))["www-authenticate"], /max_age="60", acr_values="gold silver"$/);
+  t.match(JSON.parse(deniedOf(respond(strict)).body), { issued_after: "2026-03-02T12:00:00.000Z" });
+});
+
+t.test("the access log gets the decision, what was carried out, and the reasons that count", async (t) => {
+  t.same(respond(verdict(DECISIONS.deny)).dynamicMetadata, {
+    decision: "deny",
+    enforced: "deny",
+    score: 42.5,
+    reasons: ["origin.address:40", "usage.route:2.5"],
+    principal: "spiffe://td/web",
+    decision_id: ID,
+    policy_revision: "r-1",
+    mode: "enforce",
+    latency_us: 120,
+  });
+});
+
+t.test("only a termination that is carried out ends the connection", async (t) => {
+  t.equal(respond(verdict(DECISIONS.terminate)).dynamicMetadata?.terminate, true);
+  const observed = respond(verdict(DECISIONS.terminate, { mode: "observe", enforced: "allow" }));
+  t.match(observed, { status: { code: 0 }, dynamicMetadata: { decision: "terminate", enforced: "allow" } });
+  t.notOk("terminate" in (observed.dynamicMetadata ?? {}));
+  t.equal(headersOf(observed)["x-sallyport-decision"], "terminate");
+});
+
+t.test("streams are held only where they may go on", async (t) => {
+  t.equal(respond(verdict(DECISIONS.allow, { watch: true })).dynamicMetadata?.watch, true);
+  t.notOk("watch" in (respond(verdict(DECISIONS.deny, { watch: true })).dynamicMetadata ?? {}));
+});
