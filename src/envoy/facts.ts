@@ -51,13 +51,26 @@ export function factsOf(
       peerSpiffeId: read.peerSpiffeId,
       peerNameInvalid: read.peerNameInvalid,
       token,
-      apiKey: apiKeyHeader === undefined ? NO_KEY : readApiKey(read.headers.first(apiKeyHeader), policy.apiKeys, key),
-      faults: faultsOf(read),
+      apiKey:
+        apiKeyHeader === undefined || isRepeated(read, apiKeyHeader)
+          ? NO_KEY
+          : readApiKey(read.headers.first(apiKeyHeader), policy.apiKeys, key),
+      faults: faultsOf(read, apiKeyHeader),
     },
   };
 }
 
-function faultsOf(read: ReadRequest): readonly string[] {
+function faultsOf(read: ReadRequest, apiKeyHeader: string | undefined): readonly string[] {
+  const faults = [...read.faults];
   const subjects = new Set(read.verifiedClaims.map((claims) => `${claims.iss}|${claims.sub}`));
-  return subjects.size > 1 ? [...read.faults, "verified tokens of several subjects"] : read.faults;
+  if (subjects.size > 1) faults.push("verified tokens of several subjects");
+  if (apiKeyHeader !== undefined && apiKeyHeader !== "authorization" && isRepeated(read, apiKeyHeader)) {
+    faults.push(`more than one ${apiKeyHeader} header`);
+  }
+  return faults;
+}
+
+/** Two keys leave open which one the service will believe. */
+function isRepeated(read: ReadRequest, header: string): boolean {
+  return read.headers.count(header) > 1;
 }
