@@ -90,18 +90,24 @@ export class Locks implements LockTable {
   }
 }
 
-/** Whether a lock of the policy (not in the table) matches. */
+/** Tables of policies' own locks, made once for each policy. */
+const tables = new WeakMap<readonly Lock[], Locks>();
+
+/** The lock in force among the policy's own that matches the request, if any. */
 export function matchPolicyLocks(
   locks: readonly Lock[],
   facts: RequestFacts,
   identity: Identity,
   now: EpochMs,
 ): Lock | undefined {
-  for (const lock of locks) {
-    if (!isInForce(lock, now)) continue;
-    if (matches({ lock, range: checkScope(lock.scope) }, facts, identity)) return lock;
+  if (locks.length === 0) return undefined;
+  let table = tables.get(locks);
+  if (table === undefined) {
+    table = new Locks(locks.length);
+    for (const lock of locks) table.add(lock);
+    tables.set(locks, table);
   }
-  return undefined;
+  return table.match(facts, identity, now);
 }
 
 function isInForce(lock: Lock, now: number): boolean {

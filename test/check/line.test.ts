@@ -212,6 +212,24 @@ t.test("a lock terminates whatever the score, until it is taken away or expires"
   t.equal(one.locks.remove("l1"), false);
 });
 
+t.test("locks of the policy hold beside the table's", async (t) => {
+  const lock = {
+    id: "p1",
+    scope: { address: "10.1.0.0/24", destination: "orders.shop.example" },
+    reason: "closed",
+    setBy: "policy",
+    setAtMs: 0,
+    expiresAtMs: NOON + MINUTE_MS,
+  };
+  const policy: Policy = { ...POLICY, locks: [lock] };
+  const one = line();
+  const at = (options: RequestOptions) => pass(one, request(options), policy).enforced;
+  t.equal(at({}), "terminate");
+  t.equal(at({ address: "10.1.1.5" }), "allow");
+  t.equal(at({ host: "stock.shop.example" }), "allow");
+  t.equal(at({ at: NOON + MINUTE_MS }), "allow");
+});
+
 t.test("a lock without any scope, or with a bad range, is refused", async (t) => {
   const one = line();
   const lock = { id: "x", reason: "", setBy: "operator", setAtMs: 0, expiresAtMs: undefined };
