@@ -360,7 +360,12 @@ class RequestLine implements Line {
         expiresAtMs: facts.time + policy.challenge.ttlMs,
       };
     }
-    if (verdict.enforced === "deny") session.standing.denials++;
+    const { standing } = session;
+    if (verdict.enforced !== "allow" && standing.challenge !== undefined) {
+      // Whoever is refused may still answer, however late: an owner gets back in with its next token.
+      standing.challenge = { ...standing.challenge, expiresAtMs: facts.time + policy.challenge.ttlMs };
+    }
+    if (verdict.enforced === "deny") standing.denials++;
     if (verdict.enforced !== "terminate" || verdict.decision.kind !== "terminate") return;
     if (verdict.decision.because === "lock" || verdict.identity.credential === "none") return;
     // The narrowest scope that separates the thief from the owner: this credential from this origin.

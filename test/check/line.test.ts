@@ -111,6 +111,22 @@ t.test("a fresher token that its owner used elsewhere before is a copy and no an
   });
 });
 
+t.test("an owner that could not answer at first gets back in with its next token, hours later", async (t) => {
+  const one = workedIn();
+  const moved = { address: "203.0.113.80", agent: "billing-ng/1", ja4: "t13d3112h1_e8f1e7e78f70_b26ce05bbdd6" };
+  const refused = Array.from(
+    { length: 100 },
+    (_, i) =>
+      pass(one, request({ ...moved, at: LATER + i * 2 * MINUTE_MS, credential: "old", issuedAt: LATER })).enforced,
+  );
+  t.notOk(refused.includes("allow"));
+  const at = LATER + 201 * MINUTE_MS;
+  t.match(pass(one, request({ ...moved, at, credential: "next", issuedAt: at - SECOND_MS })), {
+    enforced: "allow",
+    answered: true,
+  });
+});
+
 t.test("another token issued before the challenge is no answer", async (t) => {
   const one = workedIn();
   pass(one, request({ ...thief, at: LATER }));
