@@ -1,20 +1,18 @@
 /** The HTTP server of the local API and the live page, over TCP and over the private socket. */
 
-import { chmodSync, rmSync, statSync } from "node:fs";
-import { createServer, type IncomingMessage, type RequestListener, type Server, type ServerResponse } from "node:http";
-import type { AddressInfo } from "node:net";
+import { createServer, type IncomingMessage, type RequestListener, type ServerResponse } from "node:http";
 import { type ConnectRouter, createContextValues } from "@connectrpc/connect";
 import { connectNodeAdapter } from "@connectrpc/connect-node";
-import { OperatingError } from "../model/errors.ts";
 import { isForeign } from "./access.ts";
 import { overPrivateSocket } from "./api.ts";
+import { closeHttp, listenHttp, pathOf } from "./listen.ts";
 import { PAGE_CSS, PAGE_HTML, PAGE_JS } from "./page.ts";
 
-const PAGES: Readonly<Record<string, readonly [type: string, body: string]>> = {
-  "/": ["text/html; charset=utf-8", PAGE_HTML],
-  "/page.js": ["text/javascript; charset=utf-8", PAGE_JS],
-  "/page.css": ["text/css; charset=utf-8", PAGE_CSS],
-};
+const PAGES: ReadonlyMap<string, readonly [type: string, body: string]> = new Map([
+  ["/", ["text/html; charset=utf-8", PAGE_HTML]],
+  ["/page.js", ["text/javascript; charset=utf-8", PAGE_JS]],
+  ["/page.css", ["text/css; charset=utf-8", PAGE_CSS]],
+]);
 
 export interface ConsoleServer {
   /** `HOST:PORT` in use, or the socket's path. */
@@ -27,22 +25,16 @@ export interface ConsoleServer {
  * @throws {OperatingError} ERR_LISTEN
  */
 export async function startConsole(routes: (router: ConnectRouter) => void, address: string): Promise<ConsoleServer> {
-  const path = address.startsWith("unix:") ? address.slice("unix:".length) : undefined;
   const api = connectNodeAdapter({
     routes,
-    contextValues: () => createContextValues().set(overPrivateSocket, path !== undefined),
+    contextValues: () => createContextValues().set(overPrivateSocket, pathOf(address) !== undefined),
     // The adapter serves HTTP/1.1 and HTTP/2 alike; this server is made for HTTP/1.1 only.
     fallback: (request, response) => servePage(request as IncomingMessage, response as ServerResponse),
   });
   const server = createServer(guarded(api));
   server.requestTimeout = 30_000;
-  await listen(server, address, path);
-  if (path !== undefined) chmodSync(path, 0o600);
-  const bound = server.address() as AddressInfo | string | null;
-  return {
-    address: typeof bound === "object" && bound !== null ? `${hostOf(address)}:${bound.port}` : address,
-    close: () => close(server),
-  };
+  const bound = await listenHttp(server, address, 0o600);
+  return { address: bound, close: () => closeHttp(server) };
 }
 
 function guarded(next: RequestListener): RequestListener {
@@ -56,7 +48,7 @@ function guarded(next: RequestListener): RequestListener {
 }
 
 function servePage(request: IncomingMessage, response: ServerResponse): void {
-  const page = PAGES[new URL(request.url ?? "/", "http://localhost").pathname];
+  const page = PAGES.get(request.url?.split("?", 1)[0] ?? "");
   if (page === undefined || (request.method !== "GET" && request.method !== "HEAD")) {
     response.writeHead(404, { "content-type": "text/plain" }).end("not found\n");
     return;
@@ -70,31 +62,4 @@ function servePage(request: IncomingMessage, response: ServerResponse): void {
       "cache-control": "no-store",
     })
     .end(request.method === "HEAD" ? undefined : page[1]);
-}
-
-function hostOf(address: string): string {
-  return address.slice(0, address.lastIndexOf(":"));
-}
-
-function listen(server: Server, address: string, path: string | undefined): Promise<void> {
-  if (path !== undefined && statSync(path, { throwIfNoEntry: false })?.isSocket() === true) rmSync(path);
-  return new Promise((resolve, reject) => {
-    server.once("error", (cause) =>
-      reject(new OperatingError("ERR_LISTEN", `cannot listen on ${address}: ${cause.message}`, { cause })),
-    );
-    if (path !== undefined) server.listen(path, resolve);
-    else
-      server.listen(
-        Number(address.slice(address.lastIndexOf(":") + 1)),
-        hostOf(address).replace(/^\[|\]$/g, ""),
-        resolve,
-      );
-  });
-}
-
-function close(server: Server): Promise<void> {
-  return new Promise((resolve) => {
-    server.close(() => resolve());
-    server.closeAllConnections();
-  });
 }

@@ -25,6 +25,8 @@ import {
 export interface GrpcService {
   readonly definition: ServiceDefinition;
   readonly implementation: UntypedServiceImplementation;
+  /** Ends calls that would go on for ever; set where there are any. */
+  readonly endStreams?: () => void;
 }
 
 /**
@@ -65,7 +67,12 @@ export function accessLogService(
   take: (message: StreamAccessLogsMessage) => void,
   onError: (error: unknown) => void,
 ): GrpcService {
+  const open = new Set<() => void>();
   const handle: handleClientStreamingCall<StreamAccessLogsMessage, StreamAccessLogsResponse> = (call, reply) => {
+    const end = (): void => {
+      if (open.delete(end)) reply(null, create(StreamAccessLogsResponseSchema));
+    };
+    open.add(end);
     call.on("data", (message: StreamAccessLogsMessage) => {
       try {
         take(message);
@@ -73,8 +80,9 @@ export function accessLogService(
         onError(error); // one bad entry must not end the stream
       }
     });
-    call.on("error", () => {}); // Envoy went away: it opens a new stream when it is back
-    call.on("end", () => reply(null, create(StreamAccessLogsResponseSchema)));
+    call.on("error", () => open.delete(end)); // Envoy went away: it opens a new stream when it is back
+    call.on("cancelled", () => open.delete(end));
+    call.on("end", end);
   };
   return {
     definition: {
@@ -86,6 +94,9 @@ export function accessLogService(
       ),
     },
     implementation: { streamAccessLogs: handle },
+    endStreams: () => {
+      for (const end of [...open]) end();
+    },
   };
 }
 
@@ -100,7 +111,7 @@ function method<Request extends DescMessage, Response extends DescMessage>(
     requestStream,
     responseStream: false,
     requestSerialize: (message) => Buffer.from(toBinary(request, message)),
-    requestDeserialize: (bytes) => fromBinary(request, bytes),
+    requestDeserialize: (bytes) => fromBinary(request, bytes, { readUnknownFields: false }),
     responseSerialize: (message) => Buffer.from(toBinary(response, message)),
     responseDeserialize: (bytes) => fromBinary(response, bytes),
   };

@@ -23,11 +23,13 @@ export class GrpcListener {
     "grpc.max_concurrent_streams": 8192,
   });
   private readonly health: HealthImplementation;
+  private readonly services: readonly GrpcService[];
   private bound = "";
 
   /** @param address `HOST:PORT` or `unix:PATH` */
   constructor(address: string, services: readonly GrpcService[], options: { readonly reflection: boolean }) {
     this.address = address;
+    this.services = services;
     this.health = new HealthImplementation({ "": "NOT_SERVING", [AUTHORIZATION]: "NOT_SERVING" });
     for (const { definition, implementation } of services) this.server.addService(definition, implementation);
     this.health.addToServer(this.server);
@@ -62,7 +64,7 @@ export class GrpcListener {
     this.health.setStatus(AUTHORIZATION, status);
   }
 
-  /** Takes no new calls and waits for those under way; ends them by force after `timeoutMs`. */
+  /** Takes no new calls, ends endless ones, and waits for the others; cuts what is left after `timeoutMs`. */
   async close(timeoutMs: number): Promise<void> {
     await new Promise<void>((resolve) => {
       const timer = setTimeout(() => {
@@ -73,6 +75,7 @@ export class GrpcListener {
         clearTimeout(timer);
         resolve();
       });
+      for (const { endStreams } of this.services) endStreams?.();
     });
   }
 }

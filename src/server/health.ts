@@ -1,8 +1,7 @@
 /** `/healthz`, `/readyz` and `/metrics` over HTTP, for kubelets and Prometheus. */
 
 import { createServer, type Server } from "node:http";
-import type { AddressInfo } from "node:net";
-import { OperatingError } from "../model/errors.ts";
+import { closeHttp, listenHttp } from "../console/listen.ts";
 import type { Metrics } from "../telemetry/metrics.ts";
 
 export interface Readiness {
@@ -14,6 +13,7 @@ export interface Readiness {
 export class HealthServer {
   readonly address: string;
   private readonly server: Server;
+  private bound = "";
 
   constructor(address: string, metrics: Metrics, readiness: () => Readiness) {
     this.address = address;
@@ -41,29 +41,16 @@ export class HealthServer {
 
   /** The address in use, with the real port where 0 was asked for. */
   get boundAddress(): string {
-    const bound = this.server.address() as AddressInfo | null;
-    return bound === null ? this.address : this.address.replace(/:\d+$/, `:${bound.port}`);
+    return this.bound;
   }
 
   /** @throws {OperatingError} ERR_LISTEN */
-  listen(): Promise<void> {
-    const colon = this.address.lastIndexOf(":");
-    return new Promise((resolve, reject) => {
-      this.server.once("error", (cause) =>
-        reject(new OperatingError("ERR_LISTEN", `cannot listen on ${this.address}: ${cause.message}`, { cause })),
-      );
-      this.server.listen(
-        Number(this.address.slice(colon + 1)),
-        this.address.slice(0, colon).replace(/^\[|\]$/g, ""),
-        resolve,
-      );
-    });
+  async listen(): Promise<void> {
+    // Kubelets and Prometheus run as other users.
+    this.bound = await listenHttp(this.server, this.address, 0o666);
   }
 
   close(): Promise<void> {
-    return new Promise((resolve) => {
-      this.server.close(() => resolve());
-      this.server.closeAllConnections();
-    });
+    return closeHttp(this.server);
   }
 }

@@ -80,7 +80,7 @@ async function assemble(
   const startedAtMs = now();
   let policyLoadedAtMs = startedAtMs;
   let policyProblems: readonly string[] = [];
-  let draining = false;
+  let stage: "starting" | "serving" | "draining" = "starting";
 
   const { principalsMax, sessionsMax } = config;
   const bare = createLine({ principalsMax, sessionsMax, random: pooledRandom() });
@@ -164,6 +164,20 @@ async function assemble(
       decisionLog?.write(record);
     },
   });
+  // First up and last down, so that it can tell of the time between.
+  let health: HealthServer | undefined;
+  if (config.healthAddress !== undefined) {
+    health = new HealthServer(config.healthAddress, metrics, () => ({
+      ready: stage === "serving",
+      detail: {
+        policy_revision: current.get().revision,
+        policy: policyProblems.length === 0 ? "current" : "latest refused, last good in force",
+        state: stage,
+      },
+    }));
+    await health.listen();
+    closers.push(() => health?.close());
+  }
   const onError = (error: unknown): void => {
     metrics.checkErrors.inc();
     log.error({ event: "call.failed", ...errorFields(error) }, "Envoy's failure mode decides");
@@ -185,7 +199,8 @@ async function assemble(
     ],
     { reflection: true },
   );
-  for (const listener of [check, streams]) {
+  // Checks end first: the outcomes of the last ones still come in.
+  for (const listener of [streams, check]) {
     await listener.listen();
     closers.push(() => listener.close(config.drainTimeoutMs));
   }
@@ -232,24 +247,10 @@ async function assemble(
     api ??= server;
   }
 
-  let health: HealthServer | undefined;
-  if (config.healthAddress !== undefined) {
-    const server = new HealthServer(config.healthAddress, metrics, () => ({
-      ready: !draining,
-      detail: {
-        policy_revision: current.get().revision,
-        policy: policyProblems.length === 0 ? "current" : "latest refused, last good in force",
-        state: draining ? "draining" : "serving",
-      },
-    }));
-    await server.listen();
-    closers.push(() => server.close());
-    health = server;
-  }
-
+  stage = "serving";
   for (const listener of [check, streams]) listener.setServing(true);
   closers.push(() => {
-    draining = true;
+    stage = "draining";
     for (const listener of [check, streams]) listener.setServing(false);
   });
   return {
@@ -301,7 +302,12 @@ function restore(line: Line, state: StateFiles, log: Logger): boolean {
 }
 
 function recordTo(path: string, line: Line, closers: (() => Promise<void> | void)[]): Line {
-  const file = openSync(path, "a", 0o600);
+  let file: number;
+  try {
+    file = openSync(path, "a", 0o600);
+  } catch (cause) {
+    throw new OperatingError("ERR_STATE_UNWRITABLE", `recording ${path}: cannot be written`, { cause });
+  }
   closers.push(() => closeSync(file));
   return recording(line, (event) => writeSync(file, `${JSON.stringify(event)}\n`));
 }
