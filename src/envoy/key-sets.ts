@@ -32,6 +32,7 @@ export class KeySets {
   private readonly byUrl = new Map<string, Entry>();
   private readonly inline = new Map<string, Keys>();
   private readonly options: KeySetOptions;
+  private readonly closing = new AbortController();
 
   constructor(options: KeySetOptions) {
     this.options = options;
@@ -65,6 +66,11 @@ export class KeySets {
     await this.fetchOnce(entry);
   }
 
+  /** Gives up what is being fetched; keys at hand stay. */
+  close(): void {
+    this.closing.abort();
+  }
+
   private entry(url: string): Entry {
     let entry = this.byUrl.get(url);
     if (entry === undefined) {
@@ -84,7 +90,7 @@ export class KeySets {
   private async fetchKeys(entry: Entry): Promise<void> {
     try {
       const response = await (this.options.fetch ?? fetch)(entry.url, {
-        signal: AbortSignal.timeout(FETCH_TIMEOUT_MS),
+        signal: AbortSignal.any([AbortSignal.timeout(FETCH_TIMEOUT_MS), this.closing.signal]),
         redirect: "error",
         headers: { accept: "application/jwk-set+json, application/json" },
       });
@@ -93,6 +99,7 @@ export class KeySets {
       if (text.length > JWKS_BYTES_MAX) throw new Error(`expected at most ${JWKS_BYTES_MAX} bytes, got ${text.length}`);
       entry.keys = createLocalJWKSet(JSON.parse(text) as JSONWebKeySet);
     } catch (cause) {
+      if (this.closing.signal.aborted) return;
       // Keeps the last good keys; tokens of an issuer without any stay unverified and name nobody.
       const why = cause instanceof Error ? cause.message : String(cause);
       this.options.onError(new OperatingError("ERR_JWKS", `keys from ${entry.url}: ${why}`, { cause }));

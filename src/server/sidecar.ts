@@ -104,7 +104,10 @@ async function assemble(
   const key = state?.credentialKey() ?? randomBytes(32);
   const tokens = new Tokens({ key, keySets, now });
   await keySets.refresh(current.get().identity.issuers);
-  closers.push(every(KEY_REFRESH_MS, () => keySets.refresh(current.get().identity.issuers)));
+  closers.push(
+    () => keySets.close(),
+    every(KEY_REFRESH_MS, () => keySets.refresh(current.get().identity.issuers)),
+  );
 
   if (config.policy !== undefined && loaded !== undefined) {
     const watcher = watchPolicy(config.policy, loaded, {
