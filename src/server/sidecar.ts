@@ -164,7 +164,7 @@ async function assemble(
       const record = recordOf(facts, verdict, latencyUs);
       metrics.verdict(facts, verdict, latencyUs);
       recent.add(record);
-      decisionLog?.write(record);
+      if (decisionLog?.write(record) === false) metrics.unlogged.inc();
     },
   });
   // First up and last down, so that it can tell of the time between.

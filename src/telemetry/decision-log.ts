@@ -61,30 +61,31 @@ export function parseDecisionLine(line: string): { readonly decision_id: string 
 }
 
 export class DecisionLog {
-  dropped = 0;
   private readonly stream: NodeJS.WritableStream & { readonly writableLength?: number };
   private readonly labels: DecisionLogLabels;
   private readonly owned: WriteStream | undefined;
+  private broken = false;
 
   /**
    * @param target `stdout` or a file path, appended to
-   * @param onError told when the file cannot be written; decisions go on without it
+   * @param onError told once, when lines can no longer be written; decisions go on without them
    */
   constructor(target: string, labels: DecisionLogLabels, onError: (error: OperatingError) => void) {
     this.labels = labels;
     this.owned = target === "stdout" ? undefined : createWriteStream(target, { flags: "a", mode: 0o640 });
-    this.owned?.on("error", (cause) =>
-      onError(new OperatingError("ERR_STATE_UNWRITABLE", `decision log ${target}: ${cause.message}`, { cause })),
-    );
     this.stream = this.owned ?? process.stdout;
+    this.stream.on("error", (cause: Error) => {
+      if (this.broken) return;
+      this.broken = true;
+      onError(new OperatingError("ERR_STATE_UNWRITABLE", `decision log ${target}: ${cause.message}`, { cause }));
+    });
   }
 
-  write(record: DecisionRecord): void {
-    if ((this.stream.writableLength ?? 0) > BUFFERED_BYTES_MAX) {
-      this.dropped++;
-      return;
-    }
+  /** @returns whether the line will be written; otherwise it is dropped */
+  write(record: DecisionRecord): boolean {
+    if (this.broken || (this.stream.writableLength ?? 0) > BUFFERED_BYTES_MAX) return false;
     this.stream.write(`${decisionLine(record, this.labels)}\n`);
+    return true;
   }
 
   async close(): Promise<void> {

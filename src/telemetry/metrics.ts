@@ -22,6 +22,7 @@ export class Metrics {
   readonly policyLoads: Counter<"result">;
   readonly snapshots: Counter<"result">;
   readonly keyFetchErrors: Counter;
+  readonly unlogged: Counter;
   checksTotal = 0;
 
   constructor(stats: () => LineStats, policyLoadedAtMs: () => number) {
@@ -74,6 +75,11 @@ export class Metrics {
       registers,
     });
     this.keyFetchErrors = counter("sallyport_key_fetch_errors_total", "Failed fetches of issuers' keys.", registers);
+    this.unlogged = counter(
+      "sallyport_decisions_unlogged_total",
+      "Decisions missing from the decision log because it could not be written fast enough, or at all.",
+      registers,
+    );
     gauge("sallyport_principals", "Principals with a baseline.", () => stats().principals, registers);
     gauge("sallyport_sessions", "Sessions remembered.", () => stats().sessions, registers);
     gauge("sallyport_locks", "Locks in the table.", () => stats().locks, registers);
