@@ -119,13 +119,14 @@ function readFile(file: { readonly name: string; readonly text: string }, proble
     return `${file.name}:${line}:${col}`;
   };
   for (const error of document.errors) problems.push(`${at(error.pos[0])}: ${error.message.split("\n")[0]}`);
-  if (document.errors.length > 0 || document.contents === null) return found;
-  if (!isMap(document.contents)) {
-    problems.push(`${at(document.contents.range?.[0])}: expected a mapping of settings`);
+  const { contents } = document;
+  if (document.errors.length > 0 || contents === null || (isScalar(contents) && contents.value === null)) return found;
+  if (!isMap(contents)) {
+    problems.push(`${at(contents.range?.[0])}: expected a mapping of settings`);
     return found;
   }
   const names = SETTINGS.map(({ name }) => name as string);
-  for (const { key, value } of document.contents.items) {
+  for (const { key, value } of contents.items) {
     const name = isScalar(key) ? String(key.value) : "";
     const where = `${at(isScalar(key) ? key.range?.[0] : undefined)} ${name}`;
     if (!names.includes(name)) problems.push(`${where}: unknown setting${suggestion(name, names)}`);
