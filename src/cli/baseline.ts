@@ -47,10 +47,12 @@ export const baselineCommand: Command = {
         if (subject === undefined) for (const line of await ratesText(client)) out(line);
         return EXIT_GOOD;
       }
-      case "reset":
-        await calling((options) => client.resetBaseline({ principal: needed(subject, "PRINCIPAL") }, options));
-        out(invocation.json ? JSON.stringify({ principal: subject, reset: true }) : `forgotten: ${subject}`);
+      case "reset": {
+        const principal = needed(subject, "PRINCIPAL");
+        await calling((options) => client.resetBaseline({ principal }, options));
+        out(invocation.json ? JSON.stringify({ principal, reset: true }) : `forgotten: ${principal}`);
         return EXIT_GOOD;
+      }
       case "export": {
         const file = needed(subject, "FILE");
         const { state } = await calling((options) =>

@@ -3,6 +3,7 @@
 import { readFileSync } from "node:fs";
 import { type Client, Code, ConnectError, createClient, type Interceptor } from "@connectrpc/connect";
 import { createConnectTransport } from "@connectrpc/connect-node";
+import { CODE_HEADER } from "../console/api.ts";
 import { LocalService } from "../gen/sallyport/local/v1/local_pb.ts";
 import { OperatingError } from "../model/errors.ts";
 import type { Flag, Invocation, Terminal } from "./command.ts";
@@ -57,13 +58,19 @@ export function apiError(error: unknown): OperatingError {
     return new OperatingError("ERR_API_UNAUTHORIZED", connect.rawMessage, { cause: error });
   }
   if (connect.code === Code.InvalidArgument) {
-    return new OperatingError("ERR_LOCK_INVALID", connect.rawMessage, { cause: error });
+    const code = connect.metadata.get(CODE_HEADER);
+    return new OperatingError(isErrorCode(code) ? code : "ERR_USAGE", connect.rawMessage, { cause: error });
   }
   return new OperatingError(
     "ERR_API",
     `the sidecar's local API does not answer: ${connect.rawMessage}; is \`sallyport serve\` running, and --api right?`,
     { cause: error },
   );
+}
+
+/** Codes with which the local API refuses; anything else it refuses was not used rightly. */
+function isErrorCode(code: string | null): code is "ERR_LOCK_INVALID" | "ERR_STATE_INVALID" {
+  return code === "ERR_LOCK_INVALID" || code === "ERR_STATE_INVALID";
 }
 
 function readToken(path: string): string {

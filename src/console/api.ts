@@ -28,6 +28,10 @@ const RECENT_MAX = 1_000;
 const WATCHER_QUEUE_MAX = 1_000;
 const FACTS_MAX = 64;
 const TEXT_CHARS_MAX = 512;
+/** The longest SPIFFE ID (SPIFFE-ID specification, section 2.3). */
+const PRINCIPAL_CHARS_MAX = 2048;
+/** Header of a refusal that names its stable code. */
+export const CODE_HEADER = "sallyport-error-code";
 
 export interface ApiOptions {
   readonly line: Line;
@@ -66,7 +70,10 @@ export function localApi(options: ApiOptions): (router: ConnectRouter) => void {
         yield* watch(recent, Math.min(count, RECENT_MAX), scoreMin, context.signal);
       },
       listLocks: () => ({
-        locks: [...options.policyLocks(), ...line.locks.list(toEpochMs(now()))].map(lockMessage),
+        locks: [
+          ...options.policyLocks().filter(({ expiresAtMs }) => expiresAtMs === undefined || now() < expiresAtMs),
+          ...line.locks.list(toEpochMs(now())),
+        ].map(lockMessage),
       }),
       addLock: ({ lock, ttlSeconds }, context) => {
         mayChange(context);
@@ -156,24 +163,35 @@ function refusing(change: () => void): void {
   try {
     change();
   } catch (error) {
-    if (error instanceof OperatingError) throw new ConnectError(error.message, Code.InvalidArgument);
+    if (error instanceof OperatingError) throw refused(error);
     throw error;
   }
 }
 
+function refused({ message, code }: OperatingError): ConnectError {
+  return new ConnectError(message, Code.InvalidArgument, { [CODE_HEADER]: code });
+}
+
+/** A part is taken whole or refused: cut, it would lock nobody, or somebody else. */
 function lockOf(message: LockMessage, ttlSeconds: number, now: number, id: string): Lock {
-  const part = (value: string): string | undefined => (value === "" ? undefined : value.slice(0, TEXT_CHARS_MAX));
+  const part = (name: string, value: string, charsMax = TEXT_CHARS_MAX): string | undefined => {
+    if (value.length > charsMax) {
+      const found = `expected at most ${charsMax} characters, got ${value.length}`;
+      throw refused(new OperatingError("ERR_LOCK_INVALID", `lock ${name}: ${found}`));
+    }
+    return value === "" ? undefined : value;
+  };
   return {
     id,
     scope: {
-      principal: part(message.principal),
-      credential: part(message.credential),
-      certificate: part(message.certificate.toLowerCase().replaceAll(":", "")),
-      fingerprint: part(message.fingerprint),
-      address: part(message.address),
-      destination: part(message.destination),
+      principal: part("principal", message.principal, PRINCIPAL_CHARS_MAX),
+      credential: part("credential", message.credential),
+      certificate: part("certificate", message.certificate.toLowerCase().replaceAll(":", "")),
+      fingerprint: part("fingerprint", message.fingerprint),
+      address: part("address", message.address),
+      destination: part("destination", message.destination.toLowerCase()),
     },
-    reason: part(message.reason) ?? "no reason given",
+    reason: part("reason", message.reason) ?? "no reason given",
     setBy: "operator",
     setAtMs: now,
     expiresAtMs: ttlSeconds === 0 ? undefined : now + ttlSeconds * SECOND_MS,
@@ -191,7 +209,8 @@ export function lockMessage(lock: Lock): LockMessage {
     destination: lock.scope.destination ?? "",
     reason: lock.reason,
     setBy: lock.setBy,
-    setAt: time(lock.setAtMs),
+    // A policy does not say when it set a lock.
+    ...(lock.setAtMs === 0 ? {} : { setAt: time(lock.setAtMs) }),
     ...(lock.expiresAtMs === undefined ? {} : { expiresAt: time(lock.expiresAtMs) }),
   });
 }
