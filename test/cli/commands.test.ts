@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { gzipSync } from "node:zlib";
 import t from "tap";
 import { runCommand } from "../../scripts/demo/sidecar.ts";
+import { command } from "../support/command.ts";
 
 const folder = await mkdtemp(join(tmpdir(), "sallyport-cli-"));
 t.teardown(() => rm(folder, { recursive: true, force: true }));
@@ -31,19 +32,19 @@ t.test("version, help and unknown words", async (t) => {
 t.test("a good policy is good, a bad one is told with every place at once", async (t) => {
   const head = "apiVersion: sallyport.dev/v1\nkind: Policy\nmetadata: {name: p}\n";
   const good = await file("good.yaml", `${head}spec: {mode: observe}\n`);
-  t.match(await runCommand(["check", good]), { code: 0, out: /good\. p sha256:[0-9a-f]{12}, mode observe/ });
+  t.match(await command(["check", good]), { code: 0, out: /good\. p sha256:[0-9a-f]{12}, mode observe/ });
   const bad = await file("bad.yaml", `${head}spec:\n  mode: obsrve\n  thresholds: {deny: 140}\n  rulez: []\n`);
-  const { code, err } = await runCommand(["check", bad]);
+  const { code, err } = await command(["check", bad]);
   t.equal(code, 1);
   t.match(err, /bad\.yaml:5:9 spec\.mode: /);
   t.match(err, /bad\.yaml:6:22 spec\.thresholds\.deny: expected 0\.\.100, got 140/);
   t.match(err, /bad\.yaml:7:3 spec\.rulez: .*did you mean "rules"\?/);
-  t.match(JSON.parse((await runCommand(["check", bad, "--output", "json"])).out), {
+  t.match(JSON.parse((await command(["check", bad, "--output", "json"])).out), {
     ok: false,
     problems: [{ line: 5 }],
   });
-  t.match(await runCommand(["check", join(folder, "none.yaml")]), { code: 1, err: /no such file/ });
-  t.match(await runCommand(["check", await file("own.yaml", (await runCommand(["check", "--print-default"])).out)]), {
+  t.match(await command(["check", join(folder, "none.yaml")]), { code: 1, err: /no such file/ });
+  t.match(await command(["check", await file("own.yaml", (await command(["check", "--print-default"])).out)]), {
     code: 0,
   });
 });
@@ -74,7 +75,7 @@ t.test("a replay writes one decision a row, points that sum to the score, gzip o
   const plain = await file("rows.jsonl", `${story}\n`);
   const packed = await file("rows.jsonl.gz", gzipSync(story));
   const out = join(folder, "decisions.jsonl");
-  t.match(await runCommand(["replay", "--requests", plain, "--out", out]), {
+  t.match(await command(["replay", "--requests", plain, "--out", out]), {
     code: 0,
     out: /^62 rows: 60 allow, 1 challenge, 1 deny/,
   });
@@ -92,7 +93,7 @@ t.test("a replay writes one decision a row, points that sum to the score, gzip o
     t.ok(Math.abs(reasons.reduce((sum, { points }) => sum + points, 0) - score) < 0.05);
   }
   const text = await readFile(out, "utf8");
-  await runCommand(["replay", "--requests", packed, "--out", out]);
+  await command(["replay", "--requests", packed, "--out", out]);
   t.equal(await readFile(out, "utf8"), text);
 });
 
@@ -100,7 +101,7 @@ t.test("answers and observe mode change what a replay learns and says", async (t
   const rows = await file("rows2.jsonl", story);
   const counts = async (...flags: string[]) =>
     JSON.parse(
-      (await runCommand(["replay", "--requests", rows, "--out", join(folder, "d"), "--output", "json", ...flags])).out,
+      (await command(["replay", "--requests", rows, "--out", join(folder, "d"), "--output", "json", ...flags])).out,
     );
   t.match(await counts("--answers", "all"), { rows: 62, challenge: 1, deny: 0 });
   t.match(await counts("--mode", "observe"), { challenge: 2, deny: 0 });
@@ -112,7 +113,7 @@ t.test("two policies can be compared", async (t) => {
     "strict.yaml",
     "apiVersion: sallyport.dev/v1\nkind: Policy\nmetadata: {name: p}\nspec: {rules: [{name: none, decision: deny}]}\n",
   );
-  const { out } = await runCommand(["replay", "--requests", rows, "--out", join(folder, "d"), "--compare", strict]);
+  const { out } = await command(["replay", "--requests", rows, "--out", join(folder, "d"), "--compare", strict]);
   t.match(out, /allow -> deny: 60/);
 });
 
@@ -133,34 +134,34 @@ const malformed = [
 for (const { name, text, says } of malformed) {
   t.test(`${name} stops a replay with its line`, async (t) => {
     const rows = await file("malformed.jsonl", `${row()}\n${text}\n`);
-    t.match(await runCommand(["replay", "--requests", rows, "--out", join(folder, "d")]), { code: 1, err: says });
+    t.match(await command(["replay", "--requests", rows, "--out", join(folder, "d")]), { code: 1, err: says });
   });
 }
 
 t.test("files that cannot be read or written are named", async (t) => {
-  t.match(await runCommand(["replay", "--requests", join(folder, "none.jsonl")]), {
+  t.match(await command(["replay", "--requests", join(folder, "none.jsonl")]), {
     code: 1,
     err: /none\.jsonl: cannot be read/,
   });
   const rows = await file("rows4.jsonl", story);
-  t.match(await runCommand(["replay", "--requests", rows, "--out", join(folder, "no", "where")]), {
+  t.match(await command(["replay", "--requests", rows, "--out", join(folder, "no", "where")]), {
     code: 1,
     err: /cannot be written/,
   });
   const torn = await file("torn.jsonl.gz", gzipSync(story).subarray(0, 40));
-  t.match(await runCommand(["replay", "--requests", torn]), { code: 1, err: /torn\.jsonl\.gz: cannot be read/ });
+  t.match(await command(["replay", "--requests", torn]), { code: 1, err: /torn\.jsonl\.gz: cannot be read/ });
 });
 
 t.test("simulated rows can be replayed", async (t) => {
   const rows = join(folder, "simulated.jsonl");
-  t.match(await runCommand(["simulate", "--out", rows, "--days", "2", "--services", "4", "--thefts", "0"]), {
+  t.match(await command(["simulate", "--out", rows, "--days", "2", "--services", "4", "--thefts", "0"]), {
     code: 0,
   });
-  t.match(await runCommand(["replay", "--requests", rows, "--out", join(folder, "d")]), {
+  t.match(await command(["replay", "--requests", rows, "--out", join(folder, "d")]), {
     code: 0,
     out: / 0 deny, 0 terminate/,
   });
-  t.match(await runCommand(["simulate", "--out", rows, "--days", "1"]), {
+  t.match(await command(["simulate", "--out", rows, "--days", "1"]), {
     code: 2,
     err: /--days: expected a whole number from 2 to 30, got "1"/,
   });
@@ -168,7 +169,7 @@ t.test("simulated rows can be replayed", async (t) => {
 
 t.test("commands that need a sidecar say so when there is none", async (t) => {
   for (const args of [["locks"], ["tap"], ["explain", "x"], ["baseline", "show"], ["posture", "x", "a=b"]]) {
-    const { code, err } = await runCommand([...args, "--api", "127.0.0.1:9"]);
+    const { code, err } = await command([...args, "--api", "127.0.0.1:9"]);
     t.equal(code, 1, String(args[0]));
     t.match(err, /local API does not answer.*ERR_API/, String(args[0]));
   }
@@ -179,6 +180,6 @@ t.test("a decision is explained from a decision log", async (t) => {
     "decisions.log",
     `${JSON.stringify({ decision_id: "d-1", result: { risk: { score: 5 } } })}\n`,
   );
-  t.match(await runCommand(["explain", "d-1", "--log", log]), { code: 0, out: /"score": 5/ });
-  t.match(await runCommand(["explain", "d-2", "--log", log]), { code: 1, err: /ERR_NOT_FOUND/ });
+  t.match(await command(["explain", "d-1", "--log", log]), { code: 0, out: /"score": 5/ });
+  t.match(await command(["explain", "d-2", "--log", log]), { code: 1, err: /ERR_NOT_FOUND/ });
 });
