@@ -4,6 +4,7 @@ import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import type { IncomingHttpHeaders, IncomingMessage } from "node:http";
+import { connect as connectHttp2 } from "node:http2";
 import { Agent, request as httpsRequest } from "node:https";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -102,6 +103,46 @@ export async function fetchOnce(caller: Caller, call: Call): Promise<Answer> {
   } finally {
     client.close();
   }
+}
+
+/** A caller that speaks HTTP/2 over one connection. */
+export interface Http2Client {
+  send(call: Call): Promise<Answer>;
+  /** Resolves when the server has told the connection to go away. */
+  readonly goneAway: Promise<void>;
+  /** Resolves when the connection is gone. */
+  readonly closed: Promise<void>;
+  close(): void;
+}
+
+export async function http2Client(caller: Caller): Promise<Http2Client> {
+  const session = connectHttp2(`https://127.0.0.1:${caller.port}`, {
+    ...tlsOptions(caller),
+    ALPNProtocols: ["h2"],
+    ...(caller.localAddress === undefined ? {} : { localAddress: caller.localAddress }),
+  });
+  session.on("error", () => {}); // told by the calls that fail
+  const goneAway = new Promise<void>((resolve) => session.once("goaway", () => resolve()));
+  const closed = new Promise<void>((resolve) => session.once("close", () => resolve()));
+  await once(session, "connect");
+  return {
+    goneAway,
+    closed,
+    send: async ({ path, method = "GET", headers = {}, body }) => {
+      const stream = session.request({
+        ":path": path,
+        ":method": method,
+        ":authority": "orders.shop.example",
+        ...headers,
+      });
+      stream.end(body);
+      const [received] = (await once(stream, "response")) as [IncomingHttpHeaders & { ":status"?: number }];
+      const parts: Buffer[] = [];
+      for await (const part of stream as AsyncIterable<Buffer>) parts.push(part);
+      return { status: received[":status"] ?? 0, headers: received, body: Buffer.concat(parts).toString("utf8") };
+    },
+    close: () => session.close(),
+  };
 }
 
 /** How a gRPC call ended. */

@@ -39,6 +39,8 @@ export interface GuardedService<Service> {
   /** How to call it: with a certificate of `name`, or without one. */
   caller(name?: string, more?: Partial<Caller>): Promise<Caller>;
   writePolicy(spec: Spec, revision: string): Promise<void>;
+  /** Writes a policy and waits until it is in force. */
+  setPolicy(spec: Spec): Promise<void>;
   /** The sidecar's own log so far. */
   log(): Promise<string>;
   /** Entries of the access log, from the one number `since` on, once there are `count` that fit. */
@@ -92,6 +94,7 @@ export async function startGuarded<Service extends { readonly port: number; clos
       },
     });
     closers.push(() => envoy.stop());
+    let revisions = 0;
     return {
       envoy,
       sidecar,
@@ -107,6 +110,11 @@ export async function startGuarded<Service extends { readonly port: number; clos
         ...more,
       }),
       writePolicy,
+      setPolicy: async (spec) => {
+        const revision = `set-${++revisions}`;
+        await writePolicy(spec, revision);
+        await eventually(async () => ((await readiness(sidecar)).policy_revision === revision ? true : undefined));
+      },
       log: () => readFile(sidecar.log, "utf8"),
       entries: (count, fits = () => true) =>
         eventually(async () => {
@@ -133,6 +141,11 @@ export async function eventually<Answer>(ask: () => Promise<Answer | undefined>)
     await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
   }
   throw new Error("waited 10 s in vain");
+}
+
+/** What `/readyz` says. */
+export async function readiness({ health }: SidecarProcess): Promise<Readonly<Record<string, unknown>>> {
+  return (await (await fetch(`http://${health}/readyz`)).json()) as Record<string, unknown>;
 }
 
 /** Value of one metric of a sidecar, all its labels summed; `labels` narrows it. */
