@@ -24,6 +24,8 @@ export interface GuardedOptions<Service> {
   readonly spec?: Spec;
   readonly flags?: readonly string[];
   readonly change?: (bootstrap: Bootstrap) => void;
+  /** Writes what the policy names besides `jwks.json`; told the policy's folder. */
+  readonly prepare?: (folder: string) => void;
   /** `iss` of the tokens; the one that the shipped JWT configuration names by default. */
   readonly issuer?: string;
 }
@@ -70,6 +72,7 @@ export async function startGuarded<Service extends { readonly port: number; clos
     const certs = await makeCertDir(issuer);
     closers.push(() => certs.remove());
     await writeFile(join(folder, "jwks.json"), JSON.stringify(issuer.jwks));
+    options.prepare?.(folder);
     const policyPath = join(folder, "policy.yaml");
     const writePolicy = (spec: Spec, revision: string): Promise<void> =>
       writeFile(
