@@ -1,30 +1,79 @@
-/** Usage: tsx line.ts PRINCIPALS REQUESTS   CPU microseconds per request of scoring and learning, without any transport. */
+/** Usage: tsx line.ts CALLERS REQUESTS STATE_DIR   Cost of the line without transport; leaves what it learned behind. */
 
-import { SECOND_MS } from "../../src/model/units.ts";
-import { countingBytes, NOON, POLICY, request } from "../support/requests.ts";
+import type { Verdict } from "../../src/model/verdict.ts";
+import { StateFiles } from "../../src/server/state-files.ts";
+import { countingBytes, request } from "../support/requests.ts";
+import { callerOf, DESTINATION, JA4, pathOf } from "./callers.ts";
 
-// As it is shipped: what runs tests from source costs time of its own.
-const built = new URL("../../dist/check/line.js", import.meta.url).href;
-const { createLine } = (await import(built)) as typeof import("../../src/check/line.ts");
+// As it is shipped: what runs scripts from source costs time of its own.
+const built = (path: string): string => new URL(`../../dist/${path}`, import.meta.url).href;
+const { createLine } = (await import(built("check/line.js"))) as typeof import("../../src/check/line.ts");
+const { defaultPolicy } = (await import(
+  built("bundle/default-policy.js")
+)) as typeof import("../../src/bundle/default-policy.ts");
 
-const [principals = 10, requests = 100_000] = process.argv.slice(2).map(Number);
-const line = createLine({ principalsMax: 20_000, sessionsMax: 40_000, random: countingBytes() });
-const facts = Array.from({ length: Math.max(principals * 2, 2_000) }, (_, i) => ({
-  principal: `spiffe://td/caller-${i % principals}`,
-  address: `10.1.${(i % principals) >> 8}.${(i % principals) & 255}`,
-  agent: `caller-${i % principals}/1.0 Go-http-client/2.0`,
-  path: i % 3 === 0 ? "/orders" : `/orders/${i}`,
-}));
-let at = NOON;
+export interface LineFigures {
+  readonly principals: number;
+  readonly checkUs: number;
+  readonly outcomeUs: number;
+  /** Live heap of all that the line remembers. */
+  readonly heapBytes: number;
+  readonly snapshotMs: number;
+  readonly snapshotBytes: number;
+}
 
-function run(count: number): void {
-  for (let i = 0; i < count; i++) {
-    at += (SECOND_MS * 600) / principals;
-    const one = request({ ...facts[i % facts.length], at });
-    const verdict = line.check(one, POLICY);
-    line.learn(one, verdict);
-    line.outcome({
-      time: one.time,
+/** Requests made before they are measured, so that making them is not. */
+const BLOCK = 1_000;
+/** Between two requests of one caller. */
+const INTERVAL_MS = 300_000;
+const TOKEN_MS = 3_600_000;
+/** Two simulated hours: an established caller. */
+const WARM_REQUESTS = 24;
+const WARM_REQUESTS_MIN = 20_000;
+
+const [callers = 10, requests = 100_000] = process.argv.slice(2, 4).map(Number);
+const warm = Math.max(WARM_REQUESTS * callers, WARM_REQUESTS_MIN);
+const policy = defaultPolicy();
+const heapBefore = heapBytes();
+const line = createLine({ principalsMax: 10_000, sessionsMax: 20_000, random: countingBytes() });
+const stepMs = INTERVAL_MS / callers;
+let at = Date.now() - (warm + requests) * stepMs;
+let count = 0;
+
+runFor(warm);
+const { checkUs, outcomeUs } = runFor(requests);
+const heapGrown = heapBytes() - heapBefore;
+const before = performance.now();
+const snapshot = line.snapshot(request({ at: Date.now() }).time);
+const snapshotMs = performance.now() - before;
+new StateFiles(process.argv[4] ?? ".").write(snapshot);
+const figures: LineFigures = {
+  principals: line.stats().principals,
+  checkUs,
+  outcomeUs,
+  heapBytes: heapGrown,
+  snapshotMs,
+  snapshotBytes: snapshot.length,
+};
+console.log(JSON.stringify(figures));
+
+function runFor(total: number): { checkUs: number; outcomeUs: number } {
+  let checks = 0;
+  let outcomes = 0;
+  for (let done = 0; done < total; done += BLOCK) {
+    const facts = Array.from({ length: BLOCK }, nextRequest);
+    const verdicts: Verdict[] = [];
+    checks += cpuOf(() => {
+      for (const one of facts) {
+        const verdict = line.check(one, policy);
+        line.learn(one, verdict);
+        verdicts.push(verdict);
+      }
+    });
+    const refused = verdicts.filter(({ enforced }) => enforced !== "allow").length;
+    if (refused > BLOCK / 100) throw new Error(`${refused} of ${BLOCK} ordinary requests were refused`);
+    const ends = verdicts.map((verdict, i) => ({
+      time: verdict.time,
       decisionId: verdict.decisionId,
       requestId: undefined,
       status: 200,
@@ -32,22 +81,36 @@ function run(count: number): void {
       responseBytes: 500 + (i % 100),
       requestBytes: undefined,
       durationMs: 1,
-      stage: "end",
+      stage: "end" as const,
+    }));
+    outcomes += cpuOf(() => {
+      for (const one of ends) line.outcome(one);
     });
   }
+  return { checkUs: checks / total, outcomeUs: outcomes / total };
 }
 
-run(Math.max(20 * principals, 20_000));
-const made = measure(() => {
-  for (let i = 0; i < requests; i++) request({ ...facts[i % facts.length], at });
-});
-const all = measure(() => run(requests));
-console.log(JSON.stringify({ principals: line.stats().principals, microseconds: (all - made) / requests }));
+function nextRequest() {
+  const who = count % callers;
+  const path = pathOf(Math.floor(count / callers));
+  const { spiffeId: principal, address, agent } = callerOf(who);
+  count++;
+  at += stepMs;
+  const tokenAt = Math.floor(at / TOKEN_MS) * TOKEN_MS;
+  const credential = `${who}-${tokenAt}`;
+  return request({ at, principal, credential, address, agent, ja4: JA4, path, host: DESTINATION, issuedAt: tokenAt });
+}
 
 /** CPU time, microseconds. */
-function measure(job: () => void): number {
-  const before = process.cpuUsage();
+function cpuOf(job: () => void): number {
+  const start = process.cpuUsage();
   job();
-  const { user, system } = process.cpuUsage(before);
+  const { user, system } = process.cpuUsage(start);
   return user + system;
+}
+
+function heapBytes(): number {
+  if (globalThis.gc === undefined) throw new Error("run with --expose-gc");
+  for (let pass = 0; pass < 3; pass++) globalThis.gc();
+  return process.memoryUsage().heapUsed;
 }

@@ -1,113 +1,128 @@
-/** Usage: tsx load.ts ADDRESS PRINCIPALS SECONDS   Sends checks as fast as they are answered; prints how many. */
+/** A process that sends checks as fast as they are answered, whenever it is told to; started by `servers.ts`. */
 
-import { create, toBinary } from "@bufbuild/protobuf";
-import { Client, credentials } from "@grpc/grpc-js";
-import { createPki } from "../../scripts/pki.ts";
-import { CheckRequestSchema } from "../../src/gen/envoy/service/auth/v3/external_auth_pb.ts";
+import { type ClientHttp2Session, connect } from "node:http2";
+import { allows, checkTemplates, LogBatch, numbered, type Template } from "./messages.ts";
 
-const CONNECTIONS = 2;
-const UNDER_WAY = 32;
-const CERTIFICATES = 10;
+const CONNECTIONS = 4;
+/** As Envoy does, by size or time. */
+const LOG_BATCH = 50;
+const TEMPLATES_MIN = 2_000;
 
-const [address = "", principals = "10", seconds = "1"] = process.argv.slice(2);
-const messages = await makeMessages(Number(principals));
-const asIs = (bytes: Buffer): Buffer => bytes;
-const clients = Array.from(
-  { length: CONNECTIONS },
-  () => new Client(address, credentials.createInsecure(), { "grpc.use_local_subchannel_pool": 1 }),
-);
-const until = performance.now() + Number(seconds) * 1_000;
-let sent = 0;
-let failed = 0;
+/** What is asked of this process. */
+export interface LoadOrder {
+  readonly address: string;
+  /** Where access logs go; `undefined`: nowhere. */
+  readonly streams: string | undefined;
+  readonly callers: number;
+  readonly seconds: number;
+  /** Checks under way at any time. */
+  readonly underWay: number;
+}
 
-await Promise.all(
-  Array.from({ length: UNDER_WAY }, async (_, lane) => {
-    const client = clients[lane % CONNECTIONS]!;
-    while (performance.now() < until) {
-      const message = messages[sent++ % messages.length]!;
-      await new Promise<void>((resolve) => {
-        client.makeUnaryRequest("/envoy.service.auth.v3.Authorization/Check", asIs, asIs, message, (error: unknown) => {
-          if (error !== null) failed++;
+export interface LoadResult {
+  readonly sent: number;
+  /** Not answered with gRPC status OK. */
+  readonly failed: number;
+  /** Answered, but not with leave to go on. */
+  readonly refused: number;
+  readonly seconds: number;
+  /** Of this process: near 100 % of `seconds` means that the generator was the limit. */
+  readonly loadCpuUs: number;
+}
+
+const HEADERS = {
+  ":method": "POST",
+  ":path": "/envoy.service.auth.v3.Authorization/Check",
+  te: "trailers",
+  "content-type": "application/grpc",
+  "grpc-timeout": "5000m",
+  "user-agent": "envoy",
+};
+
+const known = new Map<number, readonly Template[]>();
+/** Over all orders, so that no request id comes twice. */
+let number = 0;
+
+// Beside the probe's own questions, which are texts.
+process.on("message", (order: LoadOrder | string) => {
+  if (typeof order === "string") return;
+  void run(order).then((result) => process.send?.(result));
+});
+process.channel?.ref();
+console.log("ready");
+
+async function run({ address, streams, callers, seconds, underWay }: LoadOrder): Promise<LoadResult> {
+  const templates = known.get(callers) ?? (await checkTemplates(callers, Math.max(callers * 4, TEMPLATES_MIN)));
+  known.set(callers, templates);
+  const sessions = Array.from({ length: CONNECTIONS }, () => connect(`http://${address}`));
+  const log = streams === undefined ? undefined : openLog(streams);
+  const cpuBefore = process.cpuUsage();
+  const begin = performance.now();
+  const until = begin + seconds * 1_000;
+  let sent = 0;
+  let failed = 0;
+  let refused = 0;
+  await Promise.all(
+    Array.from({ length: underWay }, async (_, lane) => {
+      const session = sessions[lane % CONNECTIONS] as ClientHttp2Session;
+      while (performance.now() < until) {
+        sent++;
+        const own = number++;
+        const answer = await call(session, numbered(templates[own % templates.length] as Template, own));
+        if (answer === undefined) failed++;
+        else {
+          if (!allows(answer)) refused++;
+          log?.add(own, answer);
+        }
+      }
+    }),
+  );
+  const elapsed = (performance.now() - begin) / 1_000;
+  const { user, system } = process.cpuUsage(cpuBefore);
+  await log?.close();
+  for (const session of sessions) session.close();
+  return { sent, failed, refused, seconds: elapsed, loadCpuUs: user + system };
+}
+
+/** The framed answer; `undefined` when the call failed. */
+function call(session: ClientHttp2Session, message: Buffer): Promise<Buffer | undefined> {
+  return new Promise((resolve) => {
+    const stream = session.request(HEADERS);
+    let answer: Buffer | undefined;
+    let ok = false;
+    stream.on("data", (part: Buffer) => {
+      answer = answer === undefined ? part : Buffer.concat([answer, part]);
+    });
+    stream.on("trailers", (trailers) => {
+      ok = Number(trailers["grpc-status"]) === 0;
+    });
+    stream.on("error", () => {}); // counted as failed when it closes
+    stream.on("close", () => resolve(ok ? answer : undefined));
+    stream.end(message);
+  });
+}
+
+/** Envoy's one long stream of access logs. */
+function openLog(address: string): { add(number: number, answer: Buffer): void; close(): Promise<void> } {
+  const session = connect(`http://${address}`);
+  const stream = session.request({
+    ...HEADERS,
+    ":path": "/envoy.service.accesslog.v3.AccessLogService/StreamAccessLogs",
+    "grpc-timeout": "3600S",
+  });
+  const batch = new LogBatch(LOG_BATCH);
+  return {
+    add: (own, answer) => {
+      const full = batch.add(own, answer);
+      if (full !== undefined) stream.write(full);
+    },
+    close: () =>
+      new Promise((resolve) => {
+        stream.resume().on("close", () => {
+          session.close();
           resolve();
         });
-      });
-    }
-  }),
-);
-console.log(JSON.stringify({ sent, failed }));
-process.exit(0);
-
-/** What Envoy sends for GETs over mTLS with a token that jwt_authn verified, as the shipped configurations have it. */
-async function makeMessages(count: number): Promise<readonly Buffer[]> {
-  const pki = await createPki();
-  const issued = await Promise.all(
-    Array.from({ length: Math.min(count, CERTIFICATES) }, (_, i) =>
-      pki.issue({ spiffeId: `spiffe://shop.example/c${i}` }),
-    ),
-  );
-  const text = (value: string): Uint8Array => new TextEncoder().encode(value);
-  return Array.from({ length: Math.max(count, 1_000) }, (_, i) => {
-    const who = i % count;
-    const spiffeId = `spiffe://shop.example/ns/shop/sa/caller-${who}`;
-    const path = ["/orders", `/orders/${i}`, "/stock", `/customers/${i}/orders`][i % 4]!;
-    const headers = {
-      ":authority": "orders.shop.example",
-      ":method": "GET",
-      ":path": path,
-      ":scheme": "https",
-      accept: "application/json",
-      "user-agent": `caller-${who}/1.4.2 Go-http-client/2.0`,
-      "x-forwarded-proto": "https",
-      "x-request-id": `8ea377f1-5cb7-4b6e-b2ec-${String(i).padStart(12, "0")}`,
-      "x-sallyport-ja3": "03117a8ed39ef02427ebbc39f121275c",
-      "x-sallyport-ja4": "t13d1312h2_f57a46bbacb6_ab7e3b40a677",
-      "x-sallyport-tls": "TLSv1.3/TLS_AES_128_GCM_SHA256",
-      "x-sallyport-connection": String(who),
-    };
-    const expires = 4_000_000_000;
-    return Buffer.from(
-      toBinary(
-        CheckRequestSchema,
-        create(CheckRequestSchema, {
-          attributes: {
-            source: {
-              principal: spiffeId,
-              // One certificate for each caller would be the same work; its name is Envoy's word here.
-              certificate: encodeURIComponent(issued[who % issued.length]!.certPem),
-              address: {
-                address: {
-                  case: "socketAddress",
-                  value: {
-                    address: `10.1.${(who >> 8) & 255}.${who & 255}`,
-                    portSpecifier: { case: "portValue", value: 40_000 },
-                  },
-                },
-              },
-            },
-            request: {
-              http: {
-                method: "GET",
-                path,
-                host: "orders.shop.example",
-                headerMap: { headers: Object.entries(headers).map(([key, value]) => ({ key, rawValue: text(value) })) },
-              },
-            },
-            metadataContext: {
-              filterMetadata: {
-                "envoy.filters.http.jwt_authn": {
-                  jwt: {
-                    iss: "https://issuer.example",
-                    sub: spiffeId,
-                    jti: `token-${who}`,
-                    iat: Math.floor(Date.now() / 1_000) - 60,
-                    exp: expires,
-                  },
-                },
-              },
-            },
-          },
-        }),
-      ),
-    );
-  });
+        stream.end();
+      }),
+  };
 }
