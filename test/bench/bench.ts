@@ -48,7 +48,7 @@ try {
   );
   const states = [FEW, SIZE.many].map((principals) => ({ principals, directory: join(folder, `state-${principals}`) }));
   const line = await measureLine(states);
-  const { servers, memory } = await measureServers({ rounds: SIZE.rounds, seconds: SIZE.seconds, states });
+  const { servers, otherWork, memory } = await measureServers({ rounds: SIZE.rounds, seconds: SIZE.seconds, states });
   const lookUps = measureLookUps(SIZE.lookUps);
   const envoy = await measureEnvoy(SIZE.envoyRounds, SIZE.envoyRequests);
   const seconds = rounded((performance.now() - begin) / 1_000);
@@ -58,6 +58,7 @@ try {
       machine,
       seconds,
       servers,
+      otherWork,
       line,
       memory,
       bytesPerPrincipal: bytesPerPrincipal(memory),

@@ -1,5 +1,6 @@
 /** Checks per second and CPU per check of the sidecar beside bare servers', and what memory the sidecar then holds. */
 
+import { cpus } from "node:os";
 import { median, printTable, rounded } from "./figures.ts";
 import type { LoadOrder, LoadResult } from "./load.ts";
 import { beside, LOAD_CORE, type Measured, SERVER_CORE, startMeasured } from "./measured.ts";
@@ -54,13 +55,23 @@ interface Target {
   readonly name: string;
   readonly server: Measured;
   readonly order: Omit<LoadOrder, "seconds">;
-  readonly results: { readonly cpuUs: number; readonly perSecond: number; readonly busy: number }[];
+  readonly results: Round[];
+}
+
+interface Round {
+  /** CPU of the server for each check. */
+  readonly cpuUs: number;
+  readonly perSecond: number;
+  readonly busy: number;
+  /** CPU of both ends in all. */
+  readonly serverUs: number;
+  readonly loadUs: number;
 }
 
 /** Servers take turns, round by round, so that whatever else the machine does hits all alike. */
 export async function measureServers(
   options: ServersOptions,
-): Promise<{ servers: readonly ServerFigures[]; memory: readonly MemoryFigures[] }> {
+): Promise<{ servers: readonly ServerFigures[]; otherWork: number; memory: readonly MemoryFigures[] }> {
   const started: Measured[] = [];
   try {
     const load = await startMeasured(["--import=tsx", beside("load.ts")], LOAD_CORE, (line) => line === "ready");
@@ -85,9 +96,14 @@ export async function measureServers(
     }
     for (const target of targets) await measure(target, load, WARM_SECONDS);
     for (const target of targets) target.results.length = 0;
+    const busyBefore = machineBusyUs();
+    const roundsBegin = performance.now();
     for (let round = 0; round < options.rounds; round++) {
       for (const target of targets) await measure(target, load, options.seconds);
     }
+    const roundsUs = (performance.now() - roundsBegin) * 1_000;
+    const ownUs = targets.flatMap(({ results }) => results).reduce((sum, one) => sum + one.serverUs + one.loadUs, 0);
+    const otherWork = rounded(Math.max(0, machineBusyUs() - busyBefore - ownUs) / (roundsUs * cpus().length), 2);
     const servers = targets.map((target) => figuresOf(target, targets[0] as Target));
     printTable(
       ["server", "checks/s", "core busy", "CPU us/check", "least..most", "against bare"],
@@ -100,10 +116,11 @@ export async function measureServers(
         ratio.toFixed(2),
       ]),
     );
+    console.log(`of all cores, other work took ${rounded(otherWork * 100)} % meanwhile\n`);
     const memory = [];
     for (const { sidecar, startedBytes } of loaded) memory.push(await memoryOf(sidecar, startedBytes));
     printMemory(memory);
-    return { servers, memory };
+    return { servers, otherWork, memory };
   } finally {
     for (const one of started.reverse()) await one.stop();
   }
@@ -131,7 +148,14 @@ async function measure({ name, server, order, results }: Target, load: Measured,
     cpuUs: cpuUs / result.sent,
     perSecond: result.sent / result.seconds,
     busy: cpuUs / (result.seconds * 1e6),
+    serverUs: cpuUs,
+    loadUs: result.loadCpuUs,
   });
+}
+
+/** Time that the machine's cores were not idle, whoever used them. */
+function machineBusyUs(): number {
+  return cpus().reduce((sum, { times }) => sum + (times.user + times.nice + times.sys + times.irq) * 1_000, 0);
 }
 
 function figuresOf({ name, results }: Target, bare: Target): ServerFigures {
