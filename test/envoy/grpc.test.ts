@@ -1,9 +1,12 @@
+import { once } from "node:events";
 import { fromBinary } from "@bufbuild/protobuf";
 import { anyUnpack } from "@bufbuild/protobuf/wkt";
+import type { ServiceError } from "@grpc/grpc-js";
 import t from "tap";
 import { runCommand } from "../../scripts/demo/sidecar.ts";
 import { ErrorInfoSchema } from "../../src/gen/google/rpc/error_details_pb.ts";
 import { StatusSchema } from "../../src/gen/google/rpc/status_pb.ts";
+import { reportOften } from "../support/bootstrap.ts";
 import { type GrpcAnswer, grpcClient } from "../support/clients.ts";
 import { eventually, metric, startGuarded, startInventory } from "../support/guarded.ts";
 
@@ -19,13 +22,7 @@ const guarded = await startGuarded({
       { name: "doubted", match: { principals: ["spiffe://shop.example/doubted"] }, decision: "challenge" },
     ],
   },
-  change: (bootstrap) => {
-    // Long streams report ten times a second here, so that the test need not wait.
-    const text = JSON.stringify(bootstrap.static_resources.listeners);
-    bootstrap.static_resources.listeners = JSON.parse(
-      text.replaceAll(/"access_log_flush_interval":"[^"]+"/g, '"access_log_flush_interval":"0.1s"'),
-    );
-  },
+  change: reportOften,
 });
 t.teardown(() => guarded.stop());
 
@@ -98,4 +95,38 @@ t.test("a locked principal's calls end at once", async (t) => {
     `unix:${guarded.sidecar.apiSocket}`,
   ]);
   t.match(await client.get("apple"), { code: PERMISSION_DENIED, message: "Session ended" });
+});
+
+t.test("a call is told apart by its method, and our headers go in and out as over HTTP", async (t) => {
+  await guarded.setPolicy({
+    rules: [{ name: "watchers", match: { routes: ["/shop.Inventory/Watch"] }, decision: "deny" }],
+  });
+  const client = grpcClient(await guarded.caller("web"));
+  t.teardown(() => client.close());
+  const headers = { "x-sallyport-principal": "spiffe://shop.example/admin", "x-sallyport-ja4": "spoofed" };
+  t.equal((await client.get("apple", headers)).code, 0);
+  const { headers: received } = guarded.service.received.at(-1)!;
+  t.match(received, { "x-sallyport-decision": "allow", "x-sallyport-principal": "spiffe://shop.example/web" });
+  t.notOk("x-sallyport-ja4" in received);
+  const stream = client.watch("apple");
+  const [error] = (await once(stream, "error")) as [ServiceError];
+  t.match(error, { code: PERMISSION_DENIED, details: "Access denied" });
+});
+
+t.test("a listed address is challenged as UNAUTHENTICATED, and a fresher token answers", async (t) => {
+  await guarded.setPolicy({
+    identity: {
+      issuers: [{ issuer: "https://issuer.example", audiences: ["sallyport"], jwks: { file: "jwks.json" } }],
+    },
+    lists: { addresses: [{ name: "proxies", action: "score", bits: 14, ranges: ["127.0.0.1/32"] }] },
+  });
+  const client = grpcClient(await guarded.caller("roaming"));
+  t.teardown(() => client.close());
+  const subject = "spiffe://shop.example/roaming";
+  const old = await guarded.issuer.token({ subject, issuedAt: new Date(Date.now() - 60_000) });
+  const challenged = await client.get("apple", { authorization: `Bearer ${old}` });
+  t.equal(challenged.code, UNAUTHENTICATED);
+  t.match(challenged.metadata.get("www-authenticate")[0], /^Bearer error="insufficient_user_authentication"/);
+  const fresh = await guarded.issuer.token({ subject });
+  t.equal((await client.get("apple", { authorization: `Bearer ${fresh}` })).code, 0);
 });

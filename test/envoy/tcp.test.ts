@@ -1,17 +1,31 @@
 import t from "tap";
 import { runCommand } from "../../scripts/demo/sidecar.ts";
-import { tlsConnection } from "../support/clients.ts";
-import { startEcho, startGuarded } from "../support/guarded.ts";
+import { reportOften } from "../support/bootstrap.ts";
+import { type Caller, tlsConnection } from "../support/clients.ts";
+import { eventually, metric, startEcho, startGuarded } from "../support/guarded.ts";
 
 const guarded = await startGuarded({
   config: "envoy/tcp.yaml",
   service: startEcho,
-  spec: { identity: { trustedSpiffe: ["spiffe://shop.example/ledger-*"] } },
+  spec: {
+    identity: { trustedSpiffe: ["spiffe://shop.example/ledger-*"] },
+    rules: [
+      { name: "closed", match: { destinations: ["vault.shop.example"] }, decision: "deny" },
+      {
+        name: "watched",
+        match: { principals: ["spiffe://shop.example/ledger-watched"] },
+        decision: "deny",
+        mode: "observe",
+      },
+      { name: "doubted", match: { principals: ["spiffe://shop.example/ledger-doubted"] }, decision: "challenge" },
+    ],
+  },
+  change: reportOften,
 });
 t.teardown(() => guarded.stop());
 
-async function echo(name: string): Promise<string | undefined> {
-  const connection = await tlsConnection(await guarded.caller(name));
+async function echo(name: string, more: Partial<Caller> = {}): Promise<string | undefined> {
+  const connection = await tlsConnection(await guarded.caller(name, more));
   connection.socket.write("credit 10");
   const passed = await connection.until("credit 10").then(
     () => true,
@@ -46,4 +60,40 @@ t.test("a connection of a locked principal is closed, others are not", async (t)
   ]);
   t.not(await echo("ledger-reader"), "passed");
   t.equal(await echo("ledger-writer"), "passed");
+});
+
+t.test("a connection is judged by the server name that it asks for", async (t) => {
+  t.equal(await echo("ledger-writer", { serverName: "vault.shop.example" }), "ERR_SSL_TLSV1_ALERT_ACCESS_DENIED");
+  t.equal(await echo("ledger-writer", { serverName: "ledger.shop.example" }), "passed");
+});
+
+t.test("a challenge cannot be put to a raw connection: it is closed", async (t) => {
+  const before = guarded.service.accepted();
+  t.equal(await echo("ledger-doubted"), "ERR_SSL_TLSV1_ALERT_ACCESS_DENIED");
+  t.equal(guarded.service.accepted(), before);
+});
+
+t.test("observed connections pass, and the access log says what would have been", async (t) => {
+  t.equal(await echo("ledger-watched"), "passed");
+  const watched = ({ principal }: { readonly principal?: unknown }) =>
+    principal === "spiffe://shop.example/ledger-watched";
+  t.match((await guarded.entries(1, watched)).at(-1), {
+    decision: "deny",
+    mode: "observe",
+    score: Number,
+    reasons: Array,
+  });
+});
+
+t.test("outcomes of connections reach the sidecar, while they run and at their end", async (t) => {
+  const count = (stage: string): Promise<number> =>
+    metric(guarded.sidecar, "sallyport_outcomes_total", `stage="${stage}"`);
+  const [running, ended] = await Promise.all([count("periodic"), count("end")]);
+  const connection = await tlsConnection(await guarded.caller("ledger-writer"));
+  connection.socket.write("credit 10");
+  await connection.until("credit 10");
+  t.ok(await eventually(async () => (await count("periodic")) > running || undefined));
+  connection.socket.end();
+  await connection.closed;
+  t.ok(await eventually(async () => (await count("end")) > ended || undefined));
 });

@@ -29,6 +29,8 @@ export interface Caller {
   readonly localAddress?: string | undefined;
   /** OpenSSL cipher list; another list gives another JA3 and JA4. */
   readonly ciphers?: string | undefined;
+  /** Asked for in the TLS handshake (SNI); `localhost` by default. Its certificate is then not compared with it. */
+  readonly serverName?: string | undefined;
 }
 
 export interface Answer {
@@ -299,7 +301,8 @@ export async function tlsConnection(caller: Caller): Promise<TlsConnection> {
 function tlsOptions(caller: Caller) {
   return {
     ca: caller.caPem,
-    servername: "localhost",
+    servername: caller.serverName ?? "localhost",
+    ...(caller.serverName === undefined ? {} : { checkServerIdentity: () => undefined }),
     ...(caller.certificate === undefined ? {} : { cert: caller.certificate.certPem, key: caller.certificate.keyPem }),
     ...(caller.ciphers === undefined ? {} : { ciphers: caller.ciphers }),
   };
