@@ -23,6 +23,8 @@ export interface GuardedOptions<Service> {
   /** The policy's `spec`. */
   readonly spec?: Spec;
   readonly flags?: readonly string[];
+  /** Flags that name files; told the folder for them. */
+  readonly flagsIn?: (folder: string) => readonly string[];
   readonly change?: (bootstrap: Bootstrap) => void;
   /** Writes what the policy names besides `jwks.json`; told the policy's folder. */
   readonly prepare?: (folder: string) => void;
@@ -80,7 +82,8 @@ export async function startGuarded<Service extends { readonly port: number; clos
         stringify({ apiVersion: "sallyport.dev/v1", kind: "Policy", metadata: { name: "test", revision }, spec }),
       );
     await writePolicy(options.spec ?? {}, "one");
-    const sidecar = await startSidecarProcess({ name: "sidecar", folder, policy: policyPath, flags: options.flags });
+    const flags = [...(options.flags ?? []), ...(options.flagsIn?.(folder) ?? [])];
+    const sidecar = await startSidecarProcess({ name: "sidecar", folder, policy: policyPath, flags });
     closers.push(() => sidecar.stop());
     const service = await options.service(0);
     closers.push(() => service.close());
