@@ -53,7 +53,7 @@ const specs = [
   { spec: "rules: { name: a }", says: "5:10 spec.rules: expected a list, got a mapping" },
   {
     spec: "rules: [{ name: a }]",
-    says: "5:11 spec.rules[0]: expected at least one of mode, thresholds, decision, watch, got none of them",
+    says: "5:11 spec.rules[0]: expected at least one of mode, thresholds, decision, watch, when, signals, challenge, response, onError, got none of them",
   },
   {
     spec: "rules: [{ nmae: a, watch: true }]",

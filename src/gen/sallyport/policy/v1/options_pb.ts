@@ -14,7 +14,7 @@ import type { UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file sallyport/policy/v1/options.proto.
  */
 export const file_sallyport_policy_v1_options: GenFile = /*@__PURE__*/
-  fileDesc("CiFzYWxseXBvcnQvcG9saWN5L3YxL29wdGlvbnMucHJvdG8SE3NhbGx5cG9ydC5wb2xpY3kudjEqWAoERm9ybRIUChBGT1JNX1VOU1BFQ0lGSUVEEAASDQoJRk9STV9HTE9CEAESDgoKRk9STV9SQU5HRRACEgwKCEZPUk1fVVJMEAMSDQoJRk9STV9KV0tTEAQ6NQoFcGxhaW4SHS5nb29nbGUucHJvdG9idWYuRmllbGRPcHRpb25zGNGGAyABKAhSBXBsYWluOk4KBGZvcm0SHS5nb29nbGUucHJvdG9idWYuRmllbGRPcHRpb25zGNKGAyABKA4yGS5zYWxseXBvcnQucG9saWN5LnYxLkZvcm1SBGZvcm1iBnByb3RvMw", [file_google_protobuf_descriptor]);
+  fileDesc("CiFzYWxseXBvcnQvcG9saWN5L3YxL29wdGlvbnMucHJvdG8SE3NhbGx5cG9ydC5wb2xpY3kudjEqZgoERm9ybRIUChBGT1JNX1VOU1BFQ0lGSUVEEAASDQoJRk9STV9HTE9CEAESDgoKRk9STV9SQU5HRRACEgwKCEZPUk1fVVJMEAMSDQoJRk9STV9KV0tTEAQSDAoIRk9STV9DRUwQBTo1CgVwbGFpbhIdLmdvb2dsZS5wcm90b2J1Zi5GaWVsZE9wdGlvbnMY0YYDIAEoCFIFcGxhaW46TgoEZm9ybRIdLmdvb2dsZS5wcm90b2J1Zi5GaWVsZE9wdGlvbnMY0oYDIAEoDjIZLnNhbGx5cG9ydC5wb2xpY3kudjEuRm9ybVIEZm9ybWIGcHJvdG8z", [file_google_protobuf_descriptor]);
 
 /**
  * Forms of text that the reader checks.
@@ -54,6 +54,13 @@ export const Form = {
    * @generated from enum value: FORM_JWKS = 4;
    */
   JWKS: 4,
+
+  /**
+   * A condition in CEL.
+   *
+   * @generated from enum value: FORM_CEL = 5;
+   */
+  CEL: 5,
 } as const;
 
 /**

@@ -16,7 +16,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file sallyport/policy/v1/policy.proto.
  */
 export const file_sallyport_policy_v1_policy: GenFile = /*@__PURE__*/
-  fileDesc("CiBzYWxseXBvcnQvcG9saWN5L3YxL3BvbGljeS5wcm90bxITc2FsbHlwb3J0LnBvbGljeS52MSK/AQoKUG9saWN5RmlsZRIvCgthcGlfdmVyc2lvbhgBIAEoCUIaukgXyAEBchIKEHNhbGx5cG9ydC5kZXYvdjESHgoEa2luZBgCIAEoCUIQukgNyAEBcggKBlBvbGljeRI3CghtZXRhZGF0YRgDIAEoCzIdLnNhbGx5cG9ydC5wb2xpY3kudjEuTWV0YWRhdGFCBrpIA8gBARInCgRzcGVjGAQgASgLMhkuc2FsbHlwb3J0LnBvbGljeS52MS5TcGVjInAKCE1ldGFkYXRhEjoKBG5hbWUYASABKAlCLLpIKcgBAXIkGD8yIF5bYS16MC05XShbYS16MC05Li1dKlthLXowLTldKT8kEigKCHJldmlzaW9uGAIgASgJQha6SA9yDRiAATIIXlshLX5dKiSItRgBIq8FCgRTcGVjEicKBG1vZGUYASABKA4yGS5zYWxseXBvcnQucG9saWN5LnYxLk1vZGUSMwoKdGhyZXNob2xkcxgCIAEoCzIfLnNhbGx5cG9ydC5wb2xpY3kudjEuVGhyZXNob2xkcxIzCgVydWxlcxgDIAMoCzIZLnNhbGx5cG9ydC5wb2xpY3kudjEuUnVsZUIJukgGkgEDEJBOEjcKB3NpZ25hbHMYBCADKAsyJi5zYWxseXBvcnQucG9saWN5LnYxLlNwZWMuU2lnbmFsc0VudHJ5Ei8KCGlkZW50aXR5GAUgASgLMh0uc2FsbHlwb3J0LnBvbGljeS52MS5JZGVudGl0eRIxCgljaGFsbGVuZ2UYBiABKAsyHi5zYWxseXBvcnQucG9saWN5LnYxLkNoYWxsZW5nZRItCgdwb3N0dXJlGAcgASgLMhwuc2FsbHlwb3J0LnBvbGljeS52MS5Qb3N0dXJlEikKBWxpc3RzGAggASgLMhouc2FsbHlwb3J0LnBvbGljeS52MS5MaXN0cxIlCgNnZW8YCSABKAsyGC5zYWxseXBvcnQucG9saWN5LnYxLkdlbxIzCgVsb2NrcxgKIAMoCzIZLnNhbGx5cG9ydC5wb2xpY3kudjEuTG9ja0IJukgGkgEDEJBOEj8KCWF1dG9fbG9jaxgLIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIRukgOqgELIgUIgOeEDzICCAESLwoIcmVzcG9uc2UYDCABKAsyHS5zYWxseXBvcnQucG9saWN5LnYxLlJlc3BvbnNlGk8KDFNpZ25hbHNFbnRyeRILCgNrZXkYASABKAkSLgoFdmFsdWUYAiABKAsyHy5zYWxseXBvcnQucG9saWN5LnYxLlNpZ25hbFJ1bGU6AjgBIr8BCgpUaHJlc2hvbGRzEi8KCWNoYWxsZW5nZRgBIAEoAUIXukgUEhIZAAAAAAAAWUApAAAAAAAAAABIAIgBARIqCgRkZW55GAIgASgBQhe6SBQSEhkAAAAAAABZQCkAAAAAAAAAAEgBiAEBEi8KCXRlcm1pbmF0ZRgDIAEoAUIXukgUEhIZAAAAAAAAWUApAAAAAAAAAABIAogBAUIMCgpfY2hhbGxlbmdlQgcKBV9kZW55QgwKCl90ZXJtaW5hdGUiqQIKBFJ1bGUSRAoEbmFtZRgBIAEoCUI2ukgzyAEBci4YPzIqXltBLVphLXowLTldKFtBLVphLXowLTkuXy1dKltBLVphLXowLTldKT8kEikKBW1hdGNoGAIgASgLMhouc2FsbHlwb3J0LnBvbGljeS52MS5NYXRjaBInCgRtb2RlGAMgASgOMhkuc2FsbHlwb3J0LnBvbGljeS52MS5Nb2RlEjMKCnRocmVzaG9sZHMYBCABKAsyHy5zYWxseXBvcnQucG9saWN5LnYxLlRocmVzaG9sZHMSNAoIZGVjaXNpb24YBSABKA4yIi5zYWxseXBvcnQucG9saWN5LnYxLkZpeGVkRGVjaXNpb24SEgoFd2F0Y2gYBiABKAhIAIgBAUIICgZfd2F0Y2gitwEKBU1hdGNoEiwKDGRlc3RpbmF0aW9ucxgBIAMoCUIWukgPkgEMEOgHIgdyBRABGIAEkLUYARImCgZyb3V0ZXMYAiADKAlCFrpID5IBDBDoByIHcgUQARiABJC1GAESLAoHbWV0aG9kcxgDIAMoCUIbukgYkgEVEGQiEXIPGCAyC15bQS1aYS16XSskEioKCnByaW5jaXBhbHMYBCADKAlCFrpID5IBDBDoByIHcgUQARiABJC1GAEieAoKU2lnbmFsUnVsZRItCgRtb2RlGAEgASgOMh8uc2FsbHlwb3J0LnBvbGljeS52MS5TaWduYWxNb2RlEi4KCGNhcF9iaXRzGAIgASgBQhe6SBQSEhkAAAAAAABQQCkAAAAAAAAAAEgAiAEBQgsKCV9jYXBfYml0cyLBAgoISWRlbnRpdHkSNwoHaXNzdWVycxgBIAMoCzIbLnNhbGx5cG9ydC5wb2xpY3kudjEuSXNzdWVyQgm6SAaSAQMQ6AcSKQoJeGZjY19ob3BzGAIgAygJQha6SA+SAQwQ6AciB3IFEAEYgASQtRgBEi4KCGFwaV9rZXlzGAMgASgLMhwuc2FsbHlwb3J0LnBvbGljeS52MS5BcGlLZXlzEi4KDnRydXN0ZWRfc3BpZmZlGAQgAygJQha6SA+SAQwQkE4iB3IFEAEYgASQtRgBEj8KC2RlbGVnYXRpb25zGAUgAygLMh8uc2FsbHlwb3J0LnBvbGljeS52MS5EZWxlZ2F0aW9uQgm6SAaSAQMQkE4SMAoSc2luZ2xlX3VzZV9pc3N1ZXJzGAYgAygJQhS6SBGSAQ4Q6AcYASIHcgUQARiAECKxAgoGSXNzdWVyEhsKBmlzc3VlchgBIAEoCUILukgIyAEBcgMYgBASJQoJYXVkaWVuY2VzGAIgAygJQhK6SA+SAQwQ6AciB3IFEAEYgBASLwoEandrcxgDIAEoCzIZLnNhbGx5cG9ydC5wb2xpY3kudjEuSndrc0IGukgDyAEBEm8KCmFsZ29yaXRobXMYBCADKAlCW7pIWJIBVRgBIlFyT1IFUlMyNTZSBVJTMzg0UgVSUzUxMlIFUFMyNTZSBVBTMzg0UgVQUzUxMlIFRVMyNTZSBUVTMzg0UgVFUzUxMlIFRWREU0FSB0VkMjU1MTkSQQoPY2xvY2tfdG9sZXJhbmNlGAUgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQg26SAqqAQciAwjYBDIAIngKBEp3a3MSGgoEZmlsZRgBIAEoCUIKukgHcgUQARiAIEgAEh0KA3VybBgCIAEoCUIOukgHcgUQARiAEJC1GANIABIkCgZpbmxpbmUYAyABKAlCEoABAbpICHIGEAEYwIQ9kLUYBEgAQg8KBnNvdXJjZRIFukgCCAEieQoHQXBpS2V5cxI3CgZoZWFkZXIYASABKAlCJ7pIJHIiGIABMh1eW0EtWmEtejAtOSEjJCUmJyorLl5fYHx+LV0qJBI1CgRrZXlzGAIgAygLMhsuc2FsbHlwb3J0LnBvbGljeS52MS5BcGlLZXlCCrpIB5IBBBCgjQYiXQoGQXBpS2V5EiMKBG5hbWUYASABKAlCFbpIEsgBAXINGIACMgheWyEtfl0rJBIuCgZzaGEyNTYYAiABKAlCHoABAbpIGMgBAXITMhFeWzAtOUEtRmEtZl17NjR9JCJPCgpEZWxlZ2F0aW9uEh8KBmNhbGxlchgBIAEoCUIPukgIyAEBcgMYgASQtRgBEiAKB3N1YmplY3QYAiABKAlCD7pICMgBAXIDGIAEkLUYASKtAgoJQ2hhbGxlbmdlEiEKCXRyaWVzX21heBgBIAEoDUIJukgGKgQYZCgBSACIAQESOAoDdHRsGAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQhC6SA2qAQoiBAiAowUyAggBEj8KCWRpc2NoYXJnZRgDIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIRukgOqgELIgUIgJqeATICCAESNQoKYWNyX3ZhbHVlcxgEIAMoCUIhukgekgEbEBQYASIVchMYgAIyDl5bISMtXFtcXS1+XSskEj0KB21heF9hZ2UYBSABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CEbpIDqoBCyIFCIDnhA8yAggBQgwKCl90cmllc19tYXgijwMKB1Bvc3R1cmUSPQoHbWF4X2FnZRgBIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIRukgOqgELIgUIgOeEDzICCAESMgoMbWlzc2luZ19iaXRzGAIgASgBQhe6SBQSEhkAAAAAAABQQCkAAAAAAAAAAEgAiAEBEjAKCnN0YWxlX2JpdHMYAyABKAFCF7pIFBISGQAAAAAAAFBAKQAAAAAAAAAASAGIAQESKAoIcmVxdWlyZWQYBCADKAlCFrpID5IBDBCQTiIHcgUQARiABJC1GAESOQoGZm9yYmlkGAUgAygLMh4uc2FsbHlwb3J0LnBvbGljeS52MS5Gb3JiaWRkZW5CCbpIBpIBAxDoBxI1CgVmYWN0cxgGIAMoCzIaLnNhbGx5cG9ydC5wb2xpY3kudjEuRmFjdHNCCrpIB5IBBBCgjQYSIwoFZmlsZXMYByADKAlCFLpIEZIBDhDoBxgBIgdyBRABGIAgQg8KDV9taXNzaW5nX2JpdHNCDQoLX3N0YWxlX2JpdHMiiAEKCUZvcmJpZGRlbhIYCgRuYW1lGAEgASgJQgq6SAfIAQFyAhg/EhkKBGZhY3QYAiABKAlCC7pICMgBAXIDGIABEiAKAmluGAMgAygJQhS6SA2SAQoQkE4iBXIDGIAIiLUYARIkCgZub3RfaW4YBCADKAlCFLpIDZIBChCQTiIFcgMYgAiItRgBIvIBCgVGYWN0cxIcCgdzdWJqZWN0GAEgASgJQgu6SAjIAQFyAxiAEBJSCgVmYWN0cxgCIAMoCzIlLnNhbGx5cG9ydC5wb2xpY3kudjEuRmFjdHMuRmFjdHNFbnRyeUIcukgVmgESEGQiB3IFEAEYgAEqBXIDGIAIiLUYARIYCgZzb3VyY2UYAyABKAlCCLpIBXIDGIACEi8KC3JlcG9ydGVkX2F0GAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBosCgpGYWN0c0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiQgoJRmFjdHNGaWxlEjUKBWZhY3RzGAEgAygLMhouc2FsbHlwb3J0LnBvbGljeS52MS5GYWN0c0IKukgHkgEEEKCNBiKOAQoFTGlzdHMSPgoJYWRkcmVzc2VzGAEgAygLMiAuc2FsbHlwb3J0LnBvbGljeS52MS5BZGRyZXNzTGlzdEIJukgGkgEDEOgHEkUKDGZpbmdlcnByaW50cxgCIAMoCzIkLnNhbGx5cG9ydC5wb2xpY3kudjEuRmluZ2VycHJpbnRMaXN0Qgm6SAaSAQMQ6Aci3wEKC0FkZHJlc3NMaXN0EhgKBG5hbWUYASABKAlCCrpIB8gBAXICGD8SLwoGYWN0aW9uGAIgASgOMh8uc2FsbHlwb3J0LnBvbGljeS52MS5MaXN0QWN0aW9uEioKBGJpdHMYAyABKAFCF7pIFBISGQAAAAAAAFBAKQAAAAAAAAAASACIAQESGAoGcmVhc29uGAQgASgJQgi6SAVyAxiAAhIeCgZyYW5nZXMYBSADKAlCDrpIB5IBBBCgjQaQtRgCEhYKBGZpbGUYBiABKAlCCLpIBXIDGIAgQgcKBV9iaXRzIvABCg9GaW5nZXJwcmludExpc3QSGAoEbmFtZRgBIAEoCUIKukgHyAEBcgIYPxIvCgZhY3Rpb24YAiABKA4yHy5zYWxseXBvcnQucG9saWN5LnYxLkxpc3RBY3Rpb24SKgoEYml0cxgDIAEoAUIXukgUEhIZAAAAAAAAUEApAAAAAAAAAABIAIgBARIYCgZyZWFzb24YBCABKAlCCLpIBXIDGIACEisKBnZhbHVlcxgFIAMoCUIbukgYkgEVEKCNBiIPcg0YgAIyCF5bIS1+XSskEhYKBGZpbGUYBiABKAlCCLpIBXIDGIAgQgcKBV9iaXRzIjcKA0dlbxIVCgNhc24YASABKAlCCLpIBXIDGIAgEhkKB2NvdW50cnkYAiABKAlCCLpIBXIDGIAgIqoBCgRMb2NrEiEKAmlkGAEgASgJQhW6SBLIAQFyDRiAATIIXlshLX5dKyQSNQoFc2NvcGUYAiABKAsyHi5zYWxseXBvcnQucG9saWN5LnYxLkxvY2tTY29wZUIGukgDyAEBEhsKBnJlYXNvbhgDIAEoCUILukgIyAEBcgMYgAQSKwoHZXhwaXJlcxgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAizQEKCUxvY2tTY29wZRIbCglwcmluY2lwYWwYASABKAlCCLpIBXIDGIAQEhwKCmNyZWRlbnRpYWwYAiABKAlCCLpIBXIDGIAEEjAKC2NlcnRpZmljYXRlGAMgASgJQhu6SBRyEhhAMg5eWzAtOUEtRmEtZl0qJIi1GAESHQoLZmluZ2VycHJpbnQYBCABKAlCCLpIBXIDGIACEhUKB2FkZHJlc3MYBSABKAlCBJC1GAISHQoLZGVzdGluYXRpb24YBiABKAlCCLpIBXIDGIAEIlYKCFJlc3BvbnNlEhYKDnJldmVhbF9yZWFzb25zGAEgASgIEh0KEHVwc3RyZWFtX2hlYWRlcnMYAiABKAhIAIgBAUITChFfdXBzdHJlYW1faGVhZGVycypACgRNb2RlEhQKEE1PREVfVU5TUEVDSUZJRUQQABIQCgxNT0RFX0VORk9SQ0UQARIQCgxNT0RFX09CU0VSVkUQAiqAAQoNRml4ZWREZWNpc2lvbhIeChpGSVhFRF9ERUNJU0lPTl9VTlNQRUNJRklFRBAAEhgKFEZJWEVEX0RFQ0lTSU9OX0FMTE9XEAESHAoYRklYRURfREVDSVNJT05fQ0hBTExFTkdFEAISFwoTRklYRURfREVDSVNJT05fREVOWRADKnAKClNpZ25hbE1vZGUSGwoXU0lHTkFMX01PREVfVU5TUEVDSUZJRUQQABIXChNTSUdOQUxfTU9ERV9FTkZPUkNFEAESFwoTU0lHTkFMX01PREVfT0JTRVJWRRACEhMKD1NJR05BTF9NT0RFX09GRhADKlcKCkxpc3RBY3Rpb24SGwoXTElTVF9BQ1RJT05fVU5TUEVDSUZJRUQQABIVChFMSVNUX0FDVElPTl9CTE9DSxABEhUKEUxJU1RfQUNUSU9OX1NDT1JFEAJiBnByb3RvMw", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_timestamp, file_sallyport_policy_v1_options]);
+  fileDesc("CiBzYWxseXBvcnQvcG9saWN5L3YxL3BvbGljeS5wcm90bxITc2FsbHlwb3J0LnBvbGljeS52MSK/AQoKUG9saWN5RmlsZRIvCgthcGlfdmVyc2lvbhgBIAEoCUIaukgXyAEBchIKEHNhbGx5cG9ydC5kZXYvdjESHgoEa2luZBgCIAEoCUIQukgNyAEBcggKBlBvbGljeRI3CghtZXRhZGF0YRgDIAEoCzIdLnNhbGx5cG9ydC5wb2xpY3kudjEuTWV0YWRhdGFCBrpIA8gBARInCgRzcGVjGAQgASgLMhkuc2FsbHlwb3J0LnBvbGljeS52MS5TcGVjInAKCE1ldGFkYXRhEjoKBG5hbWUYASABKAlCLLpIKcgBAXIkGD8yIF5bYS16MC05XShbYS16MC05Li1dKlthLXowLTldKT8kEigKCHJldmlzaW9uGAIgASgJQha6SA9yDRiAATIIXlshLX5dKiSItRgBIu8FCgRTcGVjEicKBG1vZGUYASABKA4yGS5zYWxseXBvcnQucG9saWN5LnYxLk1vZGUSMwoKdGhyZXNob2xkcxgCIAEoCzIfLnNhbGx5cG9ydC5wb2xpY3kudjEuVGhyZXNob2xkcxIzCgVydWxlcxgDIAMoCzIZLnNhbGx5cG9ydC5wb2xpY3kudjEuUnVsZUIJukgGkgEDEJBOEjcKB3NpZ25hbHMYBCADKAsyJi5zYWxseXBvcnQucG9saWN5LnYxLlNwZWMuU2lnbmFsc0VudHJ5Ei8KCGlkZW50aXR5GAUgASgLMh0uc2FsbHlwb3J0LnBvbGljeS52MS5JZGVudGl0eRIxCgljaGFsbGVuZ2UYBiABKAsyHi5zYWxseXBvcnQucG9saWN5LnYxLkNoYWxsZW5nZRItCgdwb3N0dXJlGAcgASgLMhwuc2FsbHlwb3J0LnBvbGljeS52MS5Qb3N0dXJlEikKBWxpc3RzGAggASgLMhouc2FsbHlwb3J0LnBvbGljeS52MS5MaXN0cxIlCgNnZW8YCSABKAsyGC5zYWxseXBvcnQucG9saWN5LnYxLkdlbxIzCgVsb2NrcxgKIAMoCzIZLnNhbGx5cG9ydC5wb2xpY3kudjEuTG9ja0IJukgGkgEDEJBOEj8KCWF1dG9fbG9jaxgLIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIRukgOqgELIgUIgOeEDzICCAESLwoIcmVzcG9uc2UYDCABKAsyHS5zYWxseXBvcnQucG9saWN5LnYxLlJlc3BvbnNlEj4KC3BlZXJfZ3JvdXBzGA0gAygLMh4uc2FsbHlwb3J0LnBvbGljeS52MS5QZWVyR3JvdXBCCbpIBpIBAxCQThpPCgxTaWduYWxzRW50cnkSCwoDa2V5GAEgASgJEi4KBXZhbHVlGAIgASgLMh8uc2FsbHlwb3J0LnBvbGljeS52MS5TaWduYWxSdWxlOgI4ASKAAQoJUGVlckdyb3VwEkQKBG5hbWUYASABKAlCNrpIM8gBAXIuGD8yKl5bQS1aYS16MC05XShbQS1aYS16MC05Ll8tXSpbQS1aYS16MC05XSk/JBItCgpwcmluY2lwYWxzGAIgAygJQhm6SBLIAQGSAQwQ6AciB3IFEAEYgASQtRgBIr8BCgpUaHJlc2hvbGRzEi8KCWNoYWxsZW5nZRgBIAEoAUIXukgUEhIZAAAAAAAAWUApAAAAAAAAAABIAIgBARIqCgRkZW55GAIgASgBQhe6SBQSEhkAAAAAAABZQCkAAAAAAAAAAEgBiAEBEi8KCXRlcm1pbmF0ZRgDIAEoAUIXukgUEhIZAAAAAAAAWUApAAAAAAAAAABIAogBAUIMCgpfY2hhbGxlbmdlQgcKBV9kZW55QgwKCl90ZXJtaW5hdGUi4wQKBFJ1bGUSRAoEbmFtZRgBIAEoCUI2ukgzyAEBci4YPzIqXltBLVphLXowLTldKFtBLVphLXowLTkuXy1dKltBLVphLXowLTldKT8kEikKBW1hdGNoGAIgASgLMhouc2FsbHlwb3J0LnBvbGljeS52MS5NYXRjaBInCgRtb2RlGAMgASgOMhkuc2FsbHlwb3J0LnBvbGljeS52MS5Nb2RlEjMKCnRocmVzaG9sZHMYBCABKAsyHy5zYWxseXBvcnQucG9saWN5LnYxLlRocmVzaG9sZHMSNAoIZGVjaXNpb24YBSABKA4yIi5zYWxseXBvcnQucG9saWN5LnYxLkZpeGVkRGVjaXNpb24SEgoFd2F0Y2gYBiABKAhIAIgBARIaCgR3aGVuGAcgASgJQgy6SAVyAxiAIJC1GAUSNwoHc2lnbmFscxgIIAMoCzImLnNhbGx5cG9ydC5wb2xpY3kudjEuUnVsZS5TaWduYWxzRW50cnkSMQoJY2hhbGxlbmdlGAkgASgLMh4uc2FsbHlwb3J0LnBvbGljeS52MS5DaGFsbGVuZ2USLwoIcmVzcG9uc2UYCiABKAsyHS5zYWxseXBvcnQucG9saWN5LnYxLlJlc3BvbnNlEi4KCG9uX2Vycm9yGAsgASgOMhwuc2FsbHlwb3J0LnBvbGljeS52MS5PbkVycm9yGk8KDFNpZ25hbHNFbnRyeRILCgNrZXkYASABKAkSLgoFdmFsdWUYAiABKAsyHy5zYWxseXBvcnQucG9saWN5LnYxLlNpZ25hbFJ1bGU6AjgBQggKBl93YXRjaCLfAQoFTWF0Y2gSLAoMZGVzdGluYXRpb25zGAEgAygJQha6SA+SAQwQ6AciB3IFEAEYgASQtRgBEiYKBnJvdXRlcxgCIAMoCUIWukgPkgEMEOgHIgdyBRABGIAEkLUYARIsCgdtZXRob2RzGAMgAygJQhu6SBiSARUQZCIRcg8YIDILXltBLVphLXpdKyQSKgoKcHJpbmNpcGFscxgEIAMoCUIWukgPkgEMEOgHIgdyBRABGIAEkLUYARImCgtwZWVyX2dyb3VwcxgFIAMoCUIRukgOkgELEOgHIgZyBBABGD8ieAoKU2lnbmFsUnVsZRItCgRtb2RlGAEgASgOMh8uc2FsbHlwb3J0LnBvbGljeS52MS5TaWduYWxNb2RlEi4KCGNhcF9iaXRzGAIgASgBQhe6SBQSEhkAAAAAAABQQCkAAAAAAAAAAEgAiAEBQgsKCV9jYXBfYml0cyKFAwoISWRlbnRpdHkSNwoHaXNzdWVycxgBIAMoCzIbLnNhbGx5cG9ydC5wb2xpY3kudjEuSXNzdWVyQgm6SAaSAQMQ6AcSKQoJeGZjY19ob3BzGAIgAygJQha6SA+SAQwQ6AciB3IFEAEYgASQtRgBEi4KCGFwaV9rZXlzGAMgASgLMhwuc2FsbHlwb3J0LnBvbGljeS52MS5BcGlLZXlzEi4KDnRydXN0ZWRfc3BpZmZlGAQgAygJQha6SA+SAQwQkE4iB3IFEAEYgASQtRgBEj8KC2RlbGVnYXRpb25zGAUgAygLMh8uc2FsbHlwb3J0LnBvbGljeS52MS5EZWxlZ2F0aW9uQgm6SAaSAQMQkE4SMAoSc2luZ2xlX3VzZV9pc3N1ZXJzGAYgAygJQhS6SBGSAQ4Q6AcYASIHcgUQARiAEBJCCg10cnVzdF9kb21haW5zGAcgAygLMiAuc2FsbHlwb3J0LnBvbGljeS52MS5UcnVzdERvbWFpbkIJukgGkgEDEOgHIm8KC1RydXN0RG9tYWluEikKBG5hbWUYASABKAlCG7pIGMgBAXITGP8BMg5eW2EtejAtOS5fLV0rJBI1CgdhbmNob3JzGAIgASgLMhwuc2FsbHlwb3J0LnBvbGljeS52MS5BbmNob3JzQga6SAPIAQEiVQoHQW5jaG9ycxIaCgRmaWxlGAEgASgJQgq6SAdyBRABGIAgSAASHQoGaW5saW5lGAIgASgJQgu6SAhyBhABGMCEPUgAQg8KBnNvdXJjZRIFukgCCAEisQIKBklzc3VlchIbCgZpc3N1ZXIYASABKAlCC7pICMgBAXIDGIAQEiUKCWF1ZGllbmNlcxgCIAMoCUISukgPkgEMEOgHIgdyBRABGIAQEi8KBGp3a3MYAyABKAsyGS5zYWxseXBvcnQucG9saWN5LnYxLkp3a3NCBrpIA8gBARJvCgphbGdvcml0aG1zGAQgAygJQlu6SFiSAVUYASJRck9SBVJTMjU2UgVSUzM4NFIFUlM1MTJSBVBTMjU2UgVQUzM4NFIFUFM1MTJSBUVTMjU2UgVFUzM4NFIFRVM1MTJSBUVkRFNBUgdFZDI1NTE5EkEKD2Nsb2NrX3RvbGVyYW5jZRgFIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkINukgKqgEHIgMI2AQyACJ4CgRKd2tzEhoKBGZpbGUYASABKAlCCrpIB3IFEAEYgCBIABIdCgN1cmwYAiABKAlCDrpIB3IFEAEYgBCQtRgDSAASJAoGaW5saW5lGAMgASgJQhKAAQG6SAhyBhABGMCEPZC1GARIAEIPCgZzb3VyY2USBbpIAggBInkKB0FwaUtleXMSNwoGaGVhZGVyGAEgASgJQie6SCRyIhiAATIdXltBLVphLXowLTkhIyQlJicqKy5eX2B8fi1dKiQSNQoEa2V5cxgCIAMoCzIbLnNhbGx5cG9ydC5wb2xpY3kudjEuQXBpS2V5Qgq6SAeSAQQQoI0GIl0KBkFwaUtleRIjCgRuYW1lGAEgASgJQhW6SBLIAQFyDRiAAjIIXlshLX5dKyQSLgoGc2hhMjU2GAIgASgJQh6AAQG6SBjIAQFyEzIRXlswLTlBLUZhLWZdezY0fSQiTwoKRGVsZWdhdGlvbhIfCgZjYWxsZXIYASABKAlCD7pICMgBAXIDGIAEkLUYARIgCgdzdWJqZWN0GAIgASgJQg+6SAjIAQFyAxiABJC1GAEi3wIKCUNoYWxsZW5nZRIhCgl0cmllc19tYXgYASABKA1CCbpIBioEGGQoAUgAiAEBEjgKA3R0bBgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIQukgNqgEKIgQIgKMFMgIIARI/CglkaXNjaGFyZ2UYAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CEbpIDqoBCyIFCICangEyAggBEjUKCmFjcl92YWx1ZXMYBCADKAlCIbpIHpIBGxAUGAEiFXITGIACMg5eWyEjLVxbXF0tfl0rJBI9CgdtYXhfYWdlGAUgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQhG6SA6qAQsiBQiA54QPMgIIARIwCgRraW5kGAYgASgOMiIuc2FsbHlwb3J0LnBvbGljeS52MS5DaGFsbGVuZ2VLaW5kQgwKCl90cmllc19tYXgijwMKB1Bvc3R1cmUSPQoHbWF4X2FnZRgBIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIRukgOqgELIgUIgOeEDzICCAESMgoMbWlzc2luZ19iaXRzGAIgASgBQhe6SBQSEhkAAAAAAABQQCkAAAAAAAAAAEgAiAEBEjAKCnN0YWxlX2JpdHMYAyABKAFCF7pIFBISGQAAAAAAAFBAKQAAAAAAAAAASAGIAQESKAoIcmVxdWlyZWQYBCADKAlCFrpID5IBDBCQTiIHcgUQARiABJC1GAESOQoGZm9yYmlkGAUgAygLMh4uc2FsbHlwb3J0LnBvbGljeS52MS5Gb3JiaWRkZW5CCbpIBpIBAxDoBxI1CgVmYWN0cxgGIAMoCzIaLnNhbGx5cG9ydC5wb2xpY3kudjEuRmFjdHNCCrpIB5IBBBCgjQYSIwoFZmlsZXMYByADKAlCFLpIEZIBDhDoBxgBIgdyBRABGIAgQg8KDV9taXNzaW5nX2JpdHNCDQoLX3N0YWxlX2JpdHMiiAEKCUZvcmJpZGRlbhIYCgRuYW1lGAEgASgJQgq6SAfIAQFyAhg/EhkKBGZhY3QYAiABKAlCC7pICMgBAXIDGIABEiAKAmluGAMgAygJQhS6SA2SAQoQkE4iBXIDGIAIiLUYARIkCgZub3RfaW4YBCADKAlCFLpIDZIBChCQTiIFcgMYgAiItRgBIvIBCgVGYWN0cxIcCgdzdWJqZWN0GAEgASgJQgu6SAjIAQFyAxiAEBJSCgVmYWN0cxgCIAMoCzIlLnNhbGx5cG9ydC5wb2xpY3kudjEuRmFjdHMuRmFjdHNFbnRyeUIcukgVmgESEGQiB3IFEAEYgAEqBXIDGIAIiLUYARIYCgZzb3VyY2UYAyABKAlCCLpIBXIDGIACEi8KC3JlcG9ydGVkX2F0GAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBosCgpGYWN0c0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiQgoJRmFjdHNGaWxlEjUKBWZhY3RzGAEgAygLMhouc2FsbHlwb3J0LnBvbGljeS52MS5GYWN0c0IKukgHkgEEEKCNBiKOAQoFTGlzdHMSPgoJYWRkcmVzc2VzGAEgAygLMiAuc2FsbHlwb3J0LnBvbGljeS52MS5BZGRyZXNzTGlzdEIJukgGkgEDEOgHEkUKDGZpbmdlcnByaW50cxgCIAMoCzIkLnNhbGx5cG9ydC5wb2xpY3kudjEuRmluZ2VycHJpbnRMaXN0Qgm6SAaSAQMQ6AcikAMKC0FkZHJlc3NMaXN0EhgKBG5hbWUYASABKAlCCrpIB8gBAXICGD8SLwoGYWN0aW9uGAIgASgOMh8uc2FsbHlwb3J0LnBvbGljeS52MS5MaXN0QWN0aW9uEioKBGJpdHMYAyABKAFCF7pIFBISGQAAAAAAAFBAKQAAAAAAAAAASACIAQESGAoGcmVhc29uGAQgASgJQgi6SAVyAxiAAhIeCgZyYW5nZXMYBSADKAlCDrpIB5IBBBCgjQaQtRgCEhYKBGZpbGUYBiABKAlCCLpIBXIDGIAgEi8KBmZvcm1hdBgHIAEoDjIfLnNhbGx5cG9ydC5wb2xpY3kudjEuTGlzdEZvcm1hdBIcCgZjb2x1bW4YCCABKAlCDLpIBXIDGIABiLUYARIhCgtiaXRzX2NvbHVtbhgJIAEoCUIMukgFcgMYgAGItRgBEhcKBWZpZWxkGAogASgJQgi6SAVyAxiAAhIkCgZ2YWx1ZXMYCyADKAlCFLpIDZIBChCQTiIFcgMYgAKItRgBQgcKBV9iaXRzIuICCg9GaW5nZXJwcmludExpc3QSGAoEbmFtZRgBIAEoCUIKukgHyAEBcgIYPxIvCgZhY3Rpb24YAiABKA4yHy5zYWxseXBvcnQucG9saWN5LnYxLkxpc3RBY3Rpb24SKgoEYml0cxgDIAEoAUIXukgUEhIZAAAAAAAAUEApAAAAAAAAAABIAIgBARIYCgZyZWFzb24YBCABKAlCCLpIBXIDGIACEisKBnZhbHVlcxgFIAMoCUIbukgYkgEVEKCNBiIPcg0YgAIyCF5bIS1+XSskEhYKBGZpbGUYBiABKAlCCLpIBXIDGIAgEi8KBmZvcm1hdBgHIAEoDjIfLnNhbGx5cG9ydC5wb2xpY3kudjEuTGlzdEZvcm1hdBIcCgZjb2x1bW4YCCABKAlCDLpIBXIDGIABiLUYARIhCgtiaXRzX2NvbHVtbhgJIAEoCUIMukgFcgMYgAGItRgBQgcKBV9iaXRzIjcKA0dlbxIVCgNhc24YASABKAlCCLpIBXIDGIAgEhkKB2NvdW50cnkYAiABKAlCCLpIBXIDGIAgIqoBCgRMb2NrEiEKAmlkGAEgASgJQhW6SBLIAQFyDRiAATIIXlshLX5dKyQSNQoFc2NvcGUYAiABKAsyHi5zYWxseXBvcnQucG9saWN5LnYxLkxvY2tTY29wZUIGukgDyAEBEhsKBnJlYXNvbhgDIAEoCUILukgIyAEBcgMYgAQSKwoHZXhwaXJlcxgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAizQEKCUxvY2tTY29wZRIbCglwcmluY2lwYWwYASABKAlCCLpIBXIDGIAQEhwKCmNyZWRlbnRpYWwYAiABKAlCCLpIBXIDGIAEEjAKC2NlcnRpZmljYXRlGAMgASgJQhu6SBRyEhhAMg5eWzAtOUEtRmEtZl0qJIi1GAESHQoLZmluZ2VycHJpbnQYBCABKAlCCLpIBXIDGIACEhUKB2FkZHJlc3MYBSABKAlCBJC1GAISHQoLZGVzdGluYXRpb24YBiABKAlCCLpIBXIDGIAEIqEDCghSZXNwb25zZRIbCg5yZXZlYWxfcmVhc29ucxgBIAEoCEgAiAEBEh0KEHVwc3RyZWFtX2hlYWRlcnMYAiABKAhIAYgBARJ8CgdoZWFkZXJzGAMgAygLMiouc2FsbHlwb3J0LnBvbGljeS52MS5SZXNwb25zZS5IZWFkZXJzRW50cnlCP7pIPJoBORAgIiRyIhiAATIdXltBLVphLXowLTkhIyQlJicqKy5eX2B8fi1dKyQqD3INGIAIMgheWyAtfl0qJBIsCgljaGFsbGVuZ2UYBCABKAsyGS5zYWxseXBvcnQucG9saWN5LnYxLkJvZHkSJwoEZGVueRgFIAEoCzIZLnNhbGx5cG9ydC5wb2xpY3kudjEuQm9keRIsCgl0ZXJtaW5hdGUYBiABKAsyGS5zYWxseXBvcnQucG9saWN5LnYxLkJvZHkaLgoMSGVhZGVyc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAFCEQoPX3JldmVhbF9yZWFzb25zQhMKEV91cHN0cmVhbV9oZWFkZXJzImkKBEJvZHkSKAoMY29udGVudF90eXBlGAEgASgJQhK6SA9yDRiAAjIIXlsgLX5dKiQSFwoEdGV4dBgCIAEoCUIJukgGcgQYgIABEh4KDGdycGNfbWVzc2FnZRgDIAEoCUIIukgFcgMYgAgqQAoETW9kZRIUChBNT0RFX1VOU1BFQ0lGSUVEEAASEAoMTU9ERV9FTkZPUkNFEAESEAoMTU9ERV9PQlNFUlZFEAIqgAEKDUZpeGVkRGVjaXNpb24SHgoaRklYRURfREVDSVNJT05fVU5TUEVDSUZJRUQQABIYChRGSVhFRF9ERUNJU0lPTl9BTExPVxABEhwKGEZJWEVEX0RFQ0lTSU9OX0NIQUxMRU5HRRACEhcKE0ZJWEVEX0RFQ0lTSU9OX0RFTlkQAypOCgdPbkVycm9yEhgKFE9OX0VSUk9SX1VOU1BFQ0lGSUVEEAASFQoRT05fRVJST1JfTk9fTUFUQ0gQARISCg5PTl9FUlJPUl9NQVRDSBACKnAKClNpZ25hbE1vZGUSGwoXU0lHTkFMX01PREVfVU5TUEVDSUZJRUQQABIXChNTSUdOQUxfTU9ERV9FTkZPUkNFEAESFwoTU0lHTkFMX01PREVfT0JTRVJWRRACEhMKD1NJR05BTF9NT0RFX09GRhADKmcKDUNoYWxsZW5nZUtpbmQSHgoaQ0hBTExFTkdFX0tJTkRfVU5TUEVDSUZJRUQQABIaChZDSEFMTEVOR0VfS0lORF9TVEVQX1VQEAESGgoWQ0hBTExFTkdFX0tJTkRfRk9SV0FSRBACKlcKCkxpc3RBY3Rpb24SGwoXTElTVF9BQ1RJT05fVU5TUEVDSUZJRUQQABIVChFMSVNUX0FDVElPTl9CTE9DSxABEhUKEUxJU1RfQUNUSU9OX1NDT1JFEAIqawoKTGlzdEZvcm1hdBIbChdMSVNUX0ZPUk1BVF9VTlNQRUNJRklFRBAAEhUKEUxJU1RfRk9STUFUX1BMQUlOEAESEwoPTElTVF9GT1JNQVRfQ1NWEAISFAoQTElTVF9GT1JNQVRfTU1EQhADYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_timestamp, file_sallyport_policy_v1_options]);
 
 /**
  * A policy file.
@@ -177,6 +177,14 @@ export type Spec = Message<"sallyport.policy.v1.Spec"> & {
    * @generated from field: sallyport.policy.v1.Response response = 12;
    */
   response?: Response | undefined;
+
+  /**
+   * Groups of principals that rules can name: the same service's other replicas or versions. A principal belongs to the
+   * first group that matches it.
+   *
+   * @generated from field: repeated sallyport.policy.v1.PeerGroup peer_groups = 13;
+   */
+  peerGroups: PeerGroup[];
 };
 
 /**
@@ -185,6 +193,34 @@ export type Spec = Message<"sallyport.policy.v1.Spec"> & {
  */
 export const SpecSchema: GenMessage<Spec> = /*@__PURE__*/
   messageDesc(file_sallyport_policy_v1_policy, 2);
+
+/**
+ * A named group of principals.
+ *
+ * @generated from message sallyport.policy.v1.PeerGroup
+ */
+export type PeerGroup = Message<"sallyport.policy.v1.PeerGroup"> & {
+  /**
+   * Name of the group, unlike every other.
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * Names of its principals, such as `spiffe://prod.example/ns/billing/sa/worker-*`.
+   *
+   * @generated from field: repeated string principals = 2;
+   */
+  principals: string[];
+};
+
+/**
+ * Describes the message sallyport.policy.v1.PeerGroup.
+ * Use `create(PeerGroupSchema)` to create a new message.
+ */
+export const PeerGroupSchema: GenMessage<PeerGroup> = /*@__PURE__*/
+  messageDesc(file_sallyport_policy_v1_policy, 3);
 
 /**
  * Scores, 0 to 100: ten points for every factor of ten in rarity among legitimate requests. `challenge` is at most
@@ -220,10 +256,11 @@ export type Thresholds = Message<"sallyport.policy.v1.Thresholds"> & {
  * Use `create(ThresholdsSchema)` to create a new message.
  */
 export const ThresholdsSchema: GenMessage<Thresholds> = /*@__PURE__*/
-  messageDesc(file_sallyport_policy_v1_policy, 3);
+  messageDesc(file_sallyport_policy_v1_policy, 4);
 
 /**
- * What differs for the requests that it matches; at least one of `mode`, `thresholds`, `decision` and `watch` is set.
+ * What differs for the requests that it matches; at least one of `mode`, `thresholds`, `decision`, `watch`, `signals`,
+ * `challenge` and `response` is set.
  *
  * @generated from message sallyport.policy.v1.Rule
  */
@@ -269,6 +306,43 @@ export type Rule = Message<"sallyport.policy.v1.Rule"> & {
    * @generated from field: optional bool watch = 6;
    */
   watch?: boolean | undefined;
+
+  /**
+   * A further condition, in CEL (https://cel.dev), such as `request.method == "DELETE" && score >= 15.0`. What it can ask
+   * for is in docs/conditions.md. An evaluation that fails counts as the policy's `onError`.
+   *
+   * @generated from field: string when = 7;
+   */
+  when: string;
+
+  /**
+   * By signal or family of signals, as in the policy; what is left out is the policy's. Such a rule is looked for before
+   * the score is known: its `when` may not ask for `score` or `readings`.
+   *
+   * @generated from field: map<string, sallyport.policy.v1.SignalRule> signals = 8;
+   */
+  signals: { [key: string]: SignalRule };
+
+  /**
+   * How challenges are put to them; what is left out is the policy's.
+   *
+   * @generated from field: sallyport.policy.v1.Challenge challenge = 9;
+   */
+  challenge?: Challenge | undefined;
+
+  /**
+   * What they and the service are told; what is left out is the policy's.
+   *
+   * @generated from field: sallyport.policy.v1.Response response = 10;
+   */
+  response?: Response | undefined;
+
+  /**
+   * What a `when` that cannot be evaluated counts as. Default `no_match` for rules that allow, else `match`: the safer one.
+   *
+   * @generated from field: sallyport.policy.v1.OnError on_error = 11;
+   */
+  onError: OnError;
 };
 
 /**
@@ -276,7 +350,7 @@ export type Rule = Message<"sallyport.policy.v1.Rule"> & {
  * Use `create(RuleSchema)` to create a new message.
  */
 export const RuleSchema: GenMessage<Rule> = /*@__PURE__*/
-  messageDesc(file_sallyport_policy_v1_policy, 4);
+  messageDesc(file_sallyport_policy_v1_policy, 5);
 
 /**
  * Matches a request when every list that is given has an entry that matches.
@@ -311,6 +385,13 @@ export type Match = Message<"sallyport.policy.v1.Match"> & {
    * @generated from field: repeated string principals = 4;
    */
   principals: string[];
+
+  /**
+   * Names of peer groups.
+   *
+   * @generated from field: repeated string peer_groups = 5;
+   */
+  peerGroups: string[];
 };
 
 /**
@@ -318,7 +399,7 @@ export type Match = Message<"sallyport.policy.v1.Match"> & {
  * Use `create(MatchSchema)` to create a new message.
  */
 export const MatchSchema: GenMessage<Match> = /*@__PURE__*/
-  messageDesc(file_sallyport_policy_v1_policy, 5);
+  messageDesc(file_sallyport_policy_v1_policy, 6);
 
 /**
  * Changes one signal or one family of signals.
@@ -346,7 +427,7 @@ export type SignalRule = Message<"sallyport.policy.v1.SignalRule"> & {
  * Use `create(SignalRuleSchema)` to create a new message.
  */
 export const SignalRuleSchema: GenMessage<SignalRule> = /*@__PURE__*/
-  messageDesc(file_sallyport_policy_v1_policy, 6);
+  messageDesc(file_sallyport_policy_v1_policy, 7);
 
 /**
  * Whose certificates, tokens and keys are believed.
@@ -395,6 +476,14 @@ export type Identity = Message<"sallyport.policy.v1.Identity"> & {
    * @generated from field: repeated string single_use_issuers = 6;
    */
   singleUseIssuers: string[];
+
+  /**
+   * SPIFFE trust domains whose authorities are known here. A certificate of such a domain must have been issued by one of
+   * its own authorities, even where Envoy trusts others too; a domain that is not listed is left to Envoy.
+   *
+   * @generated from field: repeated sallyport.policy.v1.TrustDomain trust_domains = 7;
+   */
+  trustDomains: TrustDomain[];
 };
 
 /**
@@ -402,7 +491,71 @@ export type Identity = Message<"sallyport.policy.v1.Identity"> & {
  * Use `create(IdentitySchema)` to create a new message.
  */
 export const IdentitySchema: GenMessage<Identity> = /*@__PURE__*/
-  messageDesc(file_sallyport_policy_v1_policy, 7);
+  messageDesc(file_sallyport_policy_v1_policy, 8);
+
+/**
+ * A SPIFFE trust domain and its authorities (SPIFFE Trust Domain and Bundle, section 4).
+ *
+ * @generated from message sallyport.policy.v1.TrustDomain
+ */
+export type TrustDomain = Message<"sallyport.policy.v1.TrustDomain"> & {
+  /**
+   * Name of the trust domain, such as `prod.example`.
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * Its authorities.
+   *
+   * @generated from field: sallyport.policy.v1.Anchors anchors = 2;
+   */
+  anchors?: Anchors | undefined;
+};
+
+/**
+ * Describes the message sallyport.policy.v1.TrustDomain.
+ * Use `create(TrustDomainSchema)` to create a new message.
+ */
+export const TrustDomainSchema: GenMessage<TrustDomain> = /*@__PURE__*/
+  messageDesc(file_sallyport_policy_v1_policy, 9);
+
+/**
+ * Where authorities are: exactly one of these. A SPIFFE bundle (JSON), whose `jwt-svid` keys also verify JWT-SVIDs of the
+ * domain, or certificates as PEM.
+ *
+ * @generated from message sallyport.policy.v1.Anchors
+ */
+export type Anchors = Message<"sallyport.policy.v1.Anchors"> & {
+  /**
+   * @generated from oneof sallyport.policy.v1.Anchors.source
+   */
+  source: {
+    /**
+     * A file, relative to the policy file.
+     *
+     * @generated from field: string file = 1;
+     */
+    value: string;
+    case: "file";
+  } | {
+    /**
+     * The text itself.
+     *
+     * @generated from field: string inline = 2;
+     */
+    value: string;
+    case: "inline";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * Describes the message sallyport.policy.v1.Anchors.
+ * Use `create(AnchorsSchema)` to create a new message.
+ */
+export const AnchorsSchema: GenMessage<Anchors> = /*@__PURE__*/
+  messageDesc(file_sallyport_policy_v1_policy, 10);
 
 /**
  * An issuer of tokens.
@@ -451,7 +604,7 @@ export type Issuer = Message<"sallyport.policy.v1.Issuer"> & {
  * Use `create(IssuerSchema)` to create a new message.
  */
 export const IssuerSchema: GenMessage<Issuer> = /*@__PURE__*/
-  messageDesc(file_sallyport_policy_v1_policy, 8);
+  messageDesc(file_sallyport_policy_v1_policy, 11);
 
 /**
  * Where a key set is: exactly one of these.
@@ -494,7 +647,7 @@ export type Jwks = Message<"sallyport.policy.v1.Jwks"> & {
  * Use `create(JwksSchema)` to create a new message.
  */
 export const JwksSchema: GenMessage<Jwks> = /*@__PURE__*/
-  messageDesc(file_sallyport_policy_v1_policy, 9);
+  messageDesc(file_sallyport_policy_v1_policy, 12);
 
 /**
  * API keys and the header that carries them.
@@ -522,7 +675,7 @@ export type ApiKeys = Message<"sallyport.policy.v1.ApiKeys"> & {
  * Use `create(ApiKeysSchema)` to create a new message.
  */
 export const ApiKeysSchema: GenMessage<ApiKeys> = /*@__PURE__*/
-  messageDesc(file_sallyport_policy_v1_policy, 10);
+  messageDesc(file_sallyport_policy_v1_policy, 13);
 
 /**
  * One API key, of which only the hash is kept.
@@ -550,7 +703,7 @@ export type ApiKey = Message<"sallyport.policy.v1.ApiKey"> & {
  * Use `create(ApiKeySchema)` to create a new message.
  */
 export const ApiKeySchema: GenMessage<ApiKey> = /*@__PURE__*/
-  messageDesc(file_sallyport_policy_v1_policy, 11);
+  messageDesc(file_sallyport_policy_v1_policy, 14);
 
 /**
  * Lets one principal carry another's tokens.
@@ -578,7 +731,7 @@ export type Delegation = Message<"sallyport.policy.v1.Delegation"> & {
  * Use `create(DelegationSchema)` to create a new message.
  */
 export const DelegationSchema: GenMessage<Delegation> = /*@__PURE__*/
-  messageDesc(file_sallyport_policy_v1_policy, 12);
+  messageDesc(file_sallyport_policy_v1_policy, 15);
 
 /**
  * How challenges are put.
@@ -620,6 +773,13 @@ export type Challenge = Message<"sallyport.policy.v1.Challenge"> & {
    * @generated from field: google.protobuf.Duration max_age = 5;
    */
   maxAge?: Duration | undefined;
+
+  /**
+   * How the challenge is put. Default `step_up`.
+   *
+   * @generated from field: sallyport.policy.v1.ChallengeKind kind = 6;
+   */
+  kind: ChallengeKind;
 };
 
 /**
@@ -627,7 +787,7 @@ export type Challenge = Message<"sallyport.policy.v1.Challenge"> & {
  * Use `create(ChallengeSchema)` to create a new message.
  */
 export const ChallengeSchema: GenMessage<Challenge> = /*@__PURE__*/
-  messageDesc(file_sallyport_policy_v1_policy, 13);
+  messageDesc(file_sallyport_policy_v1_policy, 16);
 
 /**
  * What is asked of the condition of calling workloads.
@@ -690,7 +850,7 @@ export type Posture = Message<"sallyport.policy.v1.Posture"> & {
  * Use `create(PostureSchema)` to create a new message.
  */
 export const PostureSchema: GenMessage<Posture> = /*@__PURE__*/
-  messageDesc(file_sallyport_policy_v1_policy, 14);
+  messageDesc(file_sallyport_policy_v1_policy, 17);
 
 /**
  * A forbidden condition: either `in` or `notIn` is given.
@@ -732,7 +892,7 @@ export type Forbidden = Message<"sallyport.policy.v1.Forbidden"> & {
  * Use `create(ForbiddenSchema)` to create a new message.
  */
 export const ForbiddenSchema: GenMessage<Forbidden> = /*@__PURE__*/
-  messageDesc(file_sallyport_policy_v1_policy, 15);
+  messageDesc(file_sallyport_policy_v1_policy, 18);
 
 /**
  * Stated facts on one workload's condition.
@@ -774,7 +934,7 @@ export type Facts = Message<"sallyport.policy.v1.Facts"> & {
  * Use `create(FactsSchema)` to create a new message.
  */
 export const FactsSchema: GenMessage<Facts> = /*@__PURE__*/
-  messageDesc(file_sallyport_policy_v1_policy, 16);
+  messageDesc(file_sallyport_policy_v1_policy, 19);
 
 /**
  * A file of facts that a policy names.
@@ -795,7 +955,7 @@ export type FactsFile = Message<"sallyport.policy.v1.FactsFile"> & {
  * Use `create(FactsFileSchema)` to create a new message.
  */
 export const FactsFileSchema: GenMessage<FactsFile> = /*@__PURE__*/
-  messageDesc(file_sallyport_policy_v1_policy, 17);
+  messageDesc(file_sallyport_policy_v1_policy, 20);
 
 /**
  * Lists of addresses and of TLS fingerprints.
@@ -823,7 +983,7 @@ export type Lists = Message<"sallyport.policy.v1.Lists"> & {
  * Use `create(ListsSchema)` to create a new message.
  */
 export const ListsSchema: GenMessage<Lists> = /*@__PURE__*/
-  messageDesc(file_sallyport_policy_v1_policy, 18);
+  messageDesc(file_sallyport_policy_v1_policy, 21);
 
 /**
  * A list of addresses.
@@ -867,12 +1027,48 @@ export type AddressList = Message<"sallyport.policy.v1.AddressList"> & {
   ranges: string[];
 
   /**
-   * A file of them, relative to the policy file: one per line, then, if they differ from the list's, its bits; `#`
-   * starts a comment.
+   * A file of them, relative to the policy file.
    *
    * @generated from field: string file = 6;
    */
   file: string;
+
+  /**
+   * The file's form. Default: by its name, `.csv` or `.mmdb`, else plain.
+   *
+   * @generated from field: sallyport.policy.v1.ListFormat format = 7;
+   */
+  format: ListFormat;
+
+  /**
+   * CSV: the column that holds the addresses, by its name in the header line or its number from 1. Default: the first
+   * column named `ip`, `address`, `cidr`, `network`, `range` or `prefix`, else column 1.
+   *
+   * @generated from field: string column = 8;
+   */
+  column: string;
+
+  /**
+   * CSV: the column that holds bits, by name or number. Default: none, the list's bits count.
+   *
+   * @generated from field: string bits_column = 9;
+   */
+  bitsColumn: string;
+
+  /**
+   * MMDB: the field that puts a network on the list, with dots between levels, such as `traits.is_anonymous_proxy`.
+   * Default: every network of the database is on the list.
+   *
+   * @generated from field: string field = 10;
+   */
+  field: string;
+
+  /**
+   * MMDB: the field's values that put a network on the list. Default: any but `false`, `0` and an empty text.
+   *
+   * @generated from field: repeated string values = 11;
+   */
+  values: string[];
 };
 
 /**
@@ -880,7 +1076,7 @@ export type AddressList = Message<"sallyport.policy.v1.AddressList"> & {
  * Use `create(AddressListSchema)` to create a new message.
  */
 export const AddressListSchema: GenMessage<AddressList> = /*@__PURE__*/
-  messageDesc(file_sallyport_policy_v1_policy, 19);
+  messageDesc(file_sallyport_policy_v1_policy, 22);
 
 /**
  * A list of TLS fingerprints.
@@ -924,11 +1120,33 @@ export type FingerprintList = Message<"sallyport.policy.v1.FingerprintList"> & {
   values: string[];
 
   /**
-   * A file of them, relative to the policy file, in the form of a file of addresses.
+   * A file of them, relative to the policy file.
    *
    * @generated from field: string file = 6;
    */
   file: string;
+
+  /**
+   * The file's form, plain or CSV. Default: by its name.
+   *
+   * @generated from field: sallyport.policy.v1.ListFormat format = 7;
+   */
+  format: ListFormat;
+
+  /**
+   * CSV: the column that holds the fingerprints, by its name in the header line or its number from 1. Default: the first
+   * column named `ja4`, `ja3`, `fingerprint`, `ja3_md5` or `hash`, else column 1.
+   *
+   * @generated from field: string column = 8;
+   */
+  column: string;
+
+  /**
+   * CSV: the column that holds bits, by name or number. Default: none, the list's bits count.
+   *
+   * @generated from field: string bits_column = 9;
+   */
+  bitsColumn: string;
 };
 
 /**
@@ -936,7 +1154,7 @@ export type FingerprintList = Message<"sallyport.policy.v1.FingerprintList"> & {
  * Use `create(FingerprintListSchema)` to create a new message.
  */
 export const FingerprintListSchema: GenMessage<FingerprintList> = /*@__PURE__*/
-  messageDesc(file_sallyport_policy_v1_policy, 20);
+  messageDesc(file_sallyport_policy_v1_policy, 23);
 
 /**
  * MMDB databases that tell where addresses are.
@@ -965,7 +1183,7 @@ export type Geo = Message<"sallyport.policy.v1.Geo"> & {
  * Use `create(GeoSchema)` to create a new message.
  */
 export const GeoSchema: GenMessage<Geo> = /*@__PURE__*/
-  messageDesc(file_sallyport_policy_v1_policy, 21);
+  messageDesc(file_sallyport_policy_v1_policy, 24);
 
 /**
  * Refuses and terminates all that matches every part of its scope.
@@ -1007,7 +1225,7 @@ export type Lock = Message<"sallyport.policy.v1.Lock"> & {
  * Use `create(LockSchema)` to create a new message.
  */
 export const LockSchema: GenMessage<Lock> = /*@__PURE__*/
-  messageDesc(file_sallyport_policy_v1_policy, 22);
+  messageDesc(file_sallyport_policy_v1_policy, 25);
 
 /**
  * What a lock locks; at least one part is given.
@@ -1063,7 +1281,7 @@ export type LockScope = Message<"sallyport.policy.v1.LockScope"> & {
  * Use `create(LockScopeSchema)` to create a new message.
  */
 export const LockScopeSchema: GenMessage<LockScope> = /*@__PURE__*/
-  messageDesc(file_sallyport_policy_v1_policy, 23);
+  messageDesc(file_sallyport_policy_v1_policy, 26);
 
 /**
  * What callers and services are told.
@@ -1074,9 +1292,9 @@ export type Response = Message<"sallyport.policy.v1.Response"> & {
   /**
    * Whether the bodies of denials name the reasons: useful to a thief too. Default false.
    *
-   * @generated from field: bool reveal_reasons = 1;
+   * @generated from field: optional bool reveal_reasons = 1;
    */
-  revealReasons: boolean;
+  revealReasons?: boolean | undefined;
 
   /**
    * Whether allowed requests carry `x-sallyport-*` headers to the service. Default true.
@@ -1084,6 +1302,34 @@ export type Response = Message<"sallyport.policy.v1.Response"> & {
    * @generated from field: optional bool upstream_headers = 2;
    */
   upstreamHeaders?: boolean | undefined;
+
+  /**
+   * Headers that refusals carry, by name.
+   *
+   * @generated from field: map<string, string> headers = 3;
+   */
+  headers: { [key: string]: string };
+
+  /**
+   * What a challenge says. Default: problem details (RFC 9457).
+   *
+   * @generated from field: sallyport.policy.v1.Body challenge = 4;
+   */
+  challenge?: Body | undefined;
+
+  /**
+   * What a denial says.
+   *
+   * @generated from field: sallyport.policy.v1.Body deny = 5;
+   */
+  deny?: Body | undefined;
+
+  /**
+   * What a termination says.
+   *
+   * @generated from field: sallyport.policy.v1.Body terminate = 6;
+   */
+  terminate?: Body | undefined;
 };
 
 /**
@@ -1091,7 +1337,42 @@ export type Response = Message<"sallyport.policy.v1.Response"> & {
  * Use `create(ResponseSchema)` to create a new message.
  */
 export const ResponseSchema: GenMessage<Response> = /*@__PURE__*/
-  messageDesc(file_sallyport_policy_v1_policy, 24);
+  messageDesc(file_sallyport_policy_v1_policy, 27);
+
+/**
+ * What a refusal says. `{decision_id}`, `{decision}` and `{principal}` stand for the verdict's own.
+ *
+ * @generated from message sallyport.policy.v1.Body
+ */
+export type Body = Message<"sallyport.policy.v1.Body"> & {
+  /**
+   * Media type of the body. Default `text/plain; charset=utf-8`, or `application/problem+json` where the body is JSON.
+   *
+   * @generated from field: string content_type = 1;
+   */
+  contentType: string;
+
+  /**
+   * The body of HTTP refusals.
+   *
+   * @generated from field: string text = 2;
+   */
+  text: string;
+
+  /**
+   * `grpc-message` of gRPC refusals: they have no body. Default: a fixed text.
+   *
+   * @generated from field: string grpc_message = 3;
+   */
+  grpcMessage: string;
+};
+
+/**
+ * Describes the message sallyport.policy.v1.Body.
+ * Use `create(BodySchema)` to create a new message.
+ */
+export const BodySchema: GenMessage<Body> = /*@__PURE__*/
+  messageDesc(file_sallyport_policy_v1_policy, 28);
 
 /**
  * Whether decisions are carried out.
@@ -1179,6 +1460,45 @@ export const FixedDecisionSchema: GenEnum<FixedDecision> = /*@__PURE__*/
   enumDesc(file_sallyport_policy_v1_policy, 1);
 
 /**
+ * What a condition that cannot be evaluated counts as.
+ *
+ * @generated from enum sallyport.policy.v1.OnError
+ */
+export const OnError = {
+  /**
+   * @generated from enum value: ON_ERROR_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED: 0,
+
+  /**
+   * As not fulfilled: the next rule is looked at.
+   *
+   * @generated from enum value: ON_ERROR_NO_MATCH = 1;
+   */
+  NO_MATCH: 1,
+
+  /**
+   * As fulfilled.
+   *
+   * @generated from enum value: ON_ERROR_MATCH = 2;
+   */
+  MATCH: 2,
+} as const;
+
+/**
+ * What a condition that cannot be evaluated counts as.
+ *
+ * @generated from enum sallyport.policy.v1.OnError
+ */
+export type OnError = (typeof OnError)[keyof typeof OnError] | UnknownEnum;
+
+/**
+ * Describes the enum sallyport.policy.v1.OnError.
+ */
+export const OnErrorSchema: GenEnum<OnError> = /*@__PURE__*/
+  enumDesc(file_sallyport_policy_v1_policy, 2);
+
+/**
  * What a signal may do.
  *
  * @generated from enum sallyport.policy.v1.SignalMode
@@ -1222,7 +1542,46 @@ export type SignalMode = (typeof SignalMode)[keyof typeof SignalMode] | UnknownE
  * Describes the enum sallyport.policy.v1.SignalMode.
  */
 export const SignalModeSchema: GenEnum<SignalMode> = /*@__PURE__*/
-  enumDesc(file_sallyport_policy_v1_policy, 2);
+  enumDesc(file_sallyport_policy_v1_policy, 3);
+
+/**
+ * How a challenge is put.
+ *
+ * @generated from enum sallyport.policy.v1.ChallengeKind
+ */
+export const ChallengeKind = {
+  /**
+   * @generated from enum value: CHALLENGE_KIND_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED: 0,
+
+  /**
+   * 401 or UNAUTHENTICATED, asking for a fresher or stronger token (RFC 9470).
+   *
+   * @generated from enum value: CHALLENGE_KIND_STEP_UP = 1;
+   */
+  STEP_UP: 1,
+
+  /**
+   * Let through, with `x-sallyport-challenge` and `x-sallyport-issued-after` headers for the service to act on.
+   *
+   * @generated from enum value: CHALLENGE_KIND_FORWARD = 2;
+   */
+  FORWARD: 2,
+} as const;
+
+/**
+ * How a challenge is put.
+ *
+ * @generated from enum sallyport.policy.v1.ChallengeKind
+ */
+export type ChallengeKind = (typeof ChallengeKind)[keyof typeof ChallengeKind] | UnknownEnum;
+
+/**
+ * Describes the enum sallyport.policy.v1.ChallengeKind.
+ */
+export const ChallengeKindSchema: GenEnum<ChallengeKind> = /*@__PURE__*/
+  enumDesc(file_sallyport_policy_v1_policy, 4);
 
 /**
  * What being on a list means.
@@ -1261,5 +1620,51 @@ export type ListAction = (typeof ListAction)[keyof typeof ListAction] | UnknownE
  * Describes the enum sallyport.policy.v1.ListAction.
  */
 export const ListActionSchema: GenEnum<ListAction> = /*@__PURE__*/
-  enumDesc(file_sallyport_policy_v1_policy, 3);
+  enumDesc(file_sallyport_policy_v1_policy, 5);
+
+/**
+ * The form of a list's file.
+ *
+ * @generated from enum sallyport.policy.v1.ListFormat
+ */
+export const ListFormat = {
+  /**
+   * @generated from enum value: LIST_FORMAT_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED: 0,
+
+  /**
+   * One entry per line, then, if they differ from the list's, its bits; `#` and `;` start a comment.
+   *
+   * @generated from enum value: LIST_FORMAT_PLAIN = 1;
+   */
+  PLAIN: 1,
+
+  /**
+   * Comma-separated values (RFC 4180), with or without a header line; `#` lines are comments.
+   *
+   * @generated from enum value: LIST_FORMAT_CSV = 2;
+   */
+  CSV: 2,
+
+  /**
+   * A MaxMind database.
+   *
+   * @generated from enum value: LIST_FORMAT_MMDB = 3;
+   */
+  MMDB: 3,
+} as const;
+
+/**
+ * The form of a list's file.
+ *
+ * @generated from enum sallyport.policy.v1.ListFormat
+ */
+export type ListFormat = (typeof ListFormat)[keyof typeof ListFormat] | UnknownEnum;
+
+/**
+ * Describes the enum sallyport.policy.v1.ListFormat.
+ */
+export const ListFormatSchema: GenEnum<ListFormat> = /*@__PURE__*/
+  enumDesc(file_sallyport_policy_v1_policy, 6);
 
