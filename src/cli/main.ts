@@ -11,6 +11,7 @@ import { lockCommand, locksCommand, unlockCommand } from "./locks.ts";
 import { postureCommand } from "./posture.ts";
 import { replayCommand } from "./replay.ts";
 import { serveCommand } from "./serve.ts";
+import { shadowCommand } from "./shadow.ts";
 import { simulateCommand } from "./simulate.ts";
 import { tapCommand } from "./tap.ts";
 import { versionCommand } from "./version.ts";
@@ -23,6 +24,7 @@ export const COMMANDS: readonly Command[] = [
   simulateCommand,
   explainCommand,
   tapCommand,
+  shadowCommand,
   lockCommand,
   unlockCommand,
   locksCommand,

@@ -45,7 +45,7 @@ t.test("a recent decision is explained with all that it was made from", async (t
   const id = await decide({ path: "/closed", headers });
   const text = (await command(["explain", id, ...API])).out;
   t.match(text, /^decision {4}deny$/m);
-  t.match(text, /^mode {8}enforce, rule closed, policy 1$/m);
+  t.match(text, /^mode {8}enforce, rule closed, policy p 1$/m);
   t.match(text, /^because {5}rule closed$/m);
   t.match(text, /^principal {3}spiffe:\/\/td\/web$/m);
   t.match(text, /^request {5}http orders GET \/closed$/m);
