@@ -5,6 +5,7 @@ import { OperatingError } from "../model/errors.ts";
 import { baselineCommand } from "./baseline.ts";
 import { checkCommand } from "./check.ts";
 import { type Command, EXIT_BAD, EXIT_GOOD, EXIT_USAGE, helpOf, readInvocation, type Terminal } from "./command.ts";
+import { costCommand } from "./cost.ts";
 import { doctorCommand } from "./doctor.ts";
 import { explainCommand } from "./explain.ts";
 import { lockCommand, locksCommand, unlockCommand } from "./locks.ts";
@@ -21,6 +22,7 @@ export const COMMANDS: readonly Command[] = [
   checkCommand,
   doctorCommand,
   replayCommand,
+  costCommand,
   simulateCommand,
   explainCommand,
   tapCommand,
