@@ -77,7 +77,7 @@ function loggedRequest(line: Readonly<Record<string, unknown>>, lineNumber: numb
     userAgent: textOrNone(input, "user_agent"),
     tls: { ja3: undefined, ja4: textOrNone(input, "ja4"), version: undefined, sni: undefined },
     requestBytes: undefined,
-    presented: presentedBy(principal, text(input, "credential"), risk.answered === true, time),
+    presented: presentedBy(principal, text(input, "credential"), risk.answered === true ? time : undefined, time),
   };
   return {
     request: { facts, host: destination, status: undefined, responseBytes: undefined, answers: false },
@@ -107,12 +107,16 @@ function pathOf(route: string, method: string): string {
   return route.startsWith(`${method} `) ? route.slice(method.length + 1) : route;
 }
 
-/** What a caller must have presented to be known by that name and credential. */
-function presentedBy(principal: string, credential: string, answered: boolean, time: EpochMs): PresentedFacts {
+/** What a caller must have presented to be known by that name and credential; `issuedAt` is the credential's. */
+export function presentedBy(
+  principal: string,
+  credential: string,
+  issuedAt: EpochMs | undefined,
+  time: EpochMs,
+): PresentedFacts {
   const isSpiffe = principal.startsWith("spiffe://");
   const isKey = principal.startsWith("api-key/");
   const bar = principal.indexOf("|");
-  const issuedAt = answered ? time : undefined;
   const token: TokenFacts =
     !credential.startsWith("token:") || isKey
       ? { kind: "absent" }
@@ -121,7 +125,7 @@ function presentedBy(principal: string, credential: string, answered: boolean, t
         : {
             kind: "verified",
             id: credential,
-            issuer: bar < 0 ? "decision log" : principal.slice(0, bar),
+            issuer: bar < 0 ? "issuer" : principal.slice(0, bar),
             subject: bar < 0 ? principal : principal.slice(bar + 1),
             issuedAt,
             // A log tells nothing of a token's times: an ordinary end keeps hygiene silent.

@@ -15,11 +15,13 @@ import { serveCommand } from "./serve.ts";
 import { shadowCommand } from "./shadow.ts";
 import { simulateCommand } from "./simulate.ts";
 import { tapCommand } from "./tap.ts";
+import { testCommand } from "./test.ts";
 import { versionCommand } from "./version.ts";
 
 export const COMMANDS: readonly Command[] = [
   serveCommand,
   checkCommand,
+  testCommand,
   doctorCommand,
   replayCommand,
   costCommand,
