@@ -9,6 +9,8 @@ import { failure, kindOf, parseObject, type RecordedRequest, recordedRow, rowOf 
 /** What was decided of a logged request when it was made. */
 export interface LoggedDecision {
   readonly decisionId: string;
+  /** Keyed hash of the credential, or `none`. */
+  readonly credential: string;
   readonly score: number;
   readonly decision: string;
   readonly enforced: string;
@@ -84,6 +86,7 @@ function loggedRequest(line: Readonly<Record<string, unknown>>, lineNumber: numb
     principal,
     logged: {
       decisionId: text(line, "decision_id"),
+      credential: text(input, "credential"),
       score: risk.score,
       decision: text(risk, "decision"),
       enforced: text(risk, "enforced"),

@@ -93,7 +93,10 @@ t.test("a decision is explained from the decision log, also beside a line that i
     bundles: { policy: { revision: "1" } },
     metrics: { timer_check_ns: Number },
   });
-  t.match((await command(["explain", id, "--log", decisions])).out, /^ {2}"decision_id"/m);
+  const text = (await command(["explain", id, "--log", decisions])).out;
+  t.match(text, /^mode {8}enforce, rule default, policy p 1$/m);
+  t.match(text, /^ {3}26\.0 {2}challenge \(the policy\): [\d.]+ points more$/m);
+  t.match(text, new RegExp(`^id {10}${id}$`, "m"));
 });
 
 t.test("what is not known is not explained", async (t) => {
