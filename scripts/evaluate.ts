@@ -39,7 +39,7 @@ if (values.data === undefined) {
 }
 
 async function evaluate(data: string): Promise<void> {
-  const policy = await policyAt(values.policy, { values: {} });
+  const policy = await policyAt(values.policy, { values: {} }, { environment: process.env });
   const options = {
     policy,
     answers: values.answers,

@@ -82,7 +82,7 @@ function loggedRequest(line: Readonly<Record<string, unknown>>, lineNumber: numb
     presented: presentedBy(principal, text(input, "credential"), risk.answered === true ? time : undefined, time),
   };
   return {
-    request: { facts, host: destination, status: undefined, responseBytes: undefined, answers: false },
+    request: { facts, host: destination, status: undefined, responseBytes: undefined, answers: undefined },
     principal,
     logged: {
       decisionId: text(line, "decision_id"),

@@ -113,8 +113,8 @@ export interface RecordedRequest {
   /** Outcomes: known only after the decision. */
   readonly status: number | undefined;
   readonly responseBytes: number | undefined;
-  /** Told to the line only after it has challenged. */
-  readonly answers: boolean;
+  /** Told to the line only after it has challenged; `undefined`: unknown, later requests tell, as they do live. */
+  readonly answers: boolean | undefined;
 }
 
 export interface Replay {
@@ -157,9 +157,9 @@ export function createReplay(options: ReplayOptions): Replay {
 export function passThrough(line: Line, request: RecordedRequest, policy: Policy): Verdict {
   const { facts, answers } = request;
   const verdict = line.check(facts, policy);
-  if (verdict.enforced === "challenge") line.answer(facts, verdict, answers);
+  if (verdict.enforced === "challenge" && answers !== undefined) line.answer(facts, verdict, answers);
   line.learn(facts, verdict);
-  if (verdict.enforced === "allow" || (verdict.enforced === "challenge" && answers))
+  if (verdict.enforced === "allow" || (verdict.enforced === "challenge" && answers === true))
     tellOutcome(line, request, verdict);
   return verdict;
 }

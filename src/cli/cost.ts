@@ -3,7 +3,7 @@
 import { parseDuration } from "../bundle/scalars.ts";
 import { CostOfThresholds, type CostReport } from "../check/cost.ts";
 import { createReplay } from "../check/replay.ts";
-import { type Command, choice, EXIT_GOOD, type Invocation, usage } from "./command.ts";
+import { type Command, choice, EXIT_GOOD, type Invocation, type Terminal, usage } from "./command.ts";
 import { POLICY_FLAGS, policyAt } from "./policy-at.ts";
 import { requestsOf } from "./requests.ts";
 
@@ -43,7 +43,8 @@ export const costCommand: Command = {
       summary: "`callee` keeps memory per host, as one sidecar per service does; `fleet` shares it. Default callee.",
     },
   ],
-  run: async (invocation, { out }) => {
+  run: async (invocation, terminal) => {
+    const { out } = terminal;
     const { values, json } = invocation;
     const path = values.requests;
     if (path === undefined) throw usage("cost: expected --requests ROWS.jsonl[.gz]");
@@ -52,7 +53,7 @@ export const costCommand: Command = {
     if (values.since !== undefined && sinceMs === undefined)
       throw usage(`cost: --since: expected a duration such as 12h or 7d, got ${JSON.stringify(values.since)}`);
     const fromMs = sinceMs === undefined ? Number.NEGATIVE_INFINITY : (await lastMs(path)) - sinceMs;
-    const report = await costsOf(path, thresholds, fromMs, invocation);
+    const report = await costsOf(path, thresholds, fromMs, invocation, terminal);
     if (json) out(JSON.stringify(report));
     else for (const line of costText(report)) out(line);
     return EXIT_GOOD;
@@ -64,10 +65,11 @@ async function costsOf(
   thresholds: readonly number[],
   fromMs: number,
   invocation: Invocation,
+  terminal: Terminal,
 ): Promise<CostReport> {
   const { values } = invocation;
   const replay = createReplay({
-    policy: await policyAt(values.policy, invocation),
+    policy: await policyAt(values.policy, invocation, terminal),
     answers: "none",
     observe: true,
     view: choice("cost", values.view ?? "callee", "view", ["callee", "fleet"]),

@@ -45,7 +45,7 @@ export const explainCommand: Command = {
     const asCase = choice("explain", as, "as", ["text", "case"]) === "case";
     const found =
       log === undefined ? await fromSidecar(decisionId, asCase, invocation, terminal) : await fromLog(log, decisionId);
-    if (asCase) terminal.out((await caseOf(found, invocation)).trimEnd());
+    if (asCase) terminal.out((await caseOf(found, invocation, terminal)).trimEnd());
     else if (invocation.json) terminal.out(found.json);
     else terminal.out(decisionText(found.decision));
     return EXIT_GOOD;
@@ -125,8 +125,8 @@ function keepPast(past: ReadRequest[], one: ReadRequest, of: ReadRequest): void 
   if (past.length > PAST_MAX) past.shift();
 }
 
-async function caseOf({ decision, request, past }: Found, invocation: Invocation): Promise<string> {
-  const { policy, name } = await triedUnder(invocation);
+async function caseOf({ decision, request, past }: Found, invocation: Invocation, terminal: Terminal): Promise<string> {
+  const { policy, name } = await triedUnder(invocation, terminal);
   const decided = {
     decisionId: decision.decisionId,
     timeMs: request.request.facts.time,
@@ -155,9 +155,9 @@ async function caseOf({ decision, request, past }: Found, invocation: Invocation
   return caseText(request, decided, past, note.join("\n"));
 }
 
-async function triedUnder(invocation: Invocation) {
+async function triedUnder(invocation: Invocation, terminal: Terminal) {
   const { policy: path } = invocation.values;
-  const policy = await policyAt(path, invocation);
+  const policy = await policyAt(path, invocation, terminal);
   return { policy, name: path === undefined ? "the shipped policy" : `policy ${policy.name} ${policy.revision}` };
 }
 

@@ -56,7 +56,8 @@ export const replayCommand: Command = {
       summary: "`callee` keeps memory per host, as one sidecar per service does; `fleet` shares it. Default callee.",
     },
   ],
-  run: async (invocation, { out, err }) => {
+  run: async (invocation, terminal) => {
+    const { out, err } = terminal;
     const { values, json } = invocation;
     const rows = values.requests;
     if (rows === undefined) throw usage("replay: expected --requests ROWS.jsonl[.gz]");
@@ -71,9 +72,11 @@ export const replayCommand: Command = {
     });
     if (values.differences !== undefined && values.compare === undefined)
       throw usage("replay: --differences: expected --compare OTHER_POLICY beside it");
-    const replay = createReplay(optionsFor(await policyAt(values.policy, invocation)));
+    const replay = createReplay(optionsFor(await policyAt(values.policy, invocation, terminal)));
     const other =
-      values.compare === undefined ? undefined : createReplay(optionsFor(await policyAt(values.compare, invocation)));
+      values.compare === undefined
+        ? undefined
+        : createReplay(optionsFor(await policyAt(values.compare, invocation, terminal)));
 
     const decisions = values.out === undefined ? undefined : new LineFile(values.out);
     const differences = values.differences === undefined ? undefined : new LineFile(values.differences);

@@ -9,7 +9,7 @@ import { type CaseResult, runCase, type StepResult } from "../check/cases.ts";
 import type { PolicyCase } from "../model/cases.ts";
 import { OperatingError } from "../model/errors.ts";
 import type { Policy } from "../model/policy.ts";
-import { type Command, EXIT_BAD, EXIT_GOOD, type Invocation, usage } from "./command.ts";
+import { type Command, EXIT_BAD, EXIT_GOOD, type Invocation, type Terminal, usage } from "./command.ts";
 import { POLICY_FLAGS, policyAt } from "./policy-at.ts";
 
 /** Files of one run. */
@@ -42,7 +42,7 @@ export const testCommand: Command = {
     const { values, json } = invocation;
     const cases = readCases(invocation.positionals).filter(({ name }) => name.includes(values.only ?? ""));
     if (cases.length === 0) throw usage(`test: expected cases, found none in ${invocation.positionals.join(", ")}`);
-    const ran = await runAll(cases, invocation);
+    const ran = await runAll(cases, invocation, terminal);
     const failed = ran.filter(({ result }) => !result.passed);
     if (values.junit !== undefined) writeText(values.junit, junitOf(ran));
     if (json) {
@@ -57,13 +57,17 @@ export const testCommand: Command = {
   },
 };
 
-async function runAll(cases: readonly PolicyCase[], invocation: Invocation): Promise<readonly Ran[]> {
+async function runAll(
+  cases: readonly PolicyCase[],
+  invocation: Invocation,
+  terminal: Terminal,
+): Promise<readonly Ran[]> {
   const policies = new Map<string, Policy>();
   const ran: Ran[] = [];
   for (const one of cases) {
     const path =
       invocation.values.policy ?? (one.policy === undefined ? undefined : resolve(dirname(one.file), one.policy));
-    const policy = policies.get(path ?? "") ?? (await policyAt(path, invocation));
+    const policy = policies.get(path ?? "") ?? (await policyAt(path, invocation, terminal));
     policies.set(path ?? "", policy);
     const startedMs = performance.now();
     ran.push({ one, policy, result: runCase(one, policy), ms: performance.now() - startedMs });
