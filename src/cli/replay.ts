@@ -134,7 +134,7 @@ function changeOf({ before, after }: PairReport): string {
 function pairText(pair: PairReport): readonly string[] {
   const lines = [
     "",
-    `${changeOf(pair)}: ${pair.requests} requests of ${pair.principals} ${pair.principals === 1 ? "principal" : "principals"}`,
+    `${changeOf(pair)}: ${pair.requests} ${pair.requests === 1 ? "request" : "requests"} of ${pair.principals} ${pair.principals === 1 ? "principal" : "principals"}`,
     ...pair.top.map(({ principal, requests }) => `  ${String(requests).padStart(6)}  ${principal}`),
   ];
   if (pair.top.length < pair.principals) lines.push(`          and ${pair.principals - pair.top.length} more`);

@@ -135,7 +135,7 @@ t.test("a comparison says who is decided otherwise and why, and writes all of it
   const differences = at("differences.jsonl");
   const compared = ["replay", "--requests", rows, "--out", at("x"), "--compare"];
   const { out } = await command([...compared, lax, "--differences", differences]);
-  t.match(out, /^challenge -> allow: 1 requests of 1 principal$/m);
+  t.match(out, /^challenge -> allow: 1 request of 1 principal$/m);
   t.match(out, /^ +1 {2}spiffe:\/\/td\/a$/m);
   t.match(
     out,
