@@ -7,9 +7,10 @@ import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { CurrentPolicy } from "../bundle/current.ts";
 import { defaultPolicy } from "../bundle/default-policy.ts";
 import { type LoadResult, loadPolicy } from "../bundle/load.ts";
+import { PolicyLoader } from "../bundle/loader.ts";
 import { formatProblem } from "../bundle/problem.ts";
 import { shippedNetworks } from "../bundle/shipped-networks.ts";
-import { watchPolicy } from "../bundle/watch.ts";
+import { type PolicyListener, watchPolicy } from "../bundle/watch.ts";
 import { createLine } from "../check/line.ts";
 import { recording } from "../check/recording.ts";
 import { loadToken } from "../console/access.ts";
@@ -113,7 +114,9 @@ async function assemble(
   );
 
   if (config.policy !== undefined && loaded !== undefined) {
-    const watcher = watchPolicy(config.policy, loaded, {
+    const loader = new PolicyLoader();
+    closers.push(() => loader.close());
+    const listener: PolicyListener = {
       onPolicy: ({ policy }) => {
         current.replace(effective(policy, config));
         policyLoadedAtMs = now();
@@ -128,6 +131,9 @@ async function assemble(
         metrics.policyLoads.inc({ result: "refused" });
         log.error({ event: "policy.refused", problems: policyProblems }, "kept the last good policy");
       },
+    };
+    const watcher = watchPolicy(config.policy, loaded, listener, {
+      load: (path) => loader.load({ kind: "path", path }),
     });
     closers.push(() => watcher.close());
   }
