@@ -67,6 +67,39 @@ t.test("a policy is relative to the file that names it; a flag wins over it", as
   t.match(await command(["test", folder, "--only", "closed"]), { code: 1 }, "policies in a folder are no cases");
 });
 
+t.test("once keys are given, only what they have signed is judged with; so for replay and cost", async (t) => {
+  const at = (name: string): string => join(folder, name);
+  const policy = await file(
+    "signed.yaml",
+    "apiVersion: sallyport.dev/v1\nkind: Policy\nmetadata: {name: p}\nspec: {rules: [{name: r, decision: deny}]}\n",
+  );
+  const [good, alien] = [at("good.bundle"), at("alien.bundle")];
+  for (const args of [
+    ["keygen", "--out", at("a.key")],
+    ["keygen", "--out", at("b.key")],
+    ["root", "--key", at("a.key.pub"), "--out", at("keys.json")],
+    ["build", policy, "--name", "p", "--revision", "1", "--expires", "30d", "--out", good],
+    ["build", policy, "--name", "p", "--revision", "1", "--expires", "30d", "--out", alien],
+    ["sign", good, "--key", at("a.key")],
+    ["sign", alien, "--key", at("b.key")],
+  ]) {
+    const { code, err } = await command(["bundle", ...args]);
+    t.equal(code, 0, err);
+  }
+  const cases = await file("signed-case.yaml", "name: x\ngiven: {principal: a}\nwant: {decision: deny, rule: r}\n");
+  const rows = await file("none.jsonl", "");
+  const keys = ["--bundle-keys", at("keys.json")];
+  for (const judged of [
+    ["test", cases],
+    ["replay", "--requests", rows],
+    ["cost", "--requests", rows],
+  ]) {
+    t.match(await command([...judged, "--policy", good, ...keys]), { code: 0 });
+    t.match(await command([...judged, "--policy", alien, ...keys]), { code: 1, err: /ERR_BUNDLE_SIGNATURE/ });
+    t.match(await command([...judged, "--policy", policy, ...keys]), { code: 1, err: /policy refused/ }, "unsigned");
+  }
+});
+
 t.test("what is no case, or is not there, is told", async (t) => {
   const odd = await file("odd.yaml", "name: x\ngivn: {}\n");
   t.match(await command(["test", odd]), {
