@@ -40,21 +40,20 @@ export class CommonCause {
     if (moved === undefined || moved.size <= OTHERS_MIN) return 0;
     forgetOld(moved, now);
     forgetOld(this.active, now);
-    return shareOf(moved, this.active, principal, now);
+    const others = moved.size - (moved.has(principal) ? 1 : 0);
+    if (others < OTHERS_MIN) return 0;
+    const active = this.active.size - (this.active.has(principal) ? 1 : 0);
+    return Math.min(1, others / (active + PRIOR_ACTIVE));
   }
 
   /** The same share, without forgetting what is old. */
   peek(signal: string, principal: string, now: number): number {
     const moved = this.bySignal.get(signal);
     if (moved === undefined || moved.size <= OTHERS_MIN) return 0;
-    return shareOf(moved, this.active, principal, now);
+    const others = othersIn(moved, principal, now);
+    if (others < OTHERS_MIN) return 0;
+    return Math.min(1, others / (othersIn(this.active, principal, now) + PRIOR_ACTIVE));
   }
-}
-
-function shareOf(moved: Map<string, number>, active: Map<string, number>, principal: string, now: number): number {
-  const others = othersIn(moved, principal, now);
-  if (others < OTHERS_MIN) return 0;
-  return Math.min(1, others / (othersIn(active, principal, now) + PRIOR_ACTIVE));
 }
 
 /** How many others than `principal` are in a map, old entries not counted. */
