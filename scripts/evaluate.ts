@@ -4,7 +4,8 @@ import { readdirSync, writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import { parseArgs } from "node:util";
 import { createReplay, parseRow, type ReplayOptions } from "../src/check/replay.ts";
-import { linesOf, policyAt } from "../src/cli/replay.ts";
+import { policyAt } from "../src/cli/policy-at.ts";
+import { linesOf } from "../src/cli/requests.ts";
 import { OperatingError } from "../src/model/errors.ts";
 import { NAIVE_RULES, NaiveRules } from "./evaluate/naive.ts";
 import { reportText } from "./evaluate/table.ts";
@@ -38,7 +39,7 @@ if (values.data === undefined) {
 }
 
 async function evaluate(data: string): Promise<void> {
-  const policy = await policyAt(values.policy);
+  const policy = await policyAt(values.policy, { values: {} }, { environment: process.env });
   const options = {
     policy,
     answers: values.answers,

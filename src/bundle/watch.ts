@@ -18,6 +18,8 @@ export interface WatchOptions {
   readonly pollMs?: number;
   /** How long a burst of changes may go on before it is read, milliseconds. Default 100. */
   readonly settleMs?: number;
+  /** Loads the policy; default {@link loadPolicy}. */
+  readonly load?: (path: string) => Promise<LoadResult>;
 }
 
 const POLL_MS = 2_000;
@@ -44,6 +46,7 @@ export class PolicyWatcher {
   private readonly path: string;
   private readonly listener: PolicyListener;
   private readonly settleMs: number;
+  private readonly load: (path: string) => Promise<LoadResult>;
   private readonly poll: NodeJS.Timeout;
   private readonly folders = new Map<string, FSWatcher>();
   private settling: NodeJS.Timeout | undefined;
@@ -57,6 +60,7 @@ export class PolicyWatcher {
     this.path = path;
     this.listener = listener;
     this.settleMs = options.settleMs ?? SETTLE_MS;
+    this.load = options.load ?? loadPolicy;
     this.files = start.files;
     this.digest = start.digest;
     this.watchFolders();
@@ -84,7 +88,7 @@ export class PolicyWatcher {
     if (this.closed) return;
     const before = await stampOf(this.files);
     if (before === this.stamp) return;
-    const result = await loadPolicy(this.path);
+    const result = await this.load(this.path);
     if (this.closed) return;
     // A file that was written while it was read has another stamp the next time, and is then read again.
     this.stamp = sameFiles(result.files, this.files) ? before : undefined;

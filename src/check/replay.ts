@@ -53,9 +53,12 @@ const NUMBERS_OR_NULL = ["status", "response_bytes"] as const;
 
 /** @throws {OperatingError} ERR_REPLAY_ROW with the line number, what was found and what was wanted */
 export function parseRow(text: string, lineNumber: number): ReplayRow {
-  const fail = (message: string): never => {
-    throw new OperatingError("ERR_REPLAY_ROW", `line ${lineNumber}: ${message}`);
-  };
+  return rowOf(parseObject(text, lineNumber), lineNumber);
+}
+
+/** @throws {OperatingError} ERR_REPLAY_ROW when the text is no JSON object */
+export function parseObject(text: string, lineNumber: number): Readonly<Record<string, unknown>> {
+  const fail = failure(lineNumber);
   let json: unknown;
   try {
     json = JSON.parse(text);
@@ -63,7 +66,18 @@ export function parseRow(text: string, lineNumber: number): ReplayRow {
     return fail("expected a JSON object, got text that does not parse"); // fails closed: a torn file stops the replay
   }
   if (typeof json !== "object" || json === null || Array.isArray(json)) return fail("expected a JSON object");
-  const row = json as Record<string, unknown>;
+  return json as Record<string, unknown>;
+}
+
+export function failure(lineNumber: number): (message: string) => never {
+  return (message) => {
+    throw new OperatingError("ERR_REPLAY_ROW", `line ${lineNumber}: ${message}`);
+  };
+}
+
+/** @throws {OperatingError} ERR_REPLAY_ROW with the line number, what was found and what was wanted */
+export function rowOf(row: Readonly<Record<string, unknown>>, lineNumber: number): ReplayRow {
+  const fail: (message: string) => never = failure(lineNumber);
   for (const key of STRINGS) {
     if (typeof row[key] !== "string") fail(`${key}: expected a string, got ${kindOf(row[key])}`);
   }
@@ -91,8 +105,22 @@ export function parseRow(text: string, lineNumber: number): ReplayRow {
   };
 }
 
+/** One recorded request, whatever it was recorded in. */
+export interface RecordedRequest {
+  readonly facts: RequestFacts;
+  /** Where memory of it is kept in the callee's view. */
+  readonly host: string;
+  /** Outcomes: known only after the decision. */
+  readonly status: number | undefined;
+  readonly responseBytes: number | undefined;
+  /** Told to the line only after it has challenged; `undefined`: unknown, later requests tell, as they do live. */
+  readonly answers: boolean | undefined;
+}
+
 export interface Replay {
   row(row: ReplayRow): ReplayDecision;
+  /** Passes any recorded request. */
+  pass(request: RecordedRequest): Verdict;
 }
 
 export function createReplay(options: ReplayOptions): Replay {
@@ -110,29 +138,50 @@ export function createReplay(options: ReplayOptions): Replay {
     }
     return line;
   };
+  const pass = (request: RecordedRequest): Verdict =>
+    passThrough(
+      lineFor(request.host),
+      options.answers === "rows" ? request : { ...request, answers: options.answers === "all" },
+      policy,
+    );
   return {
+    pass,
     row: (row) => {
-      const line = lineFor(row.host);
-      const facts = factsOf(row);
-      const verdict = line.check(facts, policy);
-      const answers = options.answers === "rows" ? row.answers_challenge : options.answers === "all";
-      if (verdict.enforced === "challenge") line.answer(facts, verdict, answers);
-      line.learn(facts, verdict);
-      if (verdict.enforced === "allow" || (verdict.enforced === "challenge" && answers))
-        tellOutcome(line, row, verdict);
+      const verdict = pass(recordedRow(row));
       return { score: verdict.score, decision: verdict.decision.kind, reasons: verdict.reasons };
     },
   };
 }
 
-function tellOutcome(line: Line, row: ReplayRow, verdict: Verdict): void {
+/** Judges one recorded request and does all that follows it live: its answer, what it teaches, and its outcome. */
+export function passThrough(line: Line, request: RecordedRequest, policy: Policy): Verdict {
+  const { facts, answers } = request;
+  const verdict = line.check(facts, policy);
+  if (verdict.enforced === "challenge" && answers !== undefined) line.answer(facts, verdict, answers);
+  line.learn(facts, verdict);
+  if (verdict.enforced === "allow" || (verdict.enforced === "challenge" && answers === true))
+    tellOutcome(line, request, verdict);
+  return verdict;
+}
+
+export function recordedRow(row: ReplayRow): RecordedRequest {
+  return {
+    facts: factsOf(row),
+    host: row.host,
+    status: row.status ?? undefined,
+    responseBytes: row.response_bytes ?? undefined,
+    answers: row.answers_challenge,
+  };
+}
+
+function tellOutcome(line: Line, { status, responseBytes }: RecordedRequest, verdict: Verdict): void {
   line.outcome({
     time: verdict.time,
     decisionId: verdict.decisionId,
     requestId: undefined,
-    status: row.status ?? undefined,
+    status,
     grpcStatus: undefined,
-    responseBytes: row.response_bytes ?? undefined,
+    responseBytes,
     requestBytes: undefined,
     durationMs: undefined,
     stage: "end",
@@ -191,14 +240,14 @@ function presentedBy(row: ReplayRow): PresentedFacts {
   };
 }
 
-function kindOf(value: unknown): string {
+export function kindOf(value: unknown): string {
   if (value === undefined) return "nothing";
   if (value === null) return "null";
   return Array.isArray(value) ? "a list" : `a ${typeof value}`;
 }
 
 /** Bytes from a counter: decision ids of a replay are the same every time. */
-function countingBytes(): (size: number) => Uint8Array {
+export function countingBytes(): (size: number) => Uint8Array {
   let count = 0;
   return (size) => {
     count++;

@@ -107,6 +107,19 @@ export function usage(message: string): OperatingError {
   return new OperatingError("ERR_USAGE", message);
 }
 
+/** @throws {OperatingError} ERR_USAGE when a flag's value is none of its choices */
+export function choice<Choice extends string>(
+  command: string,
+  value: string,
+  name: string,
+  choices: readonly Choice[],
+): Choice {
+  const found = choices.find((candidate) => candidate === value);
+  if (found === undefined)
+    throw usage(`${command}: --${name}: expected ${choices.join(", ")}, got ${JSON.stringify(value)}`);
+  return found;
+}
+
 export function helpOf(command: Command): string {
   const lines = [`usage: sallyport ${command.name} ${command.arguments}`.trimEnd(), "", command.summary, ""];
   for (const flag of [...command.flags, OUTPUT]) {

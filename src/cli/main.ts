@@ -7,24 +7,30 @@ import { buildCommand, inspectCommand, signCommand, verifyCommand } from "./bund
 import { keygenCommand, rootCommand } from "./bundle-keys.ts";
 import { checkCommand } from "./check.ts";
 import { type Command, EXIT_BAD, EXIT_GOOD, EXIT_USAGE, helpOf, readInvocation, type Terminal } from "./command.ts";
+import { costCommand } from "./cost.ts";
 import { doctorCommand } from "./doctor.ts";
 import { explainCommand } from "./explain.ts";
 import { lockCommand, locksCommand, unlockCommand } from "./locks.ts";
 import { postureCommand } from "./posture.ts";
 import { replayCommand } from "./replay.ts";
 import { serveCommand } from "./serve.ts";
+import { shadowCommand } from "./shadow.ts";
 import { simulateCommand } from "./simulate.ts";
 import { tapCommand } from "./tap.ts";
+import { testCommand } from "./test.ts";
 import { versionCommand } from "./version.ts";
 
 export const COMMANDS: readonly Command[] = [
   serveCommand,
   checkCommand,
+  testCommand,
   doctorCommand,
   replayCommand,
+  costCommand,
   simulateCommand,
   explainCommand,
   tapCommand,
+  shadowCommand,
   lockCommand,
   unlockCommand,
   locksCommand,

@@ -1,11 +1,12 @@
 /** The local API: reads for everybody who reaches it, changes for those who may. */
 
-import { create } from "@bufbuild/protobuf";
+import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { type Timestamp, timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { Code, ConnectError, type ConnectRouter, createContextKey, type HandlerContext } from "@connectrpc/connect";
 import {
   type Decision,
   DecisionSchema,
+  GetShadowResponseSchema,
   type GetStatusResponse,
   LocalService,
   type Lock as LockMessage,
@@ -36,6 +37,7 @@ export const CODE_HEADER = "sallyport-error-code";
 export interface ApiOptions {
   readonly line: Line;
   readonly recent: RecentDecisions;
+  readonly shadow: () => MessageInitShape<typeof GetShadowResponseSchema>;
   /** Locks of the policy in force, shown beside the table's. */
   readonly policyLocks: () => readonly Lock[];
   readonly status: () => Omit<GetStatusResponse, "$typeName" | "$unknown">;
@@ -69,6 +71,7 @@ export function localApi(options: ApiOptions): (router: ConnectRouter) => void {
       watchDecisions: async function* ({ recent: count, scoreMin }, context) {
         yield* watch(recent, Math.min(count, RECENT_MAX), scoreMin, context.signal);
       },
+      getShadow: () => create(GetShadowResponseSchema, options.shadow()),
       listLocks: () => ({
         locks: [
           ...options.policyLocks().filter(({ expiresAtMs }) => expiresAtMs === undefined || now() < expiresAtMs),
@@ -238,6 +241,12 @@ export function decisionMessage(record: DecisionRecord): Decision {
     because: record.because ?? "",
     answered: record.answered,
     latencyUs: record.latencyUs,
+    policyName: record.policyName,
+    thresholds: record.thresholds,
+    ruleThresholds: [...record.ruleThresholds],
+    ...(record.shadow === undefined
+      ? {}
+      : { shadow: { ...record.shadow, reasons: record.shadow.reasons.map((reason) => ({ ...reason })) } }),
   });
 }
 

@@ -6,6 +6,10 @@ import { environmentName, SETTINGS, type Setting, type SettingName } from "./set
 
 export interface ServeConfig {
   readonly policy: string | undefined;
+  /** Candidate policy, asked but never obeyed. */
+  readonly shadow: string | undefined;
+  /** Share of requests, 0..1, that it is asked about. */
+  readonly shadowShare: number;
   readonly mode: "policy" | "observe";
   readonly extAuthzAddress: string;
   readonly streamsAddress: string;
@@ -80,6 +84,8 @@ export function readConfig(sources: ConfigSources): ReadConfig {
     ok: true,
     config: {
       policy: optional("policy"),
+      shadow: optional("shadow"),
+      shadowShare: values.get("shadow-share") as number,
       mode: text("mode") as ServeConfig["mode"],
       extAuthzAddress: text("ext-authz-address"),
       streamsAddress: text("streams-address"),
@@ -146,6 +152,8 @@ function parse(setting: Setting, text: string): Parsed {
         : { wanted: `one of ${setting.choices?.join(", ")}` };
     case "integer":
       return inRange(setting, /^\d+$/.test(text) ? Number(text) : Number.NaN, "a whole number", String);
+    case "share":
+      return /^(?:0?\.\d{1,9}|0|1|1\.0+)$/.test(text) ? { value: Number(text) } : { wanted: "a share from 0 to 1" };
     case "duration":
       return inRange(setting, parseDuration(text) ?? Number.NaN, "a duration such as 30s or 5m", formatDuration);
     case "optional-address":

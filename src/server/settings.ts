@@ -3,7 +3,7 @@
 export interface Setting {
   /** Kebab-case: `--name`, `SALLYPORT_NAME` and the key in the configuration file. */
   readonly name: string;
-  readonly kind: "address" | "optional-address" | "path" | "integer" | "duration" | "choice" | "text";
+  readonly kind: "share" | "address" | "optional-address" | "path" | "integer" | "duration" | "choice" | "text";
   /** As it would be written; `undefined`: unset. */
   readonly fallback: string | undefined;
   readonly summary: string;
@@ -20,6 +20,19 @@ export const SETTINGS = [
     kind: "path",
     fallback: undefined,
     summary: "Policy file (YAML), watched for changes. Without one the shipped policy is in force.",
+  },
+  {
+    name: "shadow",
+    kind: "path",
+    fallback: undefined,
+    summary:
+      "Candidate policy (YAML), watched for changes: asked about live requests, counted where it would decide otherwise, never obeyed.",
+  },
+  {
+    name: "shadow-share",
+    kind: "share",
+    fallback: "1",
+    summary: "Share of requests, 0 to 1, that the candidate is asked about; each one costs a second judgement.",
   },
   {
     name: "mode",

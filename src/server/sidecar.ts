@@ -7,9 +7,10 @@ import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { CurrentPolicy } from "../bundle/current.ts";
 import { defaultPolicy } from "../bundle/default-policy.ts";
 import { type LoadResult, loadPolicy } from "../bundle/load.ts";
+import { PolicyLoader } from "../bundle/loader.ts";
 import { formatProblem } from "../bundle/problem.ts";
 import { shippedNetworks } from "../bundle/shipped-networks.ts";
-import { watchPolicy } from "../bundle/watch.ts";
+import { type PolicyListener, watchPolicy } from "../bundle/watch.ts";
 import { createLine } from "../check/line.ts";
 import { recording } from "../check/recording.ts";
 import { loadToken } from "../console/access.ts";
@@ -34,6 +35,7 @@ import type { ServeConfig } from "./config.ts";
 import { GrpcListener } from "./grpc.ts";
 import { HealthServer } from "./health.ts";
 import { pooledRandom } from "./random.ts";
+import { shadowed } from "./shadowing.ts";
 import { StateFiles } from "./state-files.ts";
 import { VERSION } from "./version.ts";
 
@@ -84,11 +86,13 @@ async function assemble(
 
   const { principalsMax, sessionsMax } = config;
   const bare = createLine({ principalsMax, sessionsMax, random: pooledRandom() });
-  const line = config.recording === undefined ? bare : recordTo(config.recording, bare, closers);
+  const recorded = config.recording === undefined ? bare : recordTo(config.recording, bare, closers);
   const metrics = new Metrics(
-    () => line.stats(),
+    () => recorded.stats(),
     () => policyLoadedAtMs,
   );
+  const candidate = await candidateOf(config.shadow, log, closers);
+  const { line, report: shadow } = shadowed(recorded, candidate, config.shadowShare, metrics, log);
 
   const loaded = config.policy === undefined ? undefined : await loadPolicy(config.policy);
   const current = new CurrentPolicy(effective(policyOf(loaded), config));
@@ -110,7 +114,9 @@ async function assemble(
   );
 
   if (config.policy !== undefined && loaded !== undefined) {
-    const watcher = watchPolicy(config.policy, loaded, {
+    const loader = new PolicyLoader();
+    closers.push(() => loader.close());
+    const listener: PolicyListener = {
       onPolicy: ({ policy }) => {
         current.replace(effective(policy, config));
         policyLoadedAtMs = now();
@@ -125,6 +131,9 @@ async function assemble(
         metrics.policyLoads.inc({ result: "refused" });
         log.error({ event: "policy.refused", problems: policyProblems }, "kept the last good policy");
       },
+    };
+    const watcher = watchPolicy(config.policy, loaded, listener, {
+      load: (path) => loader.load({ kind: "path", path }),
     });
     closers.push(() => watcher.close());
   }
@@ -211,6 +220,7 @@ async function assemble(
   const routes = localApi({
     line,
     recent,
+    shadow,
     policyLocks: () => current.get().locks,
     status: () => {
       const { name, revision, mode, thresholds } = current.get();
@@ -268,6 +278,31 @@ function policyOf(loaded: LoadResult | undefined): Policy {
   if (loaded === undefined) return defaultPolicy(shippedNetworks());
   if (loaded.ok) return loaded.policy;
   throw new OperatingError("ERR_POLICY_INVALID", `policy refused:\n${loaded.problems.map(formatProblem).join("\n")}`);
+}
+
+/** The candidate as it is on disk; a bad one leaves the last good one beside the policy in force, or none. */
+async function candidateOf(
+  path: string | undefined,
+  log: Logger,
+  closers: (() => Promise<void> | void)[],
+): Promise<() => Policy | undefined> {
+  if (path === undefined) return () => undefined;
+  let candidate: Policy | undefined;
+  const take = (loaded: LoadResult): void => {
+    if (loaded.ok) {
+      candidate = loaded.policy;
+      const { name, revision } = loaded.policy;
+      log.info({ event: "shadow.replaced", policy: name, revision }, "candidate policy beside the one in force");
+    } else {
+      const problems = loaded.problems.map(formatProblem);
+      log.error({ event: "shadow.refused", problems }, "the candidate policy is not taken");
+    }
+  };
+  const loaded = await loadPolicy(path);
+  take(loaded);
+  const watcher = watchPolicy(path, loaded, { onPolicy: take, onProblems: take });
+  closers.push(() => watcher.close());
+  return () => candidate;
 }
 
 /** `--mode observe` turns enforcement off everywhere, rules included, without touching the policy. */

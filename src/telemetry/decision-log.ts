@@ -2,6 +2,7 @@
 
 import { createWriteStream, type WriteStream } from "node:fs";
 import { OperatingError } from "../model/errors.ts";
+import type { ShadowVerdict } from "../model/verdict.ts";
 import type { DecisionRecord } from "./decision-record.ts";
 
 /** Lines held while the disk is slow; further ones are dropped and counted. */
@@ -42,13 +43,21 @@ export function decisionLine(record: DecisionRecord, labels: DecisionLogLabels):
         because: record.because,
         mode: record.mode,
         rule: record.rule,
+        thresholds: record.thresholds,
+        ...(record.ruleThresholds.length === 0 ? {} : { rule_thresholds: record.ruleThresholds }),
         answered: record.answered,
         reasons: record.reasons,
       },
     },
-    bundles: { policy: { revision: record.policyRevision } },
+    ...(record.shadow === undefined ? {} : { shadow: shadowOf(record.shadow) }),
+    bundles: { policy: { name: record.policyName, revision: record.policyRevision } },
     metrics: { timer_check_ns: record.latencyUs * 1_000 },
   });
+}
+
+/** Reasons are left out: the log says that the candidate differs, `sallyport shadow` and `replay` why. */
+function shadowOf({ policyRevision, decision, score, rule }: ShadowVerdict): Record<string, unknown> {
+  return { revision: policyRevision, decision, score, rule };
 }
 
 /** Reads a line back, for `explain` and for tests. */

@@ -1,7 +1,8 @@
 /** One decision as it is remembered and shown: flat, without secrets. */
 
 import type { Protocol, RequestFacts } from "../model/facts.ts";
-import type { DecisionKind, Mode, Reason, Verdict } from "../model/verdict.ts";
+import type { Thresholds } from "../model/policy.ts";
+import type { DecisionKind, Mode, Reason, ShadowVerdict, Verdict } from "../model/verdict.ts";
 
 export interface DecisionRecord {
   readonly decisionId: string;
@@ -13,6 +14,10 @@ export interface DecisionRecord {
   readonly reasons: readonly Reason[];
   readonly mode: Mode;
   readonly rule: string;
+  readonly thresholds: Thresholds;
+  /** Which of them the rule sets; the others are the policy's. */
+  readonly ruleThresholds: readonly (keyof Thresholds)[];
+  readonly policyName: string;
   readonly policyRevision: string;
   readonly principal: string;
   readonly credential: string;
@@ -26,7 +31,11 @@ export interface DecisionRecord {
   readonly requestId: string | undefined;
   readonly answered: boolean;
   readonly latencyUs: number;
+  /** What the candidate policy would have said, where that is another decision. */
+  readonly shadow: ShadowVerdict | undefined;
 }
+
+const NAMES = ["challenge", "deny", "terminate"] as const;
 
 export function recordOf(facts: RequestFacts, verdict: Verdict, latencyUs: number): DecisionRecord {
   const { decision } = verdict;
@@ -40,6 +49,9 @@ export function recordOf(facts: RequestFacts, verdict: Verdict, latencyUs: numbe
     reasons: verdict.reasons,
     mode: verdict.mode,
     rule: verdict.rule,
+    thresholds: verdict.thresholds,
+    ruleThresholds: NAMES.filter((name) => verdict.ruleThresholds?.[name] !== undefined),
+    policyName: verdict.policyName,
     policyRevision: verdict.policyRevision,
     principal: verdict.identity.principal.name,
     credential: verdict.identity.credential,
@@ -53,5 +65,6 @@ export function recordOf(facts: RequestFacts, verdict: Verdict, latencyUs: numbe
     requestId: facts.requestId,
     answered: verdict.answered,
     latencyUs,
+    shadow: verdict.shadow,
   };
 }

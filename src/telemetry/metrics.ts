@@ -23,6 +23,9 @@ export class Metrics {
   readonly snapshots: Counter<"result">;
   readonly keyFetchErrors: Counter;
   readonly unlogged: Counter;
+  readonly shadowChecks: Counter;
+  readonly shadowErrors: Counter;
+  readonly shadowDifferences: Counter<"active" | "candidate">;
   checksTotal = 0;
 
   constructor(stats: () => LineStats, policyLoadedAtMs: () => number) {
@@ -80,6 +83,22 @@ export class Metrics {
       "Decisions missing from the decision log because it could not be written fast enough, or at all.",
       registers,
     );
+    this.shadowChecks = counter(
+      "sallyport_shadow_checks_total",
+      "Requests that the candidate policy was asked about.",
+      registers,
+    );
+    this.shadowErrors = counter(
+      "sallyport_shadow_errors_total",
+      "Requests that the candidate policy failed to judge; they were decided as without it.",
+      registers,
+    );
+    this.shadowDifferences = new Counter({
+      name: "sallyport_shadow_differences_total",
+      help: "Requests that the candidate policy would have decided otherwise, by both decisions.",
+      labelNames: ["active", "candidate"],
+      registers,
+    });
     gauge("sallyport_principals", "Principals with a baseline.", () => stats().principals, registers);
     gauge("sallyport_sessions", "Sessions remembered.", () => stats().sessions, registers);
     gauge("sallyport_locks", "Locks in the table.", () => stats().locks, registers);

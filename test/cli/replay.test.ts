@@ -128,6 +128,74 @@ t.test("two policies are compared row by row", async (t) => {
   });
 });
 
+t.test("a comparison says who is decided otherwise and why, and writes all of it to a file", async (t) => {
+  const rows = await file("why.jsonl", STORY.join("\n"));
+  const lax = await file("lax.yaml", `${POLICY}spec: {thresholds: {challenge: 99, deny: 99, terminate: 100}}\n`);
+  const silent = await file("silent.yaml", `${POLICY}spec: {signals: {origin: {mode: observe}}}\n`);
+  const differences = at("differences.jsonl");
+  const compared = ["replay", "--requests", rows, "--out", at("x"), "--compare"];
+  const { out } = await command([...compared, lax, "--differences", differences]);
+  t.match(out, /^challenge -> allow: 1 request of 1 principal$/m);
+  t.match(out, /^ +1 {2}spiffe:\/\/td\/a$/m);
+  t.match(
+    out,
+    /^ {2}row 60 {2}2026-03-02T13:01:00\.000Z {2}spiffe:\/\/td\/a {2}orders GET \/admin from 203\.0\.113\.9$/m,
+  );
+  t.match(
+    out,
+    /^ {4}challenge [\d.]+ \(rule default\) {2}-> {2}allow [\d.]+ \(rule default\): challenge threshold 26 -> 99,/m,
+  );
+  const written = (await readFile(differences, "utf8")).trim().split("\n");
+  t.match(
+    written.map((line) => JSON.parse(line)),
+    [
+      { index: 60, before: { decision: "challenge" }, after: { decision: "allow", thresholds: { challenge: 99 } } },
+      { index: 61, before: { decision: "deny" }, after: { decision: "allow" } },
+    ],
+  );
+  const json = JSON.parse((await command([...compared, silent, "--output", "json"])).out);
+  t.match(json.compared[0]?.samples[0]?.reasons[0], { signal: /^origin\./, after: 0 });
+  t.match(await command(["replay", "--requests", rows, "--differences", differences]), {
+    code: 2,
+    err: /--differences: expected --compare/,
+  });
+});
+
+t.test("a decision log is replayed like rows: templates stand for paths, and answers are taken from it", async (t) => {
+  const line = (minute: number, change: Record<string, unknown> = {}, answered = false): string =>
+    JSON.stringify({
+      decision_id: `d-${minute}`,
+      timestamp: new Date(NOON_MS + minute * 60_000).toISOString(),
+      input: {
+        principal: "spiffe://td/a",
+        credential: "token:1",
+        protocol: "http",
+        method: "GET",
+        destination: "orders",
+        route: "GET /orders/{id}",
+        source_address: "10.0.0.1",
+        user_agent: "a/1",
+        ...change,
+      },
+      result: { risk: { score: 0, decision: "allow", enforced: "allow", rule: "default", answered, reasons: [] } },
+    });
+  const thief = { source_address: "203.0.113.9", user_agent: "curl/8" };
+  const log = [...Array.from({ length: 60 }, (_, minute) => line(minute)), line(61, thief)];
+  const ignored = await replay(await file("ignored.log", [...log, line(62, thief)].join("\n")));
+  t.same(
+    ignored.decisions.slice(59).map(({ decision }) => decision),
+    ["allow", "challenge", "deny"],
+  );
+  const answered = line(62, { ...thief, credential: "token:2" }, true);
+  const passed = await replay(await file("answered.log", [...log, answered].join("\n")));
+  t.equal(passed.decisions.at(-1)?.decision, "allow");
+  const torn = await file("torn.log", `${line(0)}\n${line(1).replace('"protocol":"http"', '"protocol":"smoke"')}`);
+  t.match(await command(["replay", "--requests", torn]), {
+    code: 1,
+    err: /line 2: protocol: expected http, grpc or tcp, got "smoke".*ERR_REPLAY_ROW/,
+  });
+});
+
 t.test("the same rows give the same decisions every time", async (t) => {
   const rows = await file("again.jsonl.gz", gzipSync(STORY.join("\n")));
   t.same(await replay(rows), await replay(rows));

@@ -45,7 +45,7 @@ t.test("a recent decision is explained with all that it was made from", async (t
   const id = await decide({ path: "/closed", headers });
   const text = (await command(["explain", id, ...API])).out;
   t.match(text, /^decision {4}deny$/m);
-  t.match(text, /^mode {8}enforce, rule closed, policy 1$/m);
+  t.match(text, /^mode {8}enforce, rule closed, policy p 1$/m);
   t.match(text, /^because {5}rule closed$/m);
   t.match(text, /^principal {3}spiffe:\/\/td\/web$/m);
   t.match(text, /^request {5}http orders GET \/closed$/m);
@@ -93,7 +93,10 @@ t.test("a decision is explained from the decision log, also beside a line that i
     bundles: { policy: { revision: "1" } },
     metrics: { timer_check_ns: Number },
   });
-  t.match((await command(["explain", id, "--log", decisions])).out, /^ {2}"decision_id"/m);
+  const text = (await command(["explain", id, "--log", decisions])).out;
+  t.match(text, /^mode {8}enforce, rule default, policy p 1$/m);
+  t.match(text, /^ {3}26\.0 {2}challenge \(the policy\): [\d.]+ points more$/m);
+  t.match(text, new RegExp(`^id {10}${id}$`, "m"));
 });
 
 t.test("what is not known is not explained", async (t) => {

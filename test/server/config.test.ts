@@ -40,6 +40,8 @@ t.test("without anything the defaults count: loopback, and no state", async (t) 
     sessionsMax: 20_000,
     decisionLog: undefined,
     recording: undefined,
+    shadow: undefined,
+    shadowShare: 1,
     logLevel: "info",
     drainTimeoutMs: 5_000,
   });
@@ -143,6 +145,7 @@ t.test("a value is shown cut: what was pasted by mistake may be long", async (t)
 
 t.test("every setting can be given in all three ways", async (t) => {
   const sample: Record<string, string> = {
+    share: "0.5",
     address: "127.0.0.1:1",
     "optional-address": "127.0.0.1:1",
     path: "somewhere",

@@ -16,6 +16,9 @@ const RECORD: DecisionRecord = {
   reasons: [{ signal: "origin.address", bits: 14, points: 42.5, seen: "new", expected: "10.0.0.1" }],
   mode: "observe",
   rule: "default",
+  thresholds: { challenge: 26, deny: 40, terminate: 70 },
+  ruleThresholds: ["deny"],
+  policyName: "p",
   policyRevision: "r-1",
   principal: "spiffe://td/web",
   credential: "token:0123456789abcdef",
@@ -29,6 +32,7 @@ const RECORD: DecisionRecord = {
   requestId: "r-1",
   answered: false,
   latencyUs: 120,
+  shadow: undefined,
 };
 const LABELS = { id: "sidecar", version: "1.0.0" };
 
@@ -59,12 +63,28 @@ t.test("a line has the shape of OPA's decision logs", async (t) => {
         because: "score",
         mode: "observe",
         rule: "default",
+        thresholds: { challenge: 26, deny: 40, terminate: 70 },
+        rule_thresholds: ["deny"],
         answered: false,
         reasons: [{ signal: "origin.address", bits: 14, points: 42.5, seen: "new", expected: "10.0.0.1" }],
       },
     },
-    bundles: { policy: { revision: "r-1" } },
+    bundles: { policy: { name: "p", revision: "r-1" } },
     metrics: { timer_check_ns: 120_000 },
+  });
+});
+
+t.test("what the candidate policy would have decided otherwise is in the line", async (t) => {
+  const shadow = {
+    policyName: "p",
+    policyRevision: "r-2",
+    decision: "challenge",
+    score: 42.5,
+    rule: "x",
+    reasons: [],
+  } as const;
+  t.match(JSON.parse(decisionLine({ ...RECORD, shadow }, LABELS)), {
+    shadow: { revision: "r-2", decision: "challenge", score: 42.5, rule: "x" },
   });
 });
 

@@ -14,7 +14,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file sallyport/local/v1/local.proto.
  */
 export const file_sallyport_local_v1_local: GenFile = /*@__PURE__*/
-  fileDesc("Ch5zYWxseXBvcnQvbG9jYWwvdjEvbG9jYWwucHJvdG8SEnNhbGx5cG9ydC5sb2NhbC52MSISChBHZXRTdGF0dXNSZXF1ZXN0IuYCChFHZXRTdGF0dXNSZXNwb25zZRIPCgd2ZXJzaW9uGAEgASgJEhMKC3BvbGljeV9uYW1lGAIgASgJEhcKD3BvbGljeV9yZXZpc2lvbhgDIAEoCRIMCgRtb2RlGAQgASgJEhcKD3BvbGljeV9wcm9ibGVtcxgFIAMoCRIuCgpzdGFydGVkX2F0GAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIOCgZjaGVja3MYByABKAQSEgoKcHJpbmNpcGFscxgIIAEoDRIQCghzZXNzaW9ucxgJIAEoDRINCgVsb2NrcxgKIAEoDRIZChFleHRfYXV0aHpfYWRkcmVzcxgLIAEoCRIXCg9zdHJlYW1zX2FkZHJlc3MYDCABKAkSMgoLc2NvcmVfYmFuZHMYDSADKAsyHS5zYWxseXBvcnQubG9jYWwudjEuU2NvcmVCYW5kEg4KBnNjb3JlZBgOIAEoBCJQCglTY29yZUJhbmQSDQoFc2NvcmUYASABKAESEAoIcHJvbWlzZWQYAiABKAESEAoIb2JzZXJ2ZWQYAyABKAESEAoIcmVxdWVzdHMYBCABKAQiVgoGUmVhc29uEg4KBnNpZ25hbBgBIAEoCRIMCgRiaXRzGAIgASgBEg4KBnBvaW50cxgDIAEoARIMCgRzZWVuGAQgASgJEhAKCGV4cGVjdGVkGAUgASgJIrsDCghEZWNpc2lvbhITCgtkZWNpc2lvbl9pZBgBIAEoCRIoCgR0aW1lGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIQCghkZWNpc2lvbhgDIAEoCRIQCghlbmZvcmNlZBgEIAEoCRINCgVzY29yZRgFIAEoARIrCgdyZWFzb25zGAYgAygLMhouc2FsbHlwb3J0LmxvY2FsLnYxLlJlYXNvbhIMCgRtb2RlGAcgASgJEgwKBHJ1bGUYCCABKAkSFwoPcG9saWN5X3JldmlzaW9uGAkgASgJEhEKCXByaW5jaXBhbBgKIAEoCRISCgpjcmVkZW50aWFsGAsgASgJEhAKCHByb3RvY29sGAwgASgJEg4KBm1ldGhvZBgNIAEoCRITCgtkZXN0aW5hdGlvbhgOIAEoCRINCgVyb3V0ZRgPIAEoCRIWCg5zb3VyY2VfYWRkcmVzcxgQIAEoCRISCgp1c2VyX2FnZW50GBEgASgJEgsKA2phNBgSIAEoCRIPCgdiZWNhdXNlGBMgASgJEhAKCGFuc3dlcmVkGBQgASgIEhIKCmxhdGVuY3lfdXMYFSABKA0iKQoSR2V0RGVjaXNpb25SZXF1ZXN0EhMKC2RlY2lzaW9uX2lkGAEgASgJIkUKE0dldERlY2lzaW9uUmVzcG9uc2USLgoIZGVjaXNpb24YASABKAsyHC5zYWxseXBvcnQubG9jYWwudjEuRGVjaXNpb24iOgoVV2F0Y2hEZWNpc2lvbnNSZXF1ZXN0Eg4KBnJlY2VudBgBIAEoDRIRCglzY29yZV9taW4YAiABKAEiSAoWV2F0Y2hEZWNpc2lvbnNSZXNwb25zZRIuCghkZWNpc2lvbhgBIAEoCzIcLnNhbGx5cG9ydC5sb2NhbC52MS5EZWNpc2lvbiKFAgoETG9jaxIKCgJpZBgBIAEoCRIRCglwcmluY2lwYWwYAiABKAkSEgoKY3JlZGVudGlhbBgDIAEoCRITCgtjZXJ0aWZpY2F0ZRgEIAEoCRITCgtmaW5nZXJwcmludBgFIAEoCRIPCgdhZGRyZXNzGAYgASgJEhMKC2Rlc3RpbmF0aW9uGAcgASgJEg4KBnJlYXNvbhgIIAEoCRIOCgZzZXRfYnkYCSABKAkSKgoGc2V0X2F0GAogASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIuCgpleHBpcmVzX2F0GAsgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCISChBMaXN0TG9ja3NSZXF1ZXN0IjwKEUxpc3RMb2Nrc1Jlc3BvbnNlEicKBWxvY2tzGAEgAygLMhguc2FsbHlwb3J0LmxvY2FsLnYxLkxvY2siTQoOQWRkTG9ja1JlcXVlc3QSJgoEbG9jaxgBIAEoCzIYLnNhbGx5cG9ydC5sb2NhbC52MS5Mb2NrEhMKC3R0bF9zZWNvbmRzGAIgASgNIjkKD0FkZExvY2tSZXNwb25zZRImCgRsb2NrGAEgASgLMhguc2FsbHlwb3J0LmxvY2FsLnYxLkxvY2siHwoRUmVtb3ZlTG9ja1JlcXVlc3QSCgoCaWQYASABKAkiFAoSUmVtb3ZlTG9ja1Jlc3BvbnNlIqMBChFQdXRQb3N0dXJlUmVxdWVzdBIPCgdzdWJqZWN0GAEgASgJEj8KBWZhY3RzGAIgAygLMjAuc2FsbHlwb3J0LmxvY2FsLnYxLlB1dFBvc3R1cmVSZXF1ZXN0LkZhY3RzRW50cnkSDgoGc291cmNlGAMgASgJGiwKCkZhY3RzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASIUChJQdXRQb3N0dXJlUmVzcG9uc2UiKgoVTGlzdFByaW5jaXBhbHNSZXF1ZXN0EhEKCXByaW5jaXBhbBgBIAEoCSI0CgdGZWF0dXJlEgwKBG5hbWUYASABKAkSDgoGdmFsdWVzGAIgASgNEgsKA3RvcBgDIAMoCSLFAQoQUHJpbmNpcGFsU3VtbWFyeRIRCglwcmluY2lwYWwYASABKAkSEAoIcmVxdWVzdHMYAiABKAESLgoKZmlyc3Rfc2VlbhgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLQoJbGFzdF9zZWVuGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBItCghmZWF0dXJlcxgFIAMoCzIbLnNhbGx5cG9ydC5sb2NhbC52MS5GZWF0dXJlIlIKFkxpc3RQcmluY2lwYWxzUmVzcG9uc2USOAoKcHJpbmNpcGFscxgBIAMoCzIkLnNhbGx5cG9ydC5sb2NhbC52MS5QcmluY2lwYWxTdW1tYXJ5IikKFFJlc2V0QmFzZWxpbmVSZXF1ZXN0EhEKCXByaW5jaXBhbBgBIAEoCSIXChVSZXNldEJhc2VsaW5lUmVzcG9uc2UiJwoWRXhwb3J0QmFzZWxpbmVzUmVxdWVzdBINCgVwcmlvchgBIAEoCCIoChdFeHBvcnRCYXNlbGluZXNSZXNwb25zZRINCgVzdGF0ZRgBIAEoDCInChZJbXBvcnRCYXNlbGluZXNSZXF1ZXN0Eg0KBXN0YXRlGAEgASgMIhkKF0ltcG9ydEJhc2VsaW5lc1Jlc3BvbnNlMsIICgxMb2NhbFNlcnZpY2USWAoJR2V0U3RhdHVzEiQuc2FsbHlwb3J0LmxvY2FsLnYxLkdldFN0YXR1c1JlcXVlc3QaJS5zYWxseXBvcnQubG9jYWwudjEuR2V0U3RhdHVzUmVzcG9uc2USXgoLR2V0RGVjaXNpb24SJi5zYWxseXBvcnQubG9jYWwudjEuR2V0RGVjaXNpb25SZXF1ZXN0Gicuc2FsbHlwb3J0LmxvY2FsLnYxLkdldERlY2lzaW9uUmVzcG9uc2USaQoOV2F0Y2hEZWNpc2lvbnMSKS5zYWxseXBvcnQubG9jYWwudjEuV2F0Y2hEZWNpc2lvbnNSZXF1ZXN0Giouc2FsbHlwb3J0LmxvY2FsLnYxLldhdGNoRGVjaXNpb25zUmVzcG9uc2UwARJYCglMaXN0TG9ja3MSJC5zYWxseXBvcnQubG9jYWwudjEuTGlzdExvY2tzUmVxdWVzdBolLnNhbGx5cG9ydC5sb2NhbC52MS5MaXN0TG9ja3NSZXNwb25zZRJSCgdBZGRMb2NrEiIuc2FsbHlwb3J0LmxvY2FsLnYxLkFkZExvY2tSZXF1ZXN0GiMuc2FsbHlwb3J0LmxvY2FsLnYxLkFkZExvY2tSZXNwb25zZRJbCgpSZW1vdmVMb2NrEiUuc2FsbHlwb3J0LmxvY2FsLnYxLlJlbW92ZUxvY2tSZXF1ZXN0GiYuc2FsbHlwb3J0LmxvY2FsLnYxLlJlbW92ZUxvY2tSZXNwb25zZRJbCgpQdXRQb3N0dXJlEiUuc2FsbHlwb3J0LmxvY2FsLnYxLlB1dFBvc3R1cmVSZXF1ZXN0GiYuc2FsbHlwb3J0LmxvY2FsLnYxLlB1dFBvc3R1cmVSZXNwb25zZRJnCg5MaXN0UHJpbmNpcGFscxIpLnNhbGx5cG9ydC5sb2NhbC52MS5MaXN0UHJpbmNpcGFsc1JlcXVlc3QaKi5zYWxseXBvcnQubG9jYWwudjEuTGlzdFByaW5jaXBhbHNSZXNwb25zZRJkCg1SZXNldEJhc2VsaW5lEiguc2FsbHlwb3J0LmxvY2FsLnYxLlJlc2V0QmFzZWxpbmVSZXF1ZXN0Gikuc2FsbHlwb3J0LmxvY2FsLnYxLlJlc2V0QmFzZWxpbmVSZXNwb25zZRJqCg9FeHBvcnRCYXNlbGluZXMSKi5zYWxseXBvcnQubG9jYWwudjEuRXhwb3J0QmFzZWxpbmVzUmVxdWVzdBorLnNhbGx5cG9ydC5sb2NhbC52MS5FeHBvcnRCYXNlbGluZXNSZXNwb25zZRJqCg9JbXBvcnRCYXNlbGluZXMSKi5zYWxseXBvcnQubG9jYWwudjEuSW1wb3J0QmFzZWxpbmVzUmVxdWVzdBorLnNhbGx5cG9ydC5sb2NhbC52MS5JbXBvcnRCYXNlbGluZXNSZXNwb25zZWIGcHJvdG8z", [file_google_protobuf_timestamp]);
+  fileDesc("Ch5zYWxseXBvcnQvbG9jYWwvdjEvbG9jYWwucHJvdG8SEnNhbGx5cG9ydC5sb2NhbC52MSISChBHZXRTdGF0dXNSZXF1ZXN0IuYCChFHZXRTdGF0dXNSZXNwb25zZRIPCgd2ZXJzaW9uGAEgASgJEhMKC3BvbGljeV9uYW1lGAIgASgJEhcKD3BvbGljeV9yZXZpc2lvbhgDIAEoCRIMCgRtb2RlGAQgASgJEhcKD3BvbGljeV9wcm9ibGVtcxgFIAMoCRIuCgpzdGFydGVkX2F0GAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIOCgZjaGVja3MYByABKAQSEgoKcHJpbmNpcGFscxgIIAEoDRIQCghzZXNzaW9ucxgJIAEoDRINCgVsb2NrcxgKIAEoDRIZChFleHRfYXV0aHpfYWRkcmVzcxgLIAEoCRIXCg9zdHJlYW1zX2FkZHJlc3MYDCABKAkSMgoLc2NvcmVfYmFuZHMYDSADKAsyHS5zYWxseXBvcnQubG9jYWwudjEuU2NvcmVCYW5kEg4KBnNjb3JlZBgOIAEoBCJQCglTY29yZUJhbmQSDQoFc2NvcmUYASABKAESEAoIcHJvbWlzZWQYAiABKAESEAoIb2JzZXJ2ZWQYAyABKAESEAoIcmVxdWVzdHMYBCABKAQiVgoGUmVhc29uEg4KBnNpZ25hbBgBIAEoCRIMCgRiaXRzGAIgASgBEg4KBnBvaW50cxgDIAEoARIMCgRzZWVuGAQgASgJEhAKCGV4cGVjdGVkGAUgASgJItAECghEZWNpc2lvbhITCgtkZWNpc2lvbl9pZBgBIAEoCRIoCgR0aW1lGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIQCghkZWNpc2lvbhgDIAEoCRIQCghlbmZvcmNlZBgEIAEoCRINCgVzY29yZRgFIAEoARIrCgdyZWFzb25zGAYgAygLMhouc2FsbHlwb3J0LmxvY2FsLnYxLlJlYXNvbhIMCgRtb2RlGAcgASgJEgwKBHJ1bGUYCCABKAkSFwoPcG9saWN5X3JldmlzaW9uGAkgASgJEhEKCXByaW5jaXBhbBgKIAEoCRISCgpjcmVkZW50aWFsGAsgASgJEhAKCHByb3RvY29sGAwgASgJEg4KBm1ldGhvZBgNIAEoCRITCgtkZXN0aW5hdGlvbhgOIAEoCRINCgVyb3V0ZRgPIAEoCRIWCg5zb3VyY2VfYWRkcmVzcxgQIAEoCRISCgp1c2VyX2FnZW50GBEgASgJEgsKA2phNBgSIAEoCRIPCgdiZWNhdXNlGBMgASgJEhAKCGFuc3dlcmVkGBQgASgIEhIKCmxhdGVuY3lfdXMYFSABKA0SEwoLcG9saWN5X25hbWUYHiABKAkSMgoKdGhyZXNob2xkcxgfIAEoCzIeLnNhbGx5cG9ydC5sb2NhbC52MS5UaHJlc2hvbGRzEhcKD3J1bGVfdGhyZXNob2xkcxggIAMoCRIxCgZzaGFkb3cYISABKAsyIS5zYWxseXBvcnQubG9jYWwudjEuU2hhZG93VmVyZGljdCJACgpUaHJlc2hvbGRzEhEKCWNoYWxsZW5nZRgBIAEoARIMCgRkZW55GAIgASgBEhEKCXRlcm1pbmF0ZRgDIAEoASKZAQoNU2hhZG93VmVyZGljdBITCgtwb2xpY3lfbmFtZRgBIAEoCRIXCg9wb2xpY3lfcmV2aXNpb24YAiABKAkSEAoIZGVjaXNpb24YAyABKAkSDQoFc2NvcmUYBCABKAESDAoEcnVsZRgFIAEoCRIrCgdyZWFzb25zGAYgAygLMhouc2FsbHlwb3J0LmxvY2FsLnYxLlJlYXNvbiISChBHZXRTaGFkb3dSZXF1ZXN0IrsBChFHZXRTaGFkb3dSZXNwb25zZRIOCgZsb2FkZWQYASABKAgSEwoLcG9saWN5X25hbWUYAiABKAkSFwoPcG9saWN5X3JldmlzaW9uGAMgASgJEg0KBXNoYXJlGAQgASgBEg4KBmNoZWNrcxgFIAEoBBIOCgZlcnJvcnMYBiABKAQSOQoLZGlmZmVyZW5jZXMYByADKAsyJC5zYWxseXBvcnQubG9jYWwudjEuU2hhZG93RGlmZmVyZW5jZSJ2ChBTaGFkb3dEaWZmZXJlbmNlEg4KBmFjdGl2ZRgBIAEoCRIRCgljYW5kaWRhdGUYAiABKAkSEAoIcmVxdWVzdHMYAyABKAQSLQoHc2FtcGxlcxgEIAMoCzIcLnNhbGx5cG9ydC5sb2NhbC52MS5EZWNpc2lvbiIpChJHZXREZWNpc2lvblJlcXVlc3QSEwoLZGVjaXNpb25faWQYASABKAkiRQoTR2V0RGVjaXNpb25SZXNwb25zZRIuCghkZWNpc2lvbhgBIAEoCzIcLnNhbGx5cG9ydC5sb2NhbC52MS5EZWNpc2lvbiI6ChVXYXRjaERlY2lzaW9uc1JlcXVlc3QSDgoGcmVjZW50GAEgASgNEhEKCXNjb3JlX21pbhgCIAEoASJIChZXYXRjaERlY2lzaW9uc1Jlc3BvbnNlEi4KCGRlY2lzaW9uGAEgASgLMhwuc2FsbHlwb3J0LmxvY2FsLnYxLkRlY2lzaW9uIoUCCgRMb2NrEgoKAmlkGAEgASgJEhEKCXByaW5jaXBhbBgCIAEoCRISCgpjcmVkZW50aWFsGAMgASgJEhMKC2NlcnRpZmljYXRlGAQgASgJEhMKC2ZpbmdlcnByaW50GAUgASgJEg8KB2FkZHJlc3MYBiABKAkSEwoLZGVzdGluYXRpb24YByABKAkSDgoGcmVhc29uGAggASgJEg4KBnNldF9ieRgJIAEoCRIqCgZzZXRfYXQYCiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi4KCmV4cGlyZXNfYXQYCyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIhIKEExpc3RMb2Nrc1JlcXVlc3QiPAoRTGlzdExvY2tzUmVzcG9uc2USJwoFbG9ja3MYASADKAsyGC5zYWxseXBvcnQubG9jYWwudjEuTG9jayJNCg5BZGRMb2NrUmVxdWVzdBImCgRsb2NrGAEgASgLMhguc2FsbHlwb3J0LmxvY2FsLnYxLkxvY2sSEwoLdHRsX3NlY29uZHMYAiABKA0iOQoPQWRkTG9ja1Jlc3BvbnNlEiYKBGxvY2sYASABKAsyGC5zYWxseXBvcnQubG9jYWwudjEuTG9jayIfChFSZW1vdmVMb2NrUmVxdWVzdBIKCgJpZBgBIAEoCSIUChJSZW1vdmVMb2NrUmVzcG9uc2UiowEKEVB1dFBvc3R1cmVSZXF1ZXN0Eg8KB3N1YmplY3QYASABKAkSPwoFZmFjdHMYAiADKAsyMC5zYWxseXBvcnQubG9jYWwudjEuUHV0UG9zdHVyZVJlcXVlc3QuRmFjdHNFbnRyeRIOCgZzb3VyY2UYAyABKAkaLAoKRmFjdHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIhQKElB1dFBvc3R1cmVSZXNwb25zZSIqChVMaXN0UHJpbmNpcGFsc1JlcXVlc3QSEQoJcHJpbmNpcGFsGAEgASgJIjQKB0ZlYXR1cmUSDAoEbmFtZRgBIAEoCRIOCgZ2YWx1ZXMYAiABKA0SCwoDdG9wGAMgAygJIsUBChBQcmluY2lwYWxTdW1tYXJ5EhEKCXByaW5jaXBhbBgBIAEoCRIQCghyZXF1ZXN0cxgCIAEoARIuCgpmaXJzdF9zZWVuGAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBItCglsYXN0X3NlZW4YBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi0KCGZlYXR1cmVzGAUgAygLMhsuc2FsbHlwb3J0LmxvY2FsLnYxLkZlYXR1cmUiUgoWTGlzdFByaW5jaXBhbHNSZXNwb25zZRI4CgpwcmluY2lwYWxzGAEgAygLMiQuc2FsbHlwb3J0LmxvY2FsLnYxLlByaW5jaXBhbFN1bW1hcnkiKQoUUmVzZXRCYXNlbGluZVJlcXVlc3QSEQoJcHJpbmNpcGFsGAEgASgJIhcKFVJlc2V0QmFzZWxpbmVSZXNwb25zZSInChZFeHBvcnRCYXNlbGluZXNSZXF1ZXN0Eg0KBXByaW9yGAEgASgIIigKF0V4cG9ydEJhc2VsaW5lc1Jlc3BvbnNlEg0KBXN0YXRlGAEgASgMIicKFkltcG9ydEJhc2VsaW5lc1JlcXVlc3QSDQoFc3RhdGUYASABKAwiGQoXSW1wb3J0QmFzZWxpbmVzUmVzcG9uc2UynAkKDExvY2FsU2VydmljZRJYCglHZXRTdGF0dXMSJC5zYWxseXBvcnQubG9jYWwudjEuR2V0U3RhdHVzUmVxdWVzdBolLnNhbGx5cG9ydC5sb2NhbC52MS5HZXRTdGF0dXNSZXNwb25zZRJeCgtHZXREZWNpc2lvbhImLnNhbGx5cG9ydC5sb2NhbC52MS5HZXREZWNpc2lvblJlcXVlc3QaJy5zYWxseXBvcnQubG9jYWwudjEuR2V0RGVjaXNpb25SZXNwb25zZRJpCg5XYXRjaERlY2lzaW9ucxIpLnNhbGx5cG9ydC5sb2NhbC52MS5XYXRjaERlY2lzaW9uc1JlcXVlc3QaKi5zYWxseXBvcnQubG9jYWwudjEuV2F0Y2hEZWNpc2lvbnNSZXNwb25zZTABElgKCUdldFNoYWRvdxIkLnNhbGx5cG9ydC5sb2NhbC52MS5HZXRTaGFkb3dSZXF1ZXN0GiUuc2FsbHlwb3J0LmxvY2FsLnYxLkdldFNoYWRvd1Jlc3BvbnNlElgKCUxpc3RMb2NrcxIkLnNhbGx5cG9ydC5sb2NhbC52MS5MaXN0TG9ja3NSZXF1ZXN0GiUuc2FsbHlwb3J0LmxvY2FsLnYxLkxpc3RMb2Nrc1Jlc3BvbnNlElIKB0FkZExvY2sSIi5zYWxseXBvcnQubG9jYWwudjEuQWRkTG9ja1JlcXVlc3QaIy5zYWxseXBvcnQubG9jYWwudjEuQWRkTG9ja1Jlc3BvbnNlElsKClJlbW92ZUxvY2sSJS5zYWxseXBvcnQubG9jYWwudjEuUmVtb3ZlTG9ja1JlcXVlc3QaJi5zYWxseXBvcnQubG9jYWwudjEuUmVtb3ZlTG9ja1Jlc3BvbnNlElsKClB1dFBvc3R1cmUSJS5zYWxseXBvcnQubG9jYWwudjEuUHV0UG9zdHVyZVJlcXVlc3QaJi5zYWxseXBvcnQubG9jYWwudjEuUHV0UG9zdHVyZVJlc3BvbnNlEmcKDkxpc3RQcmluY2lwYWxzEikuc2FsbHlwb3J0LmxvY2FsLnYxLkxpc3RQcmluY2lwYWxzUmVxdWVzdBoqLnNhbGx5cG9ydC5sb2NhbC52MS5MaXN0UHJpbmNpcGFsc1Jlc3BvbnNlEmQKDVJlc2V0QmFzZWxpbmUSKC5zYWxseXBvcnQubG9jYWwudjEuUmVzZXRCYXNlbGluZVJlcXVlc3QaKS5zYWxseXBvcnQubG9jYWwudjEuUmVzZXRCYXNlbGluZVJlc3BvbnNlEmoKD0V4cG9ydEJhc2VsaW5lcxIqLnNhbGx5cG9ydC5sb2NhbC52MS5FeHBvcnRCYXNlbGluZXNSZXF1ZXN0Gisuc2FsbHlwb3J0LmxvY2FsLnYxLkV4cG9ydEJhc2VsaW5lc1Jlc3BvbnNlEmoKD0ltcG9ydEJhc2VsaW5lcxIqLnNhbGx5cG9ydC5sb2NhbC52MS5JbXBvcnRCYXNlbGluZXNSZXF1ZXN0Gisuc2FsbHlwb3J0LmxvY2FsLnYxLkltcG9ydEJhc2VsaW5lc1Jlc3BvbnNlYgZwcm90bzM", [file_google_protobuf_timestamp]);
 
 /**
  * @generated from message sallyport.local.v1.GetStatusRequest
@@ -312,6 +312,32 @@ export type Decision = Message<"sallyport.local.v1.Decision"> & {
    * @generated from field: uint32 latency_us = 21;
    */
   latencyUs: number;
+
+  /**
+   * @generated from field: string policy_name = 30;
+   */
+  policyName: string;
+
+  /**
+   * Thresholds in force for this request.
+   *
+   * @generated from field: sallyport.local.v1.Thresholds thresholds = 31;
+   */
+  thresholds?: Thresholds | undefined;
+
+  /**
+   * Those of them that the rule sets: challenge, deny, terminate; the others are the policy's.
+   *
+   * @generated from field: repeated string rule_thresholds = 32;
+   */
+  ruleThresholds: string[];
+
+  /**
+   * What the candidate policy would have said; absent without a candidate, and where it decides the same.
+   *
+   * @generated from field: sallyport.local.v1.ShadowVerdict shadow = 33;
+   */
+  shadow?: ShadowVerdict | undefined;
 };
 
 /**
@@ -320,6 +346,181 @@ export type Decision = Message<"sallyport.local.v1.Decision"> & {
  */
 export const DecisionSchema: GenMessage<Decision> = /*@__PURE__*/
   messageDesc(file_sallyport_local_v1_local, 4);
+
+/**
+ * @generated from message sallyport.local.v1.Thresholds
+ */
+export type Thresholds = Message<"sallyport.local.v1.Thresholds"> & {
+  /**
+   * @generated from field: double challenge = 1;
+   */
+  challenge: number;
+
+  /**
+   * @generated from field: double deny = 2;
+   */
+  deny: number;
+
+  /**
+   * @generated from field: double terminate = 3;
+   */
+  terminate: number;
+};
+
+/**
+ * Describes the message sallyport.local.v1.Thresholds.
+ * Use `create(ThresholdsSchema)` to create a new message.
+ */
+export const ThresholdsSchema: GenMessage<Thresholds> = /*@__PURE__*/
+  messageDesc(file_sallyport_local_v1_local, 5);
+
+/**
+ * @generated from message sallyport.local.v1.ShadowVerdict
+ */
+export type ShadowVerdict = Message<"sallyport.local.v1.ShadowVerdict"> & {
+  /**
+   * @generated from field: string policy_name = 1;
+   */
+  policyName: string;
+
+  /**
+   * @generated from field: string policy_revision = 2;
+   */
+  policyRevision: string;
+
+  /**
+   * @generated from field: string decision = 3;
+   */
+  decision: string;
+
+  /**
+   * @generated from field: double score = 4;
+   */
+  score: number;
+
+  /**
+   * @generated from field: string rule = 5;
+   */
+  rule: string;
+
+  /**
+   * @generated from field: repeated sallyport.local.v1.Reason reasons = 6;
+   */
+  reasons: Reason[];
+};
+
+/**
+ * Describes the message sallyport.local.v1.ShadowVerdict.
+ * Use `create(ShadowVerdictSchema)` to create a new message.
+ */
+export const ShadowVerdictSchema: GenMessage<ShadowVerdict> = /*@__PURE__*/
+  messageDesc(file_sallyport_local_v1_local, 6);
+
+/**
+ * @generated from message sallyport.local.v1.GetShadowRequest
+ */
+export type GetShadowRequest = Message<"sallyport.local.v1.GetShadowRequest"> & {
+};
+
+/**
+ * Describes the message sallyport.local.v1.GetShadowRequest.
+ * Use `create(GetShadowRequestSchema)` to create a new message.
+ */
+export const GetShadowRequestSchema: GenMessage<GetShadowRequest> = /*@__PURE__*/
+  messageDesc(file_sallyport_local_v1_local, 7);
+
+/**
+ * @generated from message sallyport.local.v1.GetShadowResponse
+ */
+export type GetShadowResponse = Message<"sallyport.local.v1.GetShadowResponse"> & {
+  /**
+   * Whether a candidate is loaded; nothing else is set otherwise.
+   *
+   * @generated from field: bool loaded = 1;
+   */
+  loaded: boolean;
+
+  /**
+   * @generated from field: string policy_name = 2;
+   */
+  policyName: string;
+
+  /**
+   * @generated from field: string policy_revision = 3;
+   */
+  policyRevision: string;
+
+  /**
+   * Share of requests, 0 to 1, that the candidate is asked about.
+   *
+   * @generated from field: double share = 4;
+   */
+  share: number;
+
+  /**
+   * Requests that it was asked about since it was loaded.
+   *
+   * @generated from field: uint64 checks = 5;
+   */
+  checks: bigint;
+
+  /**
+   * Of these, requests that it failed to judge.
+   *
+   * @generated from field: uint64 errors = 6;
+   */
+  errors: bigint;
+
+  /**
+   * By pair of decisions, the most frequent first.
+   *
+   * @generated from field: repeated sallyport.local.v1.ShadowDifference differences = 7;
+   */
+  differences: ShadowDifference[];
+};
+
+/**
+ * Describes the message sallyport.local.v1.GetShadowResponse.
+ * Use `create(GetShadowResponseSchema)` to create a new message.
+ */
+export const GetShadowResponseSchema: GenMessage<GetShadowResponse> = /*@__PURE__*/
+  messageDesc(file_sallyport_local_v1_local, 8);
+
+/**
+ * @generated from message sallyport.local.v1.ShadowDifference
+ */
+export type ShadowDifference = Message<"sallyport.local.v1.ShadowDifference"> & {
+  /**
+   * What is decided by the policy in force, and what the candidate would decide.
+   *
+   * @generated from field: string active = 1;
+   */
+  active: string;
+
+  /**
+   * @generated from field: string candidate = 2;
+   */
+  candidate: string;
+
+  /**
+   * @generated from field: uint64 requests = 3;
+   */
+  requests: bigint;
+
+  /**
+   * An even sample of these requests, oldest first; at most 20.
+   *
+   * @generated from field: repeated sallyport.local.v1.Decision samples = 4;
+   */
+  samples: Decision[];
+};
+
+/**
+ * Describes the message sallyport.local.v1.ShadowDifference.
+ * Use `create(ShadowDifferenceSchema)` to create a new message.
+ */
+export const ShadowDifferenceSchema: GenMessage<ShadowDifference> = /*@__PURE__*/
+  messageDesc(file_sallyport_local_v1_local, 9);
 
 /**
  * @generated from message sallyport.local.v1.GetDecisionRequest
@@ -336,7 +537,7 @@ export type GetDecisionRequest = Message<"sallyport.local.v1.GetDecisionRequest"
  * Use `create(GetDecisionRequestSchema)` to create a new message.
  */
 export const GetDecisionRequestSchema: GenMessage<GetDecisionRequest> = /*@__PURE__*/
-  messageDesc(file_sallyport_local_v1_local, 5);
+  messageDesc(file_sallyport_local_v1_local, 10);
 
 /**
  * @generated from message sallyport.local.v1.GetDecisionResponse
@@ -353,7 +554,7 @@ export type GetDecisionResponse = Message<"sallyport.local.v1.GetDecisionRespons
  * Use `create(GetDecisionResponseSchema)` to create a new message.
  */
 export const GetDecisionResponseSchema: GenMessage<GetDecisionResponse> = /*@__PURE__*/
-  messageDesc(file_sallyport_local_v1_local, 6);
+  messageDesc(file_sallyport_local_v1_local, 11);
 
 /**
  * @generated from message sallyport.local.v1.WatchDecisionsRequest
@@ -379,7 +580,7 @@ export type WatchDecisionsRequest = Message<"sallyport.local.v1.WatchDecisionsRe
  * Use `create(WatchDecisionsRequestSchema)` to create a new message.
  */
 export const WatchDecisionsRequestSchema: GenMessage<WatchDecisionsRequest> = /*@__PURE__*/
-  messageDesc(file_sallyport_local_v1_local, 7);
+  messageDesc(file_sallyport_local_v1_local, 12);
 
 /**
  * @generated from message sallyport.local.v1.WatchDecisionsResponse
@@ -396,7 +597,7 @@ export type WatchDecisionsResponse = Message<"sallyport.local.v1.WatchDecisionsR
  * Use `create(WatchDecisionsResponseSchema)` to create a new message.
  */
 export const WatchDecisionsResponseSchema: GenMessage<WatchDecisionsResponse> = /*@__PURE__*/
-  messageDesc(file_sallyport_local_v1_local, 8);
+  messageDesc(file_sallyport_local_v1_local, 13);
 
 /**
  * @generated from message sallyport.local.v1.Lock
@@ -467,7 +668,7 @@ export type Lock = Message<"sallyport.local.v1.Lock"> & {
  * Use `create(LockSchema)` to create a new message.
  */
 export const LockSchema: GenMessage<Lock> = /*@__PURE__*/
-  messageDesc(file_sallyport_local_v1_local, 9);
+  messageDesc(file_sallyport_local_v1_local, 14);
 
 /**
  * @generated from message sallyport.local.v1.ListLocksRequest
@@ -480,7 +681,7 @@ export type ListLocksRequest = Message<"sallyport.local.v1.ListLocksRequest"> & 
  * Use `create(ListLocksRequestSchema)` to create a new message.
  */
 export const ListLocksRequestSchema: GenMessage<ListLocksRequest> = /*@__PURE__*/
-  messageDesc(file_sallyport_local_v1_local, 10);
+  messageDesc(file_sallyport_local_v1_local, 15);
 
 /**
  * @generated from message sallyport.local.v1.ListLocksResponse
@@ -497,7 +698,7 @@ export type ListLocksResponse = Message<"sallyport.local.v1.ListLocksResponse"> 
  * Use `create(ListLocksResponseSchema)` to create a new message.
  */
 export const ListLocksResponseSchema: GenMessage<ListLocksResponse> = /*@__PURE__*/
-  messageDesc(file_sallyport_local_v1_local, 11);
+  messageDesc(file_sallyport_local_v1_local, 16);
 
 /**
  * @generated from message sallyport.local.v1.AddLockRequest
@@ -523,7 +724,7 @@ export type AddLockRequest = Message<"sallyport.local.v1.AddLockRequest"> & {
  * Use `create(AddLockRequestSchema)` to create a new message.
  */
 export const AddLockRequestSchema: GenMessage<AddLockRequest> = /*@__PURE__*/
-  messageDesc(file_sallyport_local_v1_local, 12);
+  messageDesc(file_sallyport_local_v1_local, 17);
 
 /**
  * @generated from message sallyport.local.v1.AddLockResponse
@@ -540,7 +741,7 @@ export type AddLockResponse = Message<"sallyport.local.v1.AddLockResponse"> & {
  * Use `create(AddLockResponseSchema)` to create a new message.
  */
 export const AddLockResponseSchema: GenMessage<AddLockResponse> = /*@__PURE__*/
-  messageDesc(file_sallyport_local_v1_local, 13);
+  messageDesc(file_sallyport_local_v1_local, 18);
 
 /**
  * @generated from message sallyport.local.v1.RemoveLockRequest
@@ -557,7 +758,7 @@ export type RemoveLockRequest = Message<"sallyport.local.v1.RemoveLockRequest"> 
  * Use `create(RemoveLockRequestSchema)` to create a new message.
  */
 export const RemoveLockRequestSchema: GenMessage<RemoveLockRequest> = /*@__PURE__*/
-  messageDesc(file_sallyport_local_v1_local, 14);
+  messageDesc(file_sallyport_local_v1_local, 19);
 
 /**
  * @generated from message sallyport.local.v1.RemoveLockResponse
@@ -570,7 +771,7 @@ export type RemoveLockResponse = Message<"sallyport.local.v1.RemoveLockResponse"
  * Use `create(RemoveLockResponseSchema)` to create a new message.
  */
 export const RemoveLockResponseSchema: GenMessage<RemoveLockResponse> = /*@__PURE__*/
-  messageDesc(file_sallyport_local_v1_local, 15);
+  messageDesc(file_sallyport_local_v1_local, 20);
 
 /**
  * @generated from message sallyport.local.v1.PutPostureRequest
@@ -599,7 +800,7 @@ export type PutPostureRequest = Message<"sallyport.local.v1.PutPostureRequest"> 
  * Use `create(PutPostureRequestSchema)` to create a new message.
  */
 export const PutPostureRequestSchema: GenMessage<PutPostureRequest> = /*@__PURE__*/
-  messageDesc(file_sallyport_local_v1_local, 16);
+  messageDesc(file_sallyport_local_v1_local, 21);
 
 /**
  * @generated from message sallyport.local.v1.PutPostureResponse
@@ -612,7 +813,7 @@ export type PutPostureResponse = Message<"sallyport.local.v1.PutPostureResponse"
  * Use `create(PutPostureResponseSchema)` to create a new message.
  */
 export const PutPostureResponseSchema: GenMessage<PutPostureResponse> = /*@__PURE__*/
-  messageDesc(file_sallyport_local_v1_local, 17);
+  messageDesc(file_sallyport_local_v1_local, 22);
 
 /**
  * @generated from message sallyport.local.v1.ListPrincipalsRequest
@@ -631,7 +832,7 @@ export type ListPrincipalsRequest = Message<"sallyport.local.v1.ListPrincipalsRe
  * Use `create(ListPrincipalsRequestSchema)` to create a new message.
  */
 export const ListPrincipalsRequestSchema: GenMessage<ListPrincipalsRequest> = /*@__PURE__*/
-  messageDesc(file_sallyport_local_v1_local, 18);
+  messageDesc(file_sallyport_local_v1_local, 23);
 
 /**
  * @generated from message sallyport.local.v1.Feature
@@ -658,7 +859,7 @@ export type Feature = Message<"sallyport.local.v1.Feature"> & {
  * Use `create(FeatureSchema)` to create a new message.
  */
 export const FeatureSchema: GenMessage<Feature> = /*@__PURE__*/
-  messageDesc(file_sallyport_local_v1_local, 19);
+  messageDesc(file_sallyport_local_v1_local, 24);
 
 /**
  * @generated from message sallyport.local.v1.PrincipalSummary
@@ -695,7 +896,7 @@ export type PrincipalSummary = Message<"sallyport.local.v1.PrincipalSummary"> & 
  * Use `create(PrincipalSummarySchema)` to create a new message.
  */
 export const PrincipalSummarySchema: GenMessage<PrincipalSummary> = /*@__PURE__*/
-  messageDesc(file_sallyport_local_v1_local, 20);
+  messageDesc(file_sallyport_local_v1_local, 25);
 
 /**
  * @generated from message sallyport.local.v1.ListPrincipalsResponse
@@ -712,7 +913,7 @@ export type ListPrincipalsResponse = Message<"sallyport.local.v1.ListPrincipalsR
  * Use `create(ListPrincipalsResponseSchema)` to create a new message.
  */
 export const ListPrincipalsResponseSchema: GenMessage<ListPrincipalsResponse> = /*@__PURE__*/
-  messageDesc(file_sallyport_local_v1_local, 21);
+  messageDesc(file_sallyport_local_v1_local, 26);
 
 /**
  * @generated from message sallyport.local.v1.ResetBaselineRequest
@@ -729,7 +930,7 @@ export type ResetBaselineRequest = Message<"sallyport.local.v1.ResetBaselineRequ
  * Use `create(ResetBaselineRequestSchema)` to create a new message.
  */
 export const ResetBaselineRequestSchema: GenMessage<ResetBaselineRequest> = /*@__PURE__*/
-  messageDesc(file_sallyport_local_v1_local, 22);
+  messageDesc(file_sallyport_local_v1_local, 27);
 
 /**
  * @generated from message sallyport.local.v1.ResetBaselineResponse
@@ -742,7 +943,7 @@ export type ResetBaselineResponse = Message<"sallyport.local.v1.ResetBaselineRes
  * Use `create(ResetBaselineResponseSchema)` to create a new message.
  */
 export const ResetBaselineResponseSchema: GenMessage<ResetBaselineResponse> = /*@__PURE__*/
-  messageDesc(file_sallyport_local_v1_local, 23);
+  messageDesc(file_sallyport_local_v1_local, 28);
 
 /**
  * @generated from message sallyport.local.v1.ExportBaselinesRequest
@@ -761,7 +962,7 @@ export type ExportBaselinesRequest = Message<"sallyport.local.v1.ExportBaselines
  * Use `create(ExportBaselinesRequestSchema)` to create a new message.
  */
 export const ExportBaselinesRequestSchema: GenMessage<ExportBaselinesRequest> = /*@__PURE__*/
-  messageDesc(file_sallyport_local_v1_local, 24);
+  messageDesc(file_sallyport_local_v1_local, 29);
 
 /**
  * @generated from message sallyport.local.v1.ExportBaselinesResponse
@@ -778,7 +979,7 @@ export type ExportBaselinesResponse = Message<"sallyport.local.v1.ExportBaseline
  * Use `create(ExportBaselinesResponseSchema)` to create a new message.
  */
 export const ExportBaselinesResponseSchema: GenMessage<ExportBaselinesResponse> = /*@__PURE__*/
-  messageDesc(file_sallyport_local_v1_local, 25);
+  messageDesc(file_sallyport_local_v1_local, 30);
 
 /**
  * @generated from message sallyport.local.v1.ImportBaselinesRequest
@@ -795,7 +996,7 @@ export type ImportBaselinesRequest = Message<"sallyport.local.v1.ImportBaselines
  * Use `create(ImportBaselinesRequestSchema)` to create a new message.
  */
 export const ImportBaselinesRequestSchema: GenMessage<ImportBaselinesRequest> = /*@__PURE__*/
-  messageDesc(file_sallyport_local_v1_local, 26);
+  messageDesc(file_sallyport_local_v1_local, 31);
 
 /**
  * @generated from message sallyport.local.v1.ImportBaselinesResponse
@@ -808,7 +1009,7 @@ export type ImportBaselinesResponse = Message<"sallyport.local.v1.ImportBaseline
  * Use `create(ImportBaselinesResponseSchema)` to create a new message.
  */
 export const ImportBaselinesResponseSchema: GenMessage<ImportBaselinesResponse> = /*@__PURE__*/
-  messageDesc(file_sallyport_local_v1_local, 27);
+  messageDesc(file_sallyport_local_v1_local, 32);
 
 /**
  * @generated from service sallyport.local.v1.LocalService
@@ -843,6 +1044,16 @@ export const LocalService: GenService<{
     methodKind: "server_streaming";
     input: typeof WatchDecisionsRequestSchema;
     output: typeof WatchDecisionsResponseSchema;
+  },
+  /**
+   * What the candidate policy would have decided otherwise.
+   *
+   * @generated from rpc sallyport.local.v1.LocalService.GetShadow
+   */
+  getShadow: {
+    methodKind: "unary";
+    input: typeof GetShadowRequestSchema;
+    output: typeof GetShadowResponseSchema;
   },
   /**
    * Locks in force.
