@@ -1,31 +1,11 @@
 /** Turns a policy document and the files that it names into the policy that the line reads. */
 
 import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
-import {
-  type Challenge,
-  FixedDecision,
-  type Lock as LockText,
-  Mode as ModeText,
-  type Posture,
-  type Rule as RuleText,
-  SignalMode,
-  type SignalRule,
-  type Thresholds as ThresholdsText,
-} from "../gen/sallyport/policy/v1/policy_pb.ts";
-import type {
-  ChallengePolicy,
-  Lock,
-  LockScope,
-  Policy,
-  PosturePolicy,
-  Rule,
-  SignalPolicy,
-  Thresholds,
-} from "../model/policy.ts";
-import type { Mode } from "../model/verdict.ts";
-import { SIGNALS } from "../signals/catalog.ts";
+import type { Lock as LockText, Posture } from "../gen/sallyport/policy/v1/policy_pb.ts";
+import type { Lock, LockScope, Policy, PosturePolicy } from "../model/policy.ts";
 import { compileAddresses, compileFingerprints, compileGeo, compilePostureFacts } from "./compile-data.ts";
 import { compileIdentity } from "./compile-identity.ts";
+import { compileRules } from "./compile-rules.ts";
 import * as defaults from "./defaults.ts";
 import { type FileContents, Files } from "./files.ts";
 import { compileGlob } from "./globs.ts";
@@ -56,17 +36,9 @@ export function compilePolicy(
   const policy: Policy = {
     name: metadata?.name ?? "",
     revision: metadata?.revision || revision,
-    mode: modeOf(spec?.mode) ?? "enforce",
-    thresholds: { ...defaults.THRESHOLDS, ...thresholdsOf(spec?.thresholds) },
-    rules: (spec?.rules ?? []).map(compileRule),
-    signal: compileSignals(spec?.signals ?? {}),
+    ...compileRules(spec),
     identity: compileIdentity(spec?.identity, files),
-    challenge: compileChallenge(spec?.challenge),
     posture: compilePosture(spec?.posture),
-    response: {
-      revealReasons: spec?.response?.revealReasons ?? false,
-      upstreamHeaders: spec?.response?.upstreamHeaders ?? true,
-    },
     addresses: compileAddresses(spec?.lists?.addresses ?? [], files),
     fingerprints: compileFingerprints(spec?.lists?.fingerprints ?? [], files),
     geo: compileGeo(spec?.geo, files, networks),
@@ -75,78 +47,6 @@ export function compilePolicy(
     autoLockMs: msOf(spec?.autoLock) ?? defaults.AUTO_LOCK_MS,
   };
   return files.problems.length > 0 ? { ok: false, problems: files.problems } : { ok: true, policy };
-}
-
-function modeOf(mode: ModeText | undefined): Mode | undefined {
-  if (mode === ModeText.ENFORCE) return "enforce";
-  return mode === ModeText.OBSERVE ? "observe" : undefined;
-}
-
-/** Those that are given, and no others. */
-function thresholdsOf(given: ThresholdsText | undefined): Partial<Thresholds> {
-  return {
-    ...(given?.challenge === undefined ? {} : { challenge: given.challenge }),
-    ...(given?.deny === undefined ? {} : { deny: given.deny }),
-    ...(given?.terminate === undefined ? {} : { terminate: given.terminate }),
-  };
-}
-
-function compileRule(rule: RuleText): Rule {
-  return {
-    name: rule.name,
-    match: {
-      destinations: (rule.match?.destinations ?? []).map((glob) => compileGlob(glob.toLowerCase())),
-      routes: (rule.match?.routes ?? []).map(compileGlob),
-      methods: (rule.match?.methods ?? []).map((method) => method.toUpperCase()),
-      principals: (rule.match?.principals ?? []).map(compileGlob),
-    },
-    mode: modeOf(rule.mode),
-    thresholds: rule.thresholds === undefined ? undefined : thresholdsOf(rule.thresholds),
-    decision: decisionOf(rule.decision),
-    watch: rule.watch,
-  };
-}
-
-function decisionOf(decision: FixedDecision): Rule["decision"] {
-  switch (decision) {
-    case FixedDecision.ALLOW:
-      return "allow";
-    case FixedDecision.CHALLENGE:
-      return "challenge";
-    case FixedDecision.DENY:
-      return "deny";
-    default:
-      return undefined;
-  }
-}
-
-/** Each part of a signal's entry wins over its family's, and that over the catalogue's. */
-function compileSignals(rules: Readonly<Record<string, SignalRule>>): Policy["signal"] {
-  const compiled = new Map<string, SignalPolicy>();
-  for (const { name, capBits } of SIGNALS) {
-    const own = rules[name];
-    const family = rules[name.slice(0, name.indexOf("."))];
-    if (own === undefined && family === undefined) continue;
-    const mode = own?.mode || family?.mode || SignalMode.ENFORCE;
-    compiled.set(name, { mode: signalModeOf(mode), capBits: own?.capBits ?? family?.capBits ?? capBits });
-  }
-  return (name) => compiled.get(name);
-}
-
-function signalModeOf(mode: SignalMode): SignalPolicy["mode"] {
-  if (mode === SignalMode.OFF) return "off";
-  return mode === SignalMode.OBSERVE ? "observe" : "enforce";
-}
-
-function compileChallenge(challenge: Challenge | undefined): ChallengePolicy {
-  const maxAgeMs = msOf(challenge?.maxAge);
-  return {
-    triesMax: challenge?.triesMax ?? defaults.CHALLENGE_TRIES_MAX,
-    ttlMs: msOf(challenge?.ttl) ?? defaults.CHALLENGE_TTL_MS,
-    dischargeMs: msOf(challenge?.discharge) ?? defaults.CHALLENGE_DISCHARGE_MS,
-    acrValues: challenge?.acrValues ?? [],
-    maxAgeSeconds: maxAgeMs === undefined ? undefined : Math.floor(maxAgeMs / 1_000),
-  };
 }
 
 function compilePosture(posture: Posture | undefined): PosturePolicy {

@@ -3,19 +3,26 @@
 import type { Baseline } from "../baseline/baseline.ts";
 import { BaselineStore } from "../baseline/store.ts";
 import { answersStepUp, issueStepUp } from "../challenge/step-up.ts";
-import { decide, modeFor, ruleFor, thresholdsFor } from "../decide/decide.ts";
+import { decide, modeFor, thresholdsFor } from "../decide/decide.ts";
+import { finishRules, peerGroupOf, stageRules } from "../decide/rules.ts";
 import { identify } from "../identity/identify.ts";
 import type { Outcome, RequestFacts } from "../model/facts.ts";
 import type { Identity } from "../model/identity.ts";
 import type { Line, LineStats, PrincipalSummary, RandomBytes, ScoreBand } from "../model/line.ts";
-import type { Policy, PostureFacts } from "../model/policy.ts";
+import type { Asked, ChallengePolicy, Policy, PostureFacts } from "../model/policy.ts";
 import { type EpochMs, HOUR_MS, SECOND_MS } from "../model/units.ts";
 import type { DecisionKind, Verdict } from "../model/verdict.ts";
 import { ScoreBands } from "../score/bands.ts";
 import { Calibrations } from "../score/calibration.ts";
 import { gather } from "../score/gather.ts";
 import { type Evidence, score } from "../score/score.ts";
-import { type CredentialUse, noteRoute, RATE_WINDOW_MS, type Session } from "../sessions/session.ts";
+import {
+  type CredentialUse,
+  noteRoute,
+  type OpenChallenge,
+  RATE_WINDOW_MS,
+  type Session,
+} from "../sessions/session.ts";
 import { SessionStore } from "../sessions/store.ts";
 import { SIGNALS } from "../signals/catalog.ts";
 import { otherUser } from "../signals/credential-use.ts";
@@ -51,6 +58,8 @@ const NOTICED_BITS = 3;
 /** Readings below this are not worth a reason. */
 const READING_SHOWN_BITS = 0.1;
 
+const NOWHERE = { asn: undefined, country: undefined };
+
 export function createLine(options: LineOptions): Line {
   return new RequestLine(options);
 }
@@ -73,16 +82,24 @@ class RequestLine implements Line {
     this.random = random;
   }
 
-  check(facts: RequestFacts, policy: Policy): Verdict {
+  check(facts: RequestFacts, whole: Policy): Verdict {
     const now = facts.time;
-    const identity = identify(facts.presented, policy.identity);
+    const identity = identify(facts.presented, whole.identity);
     const principal = identity.principal.name;
-    const origin = originOf(facts, policy.geo);
+    const peerGroup = peerGroupOf(whole, principal);
+    const origin = originOf(facts, whole.geo);
     const { population } = this.baselines;
     const route = facts.protocol === "tcp" ? facts.destination : population.templates.route(facts.method, facts.path);
     const session = this.sessions.open(`${principal}|${origin.key}`, principal, identity.credential, now);
     const credentialUse = identity.proven ? this.sessions.credential(identity.credential) : undefined;
-    const answered = this.settleChallenge(session, facts, identity, credentialUse, policy);
+    const posture = this.postureOf(identity, facts, whole);
+    const template = route.startsWith(`${facts.method} `) ? route.slice(facts.method.length + 1) : route;
+    const place = () => (facts.sourceAddress === undefined ? NOWHERE : whole.geo.place(facts.sourceAddress));
+    const unscored: Asked = { facts, identity, route: template, peerGroup, posture, place, scored: undefined };
+    const { destination, method, path } = facts;
+    const staged = stageRules(whole, { destination, method, path, template, principal, peerGroup }, unscored);
+    const policy = staged.rule?.signal === undefined ? whole : { ...whole, signal: staged.rule.signal };
+    const answered = this.settleChallenge(session, facts, identity, credentialUse);
     const closedWindow = rollWindow(session, now);
 
     const context: SignalContext = {
@@ -95,7 +112,7 @@ class RequestLine implements Line {
       population,
       session,
       credentialUse,
-      posture: this.postureOf(identity, facts, policy),
+      posture,
       commonCause: (signal, value) => this.causes.share(causeKey(signal, value), principal, now),
     };
     const second = identity.second === undefined ? undefined : this.baselines.get(identity.second.name);
@@ -115,7 +132,11 @@ class RequestLine implements Line {
     }
     const scored = score(gathered.evidence, (bits) => this.calibrations.score(bits, context.baseline), certain?.signal);
 
-    const rule = ruleFor(policy, facts, principal, route);
+    const { rule, errors } = finishRules(staged, () => ({
+      ...unscored,
+      scored: { score: scored.score, readings: readingsOf(gathered.evidence) },
+    }));
+    const put = rule?.challenge ?? policy.challenge;
     const discharged = now < session.standing.dischargedUntilMs;
     const thresholds = thresholdsFor(policy, rule);
     const seasoned = now - population.firstMs >= SEASONED_MS;
@@ -131,11 +152,12 @@ class RequestLine implements Line {
       },
       thresholds,
       rule,
-      policy.challenge.triesMax,
-      () => issueStepUp(policy.challenge, now),
+      put.triesMax,
+      () => issueStepUp(put, now, session.standing.challenge),
     );
     const mode = modeFor(policy, rule);
-    const enforced: DecisionKind = mode === "enforce" ? decision.kind : "allow";
+    const forwarded = decision.kind === "challenge" && decision.challenge.kind === "forward";
+    const enforced: DecisionKind = mode === "enforce" && !forwarded ? decision.kind : "allow";
     const verdict: Verdict = {
       decisionId: decisionId(now, this.random(16)),
       time: now,
@@ -150,9 +172,12 @@ class RequestLine implements Line {
       route,
       answered,
       watch: rule?.watch ?? false,
+      peerGroup,
+      ...(errors.length === 0 ? {} : { conditionErrors: errors }),
+      ...(rule?.response === undefined ? {} : { response: rule.response }),
     };
     if (identity.proven) this.bands.count(scored.score);
-    this.carryOut(verdict, facts, policy, session);
+    this.carryOut(verdict, facts, policy, put, session);
 
     const moved =
       credentialUse !== undefined &&
@@ -238,14 +263,13 @@ class RequestLine implements Line {
   answer(facts: RequestFacts, verdict: Verdict, verified: boolean): void {
     const pending = this.pending.find(verdict.decisionId, undefined);
     if (pending === undefined || verdict.enforced !== "challenge") return;
-    const { session, policy } = pending;
+    const { session } = pending;
     if (!verified) {
       session.standing.tries++;
       session.standing.challenge = undefined;
       return;
     }
-    if (session.standing.challenge !== undefined)
-      this.discharge(session, session.standing.challenge.score, facts.time, policy);
+    if (session.standing.challenge !== undefined) this.discharge(session, session.standing.challenge, facts.time);
     if (!verdict.identity.proven || pending.learned) return;
     pending.learned = true;
     const admitted: Pending = { ...pending, teaches: true, settles: true };
@@ -325,45 +349,60 @@ class RequestLine implements Line {
     facts: RequestFacts,
     identity: Identity,
     use: CredentialUse | undefined,
-    policy: Policy,
   ): boolean {
     const open = session.standing.challenge;
     if (open === undefined) return false;
     // A token that was in use elsewhere before is a copy: whoever answers brings one of its own.
     const isCopy = use?.origins.some(({ address }) => address !== facts.sourceAddress) ?? false;
-    if (!isCopy && answersStepUp(open, facts, identity, policy.challenge)) {
-      this.discharge(session, open.score, facts.time, policy);
+    if (!isCopy && answersStepUp(open, facts, identity)) {
+      this.discharge(session, open, facts.time);
       return true;
     }
+    // Nobody can ignore a challenge that the service may never have put.
+    if (open.policy.kind === "forward") return false;
     // Another credential that is no answer neither answers nor ignores: it was not what was challenged.
     const ignored = identity.credential === open.credential && facts.time - open.issuedAtMs >= ANSWER_GRACE_MS;
     if (ignored) session.standing.tries++;
     return false;
   }
 
-  private discharge(session: Session, answeredScore: number, now: EpochMs, policy: Policy): void {
+  private discharge(session: Session, answered: OpenChallenge, now: EpochMs): void {
     session.standing.challenge = undefined;
     session.standing.tries = 0;
     session.standing.denials = 0;
-    session.standing.answeredScore = Math.max(session.standing.answeredScore, answeredScore);
-    session.standing.dischargedUntilMs = now + policy.challenge.dischargeMs;
+    session.standing.answeredScore = Math.max(session.standing.answeredScore, answered.score);
+    session.standing.dischargedUntilMs = now + answered.policy.dischargeMs;
     for (const signal of SIGNALS) if (signal.discharged) session.gathered.delete(signal.name);
   }
 
-  private carryOut(verdict: Verdict, facts: RequestFacts, policy: Policy, session: Session): void {
-    if (verdict.enforced === "challenge" && verdict.decision.kind === "challenge") {
+  private carryOut(
+    verdict: Verdict,
+    facts: RequestFacts,
+    policy: Policy,
+    put: ChallengePolicy,
+    session: Session,
+  ): void {
+    const open = session.standing.challenge;
+    const forwarded = open?.policy.kind === "forward";
+    // One that was put here is not replaced by one that is left to the service.
+    const opens =
+      verdict.decision.kind === "challenge" &&
+      (verdict.enforced === "challenge" ||
+        (verdict.mode === "enforce" && (open === undefined || forwarded || facts.time > open.expiresAtMs)));
+    if (opens && verdict.decision.kind === "challenge") {
       session.standing.challenge = {
-        issuedAtMs: session.standing.challenge?.issuedAtMs ?? facts.time,
+        issuedAtMs: open === undefined || forwarded ? facts.time : open.issuedAtMs,
         credential: verdict.identity.credential,
         score: verdict.score,
         issuedAfterMs: verdict.decision.challenge.issuedAfter,
-        expiresAtMs: facts.time + policy.challenge.ttlMs,
+        expiresAtMs: facts.time + put.ttlMs,
+        policy: put,
       };
     }
     const { standing } = session;
     if (verdict.enforced !== "allow" && standing.challenge !== undefined) {
       // Whoever is refused may still answer, however late: an owner gets back in with its next token.
-      standing.challenge = { ...standing.challenge, expiresAtMs: facts.time + policy.challenge.ttlMs };
+      standing.challenge = { ...standing.challenge, expiresAtMs: facts.time + standing.challenge.policy.ttlMs };
     }
     if (verdict.enforced === "deny") standing.denials++;
     if (verdict.enforced !== "terminate" || verdict.decision.kind !== "terminate") return;
@@ -443,6 +482,11 @@ function gatherAll(context: SignalContext, second: Baseline | undefined, now: Ep
     });
   }
   return { evidence, certain, newSignals };
+}
+
+/** Bits by signal, as they add to the score, or would. */
+function readingsOf(evidence: readonly Evidence[]): ReadonlyMap<string, number> {
+  return new Map(evidence.map(({ signal, bits }) => [signal, bits]));
 }
 
 /** Names what a signal noticed, so that others who show the same can be counted. */

@@ -1,6 +1,7 @@
 /** What the line concludes: readings, their evidence, the score, and the decision with its reasons. */
 
 import type { Identity } from "./identity.ts";
+import type { ResponsePolicy } from "./policy.ts";
 import type { Bits, EpochMs, Score } from "./units.ts";
 
 /** `absent` means we cannot know; it is not the same as an ordinary reading. */
@@ -31,9 +32,9 @@ export interface Reason {
   readonly expected: string;
 }
 
-/** The challenge to put to the caller. RFC 9470 step-up is the one kind verified today. */
+/** The challenge to put to the caller: RFC 9470 step-up, put here or (`forward`) by the service behind Envoy. */
 export interface Challenge {
-  readonly kind: "step_up";
+  readonly kind: "step_up" | "forward";
   /** A token issued at or after this moment answers. */
   readonly issuedAfter: EpochMs;
   readonly acrValues: readonly string[];
@@ -56,10 +57,10 @@ export interface Verdict {
   readonly reasons: readonly Reason[];
   /** What the policy decides. */
   readonly decision: Decision;
-  /** What is carried out: `decision` in enforce mode, allow in observe mode. */
+  /** What is carried out: `decision` in enforce mode, allow in observe mode and where a challenge is forwarded. */
   readonly enforced: DecisionKind;
   readonly mode: Mode;
-  /** Name of the policy rule that set thresholds, mode or decision; `default` without one. */
+  /** Name of the policy rule that counted; `default` without one. */
   readonly rule: string;
   readonly policyRevision: string;
   /** Learned or declared template of the path. */
@@ -68,4 +69,10 @@ export interface Verdict {
   readonly answered: boolean;
   /** Whether long-lived streams under this verdict should be held so that they can be ended. */
   readonly watch: boolean;
+  /** The peer group of the principal; `undefined` where it belongs to none. */
+  readonly peerGroup?: string | undefined;
+  /** Names of rules whose condition could not be evaluated. */
+  readonly conditionErrors?: readonly string[] | undefined;
+  /** What callers and the service are told, where the rule changes it; otherwise the policy's. */
+  readonly response?: ResponsePolicy | undefined;
 }

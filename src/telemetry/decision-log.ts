@@ -23,6 +23,7 @@ export function decisionLine(record: DecisionRecord, labels: DecisionLogLabels):
     timestamp: new Date(record.timeMs).toISOString(),
     input: {
       principal: record.principal,
+      peer_group: record.peerGroup,
       credential: record.credential,
       protocol: record.protocol,
       method: record.method,
@@ -42,6 +43,7 @@ export function decisionLine(record: DecisionRecord, labels: DecisionLogLabels):
         because: record.because,
         mode: record.mode,
         rule: record.rule,
+        condition_errors: record.conditionErrors,
         answered: record.answered,
         reasons: record.reasons,
       },

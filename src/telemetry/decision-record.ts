@@ -13,8 +13,11 @@ export interface DecisionRecord {
   readonly reasons: readonly Reason[];
   readonly mode: Mode;
   readonly rule: string;
+  /** Rules whose condition could not be evaluated. */
+  readonly conditionErrors?: readonly string[] | undefined;
   readonly policyRevision: string;
   readonly principal: string;
+  readonly peerGroup?: string | undefined;
   readonly credential: string;
   readonly protocol: Protocol;
   readonly method: string;
@@ -40,8 +43,10 @@ export function recordOf(facts: RequestFacts, verdict: Verdict, latencyUs: numbe
     reasons: verdict.reasons,
     mode: verdict.mode,
     rule: verdict.rule,
+    ...(verdict.conditionErrors === undefined ? {} : { conditionErrors: verdict.conditionErrors }),
     policyRevision: verdict.policyRevision,
     principal: verdict.identity.principal.name,
+    ...(verdict.peerGroup === undefined ? {} : { peerGroup: verdict.peerGroup }),
     credential: verdict.identity.credential,
     protocol: facts.protocol,
     method: facts.method,

@@ -54,6 +54,7 @@ t.test("a policy of every field compiles to what it says", async (t) => {
   t.equal(policy.autoLockMs, 7_200_000);
   t.same(policy.response, { revealReasons: true, upstreamHeaders: false });
   t.same(policy.challenge, {
+    kind: "step_up",
     triesMax: 5,
     ttlMs: 90_000,
     dischargeMs: 86_400_000,
@@ -72,7 +73,7 @@ t.test("rules keep their order, their globs and what they change", async (t) => 
   t.ok(health?.match.principals[0]?.test("spiffe://prod.example/ns/a/sa/prober"));
   t.match(payments, { name: "payments", mode: "enforce", decision: undefined, watch: true });
   t.same(payments?.thresholds, { deny: 40 }, "no other thresholds");
-  t.same(payments?.match, { destinations: [], routes: [], methods: [], principals: [] });
+  t.same(payments?.match, { destinations: [], routes: [], methods: [], principals: [], peerGroups: [] });
 });
 
 t.test("a signal's own entry wins over its family's, part by part", async (t) => {
@@ -190,6 +191,7 @@ t.test("an empty policy has the stated defaults", async (t) => {
   t.same(policy.rules, []);
   for (const { name } of SIGNALS) t.equal(policy.signal(name), undefined);
   t.same(policy.challenge, {
+    kind: "step_up",
     triesMax: 3,
     ttlMs: 300_000,
     dischargeMs: 43_200_000,

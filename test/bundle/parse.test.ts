@@ -13,8 +13,9 @@ function said(text: string): readonly string[] {
   return result.ok ? [] : result.problems.map(formatProblem);
 }
 
-const KEYS = "mode, thresholds, rules, signals, identity, challenge, posture, lists, geo, locks, autoLock, response";
-const RULE_KEYS = "name, match, mode, thresholds, decision, watch";
+const KEYS =
+  "mode, thresholds, rules, signals, identity, challenge, posture, lists, geo, locks, autoLock, response, peerGroups";
+const RULE_KEYS = "name, match, mode, thresholds, decision, watch, when, signals, challenge, response, onError";
 const ALGORITHMS = "RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512, EdDSA, Ed25519";
 const ISSUER = "identity: { issuers: [{ issuer: i, jwks: { url: https://i.example/k }";
 const JWKS = "identity: { issuers: [{ issuer: i, jwks: ";
@@ -53,7 +54,7 @@ const specs = [
   { spec: "rules: { name: a }", says: "5:10 spec.rules: expected a list, got a mapping" },
   {
     spec: "rules: [{ name: a }]",
-    says: "5:11 spec.rules[0]: expected at least one of mode, thresholds, decision, watch, when, signals, challenge, response, onError, got none of them",
+    says: "5:11 spec.rules[0]: expected at least one of mode, thresholds, decision, watch, signals, challenge, response, got none of them",
   },
   {
     spec: "rules: [{ nmae: a, watch: true }]",
