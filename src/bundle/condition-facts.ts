@@ -72,7 +72,7 @@ export const VARIABLES: Readonly<Record<string, Variable>> = {
     fields: {
       name: text(
         2048,
-        "Name: SPIFFE ID, `issuer|subject`, name of the API key, or `anonymous`.",
+        "SPIFFE ID, issuer and subject of a token with a bar between, name of the API key, or `anonymous`.",
         ({ identity }) => identity.principal.name,
       ),
       kind: text(16, "`spiffe`, `jwt`, `api_key` or `anonymous`.", ({ identity }) => identity.principal.kind),
