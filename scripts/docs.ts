@@ -360,7 +360,7 @@ export const FUNCTIONS: Readonly<Record<string, string>> = {
   'user_agent.lastIndexOf("/")': "where the other text begins last, or -1",
   "request.path.substring(0, 1)": "the characters from one index to before another, or to the end",
   'request.path.split("/")': "the list of texts between separators",
-  'request.path.split("/").join("-")': "a list of texts as one, with a separator",
+  '["a", user_agent].join("-")': "a list of texts as one, with a separator",
   '["GET", "HEAD"].all(m, m != request.method)': "whether a condition holds for every entry",
   '["GET", "HEAD"].exists(m, m == request.method)': "whether it holds for one or more",
   '["GET", "HEAD"].exists_one(m, m == request.method)': "whether it holds for exactly one",

@@ -1,6 +1,6 @@
 /** Checks the types and the cost of a condition before it is ever evaluated. */
 
-import { celEnv, isCelError, type parse, plan } from "@bufbuild/cel";
+import { celEnv, isCelError, parse, plan } from "@bufbuild/cel";
 import { readRange } from "./address.ts";
 import { type Fact, VARIABLES, type Variable } from "./condition-facts.ts";
 import { PATTERN_CHARS_MAX, PATTERN_STATES_MAX, statesOf } from "./condition-patterns.ts";
@@ -571,9 +571,10 @@ class Checker {
     if (range.kind !== "list" && range.kind !== "map") {
       return this.refuse(this.startOf(iterRange as Expr), "a list or a map", described(range));
     }
-    if (this.bound.has(iterVar) || Object.hasOwn(VARIABLES, iterVar)) {
+    if (Object.hasOwn(VARIABLES, iterVar)) {
       return this.refuse(at, "another name for the entry", quote(iterVar));
     }
+    const outer = this.bound.get(iterVar);
     this.bound.set(iterVar, range.kind === "list" ? range.item : range.key);
     const times = this.times;
     this.times *= Math.max(1, range.entries);
@@ -582,7 +583,8 @@ class Checker {
       return this.folded(name, at, range.entries, loopStep as Expr);
     } finally {
       this.times = times;
-      this.bound.delete(iterVar);
+      if (outer === undefined) this.bound.delete(iterVar);
+      else this.bound.set(iterVar, outer);
     }
   }
 
@@ -755,9 +757,7 @@ function partsOf({ exprKind }: Expr): readonly Expr[] {
   }
 }
 
-import { parse as parseText } from "@bufbuild/cel";
-
 /** Compiles a pattern with the engine that will match it. */
-const tryPattern = plan(celEnv(), parseText('"".matches(pattern)')) as unknown as (bindings: {
+const tryPattern = plan(celEnv(), parse('"".matches(pattern)')) as unknown as (bindings: {
   pattern: string;
 }) => unknown;
