@@ -146,7 +146,7 @@ class RequestLine implements Line {
         certain,
         tries: session.standing.tries,
         denials: session.standing.denials,
-        answeredScore: discharged ? session.standing.answeredScore : undefined,
+        answeredScore: discharged && isStrongEnough(put, session) ? session.standing.answeredScore : undefined,
         seasoned,
         rateOnly: onlyRate(scored.reasons),
       },
@@ -269,7 +269,9 @@ class RequestLine implements Line {
       session.standing.challenge = undefined;
       return;
     }
-    if (session.standing.challenge !== undefined) this.discharge(session, session.standing.challenge, facts.time);
+    const { challenge } = session.standing;
+    // Whoever is said to have answered has brought what was asked for.
+    if (challenge !== undefined) this.discharge(session, challenge, facts.time, challenge.policy.acrValues[0]);
     if (!verdict.identity.proven || pending.learned) return;
     pending.learned = true;
     const admitted: Pending = { ...pending, teaches: true, settles: true };
@@ -355,7 +357,8 @@ class RequestLine implements Line {
     // A token that was in use elsewhere before is a copy: whoever answers brings one of its own.
     const isCopy = use?.origins.some(({ address }) => address !== facts.sourceAddress) ?? false;
     if (!isCopy && answersStepUp(open, facts, identity)) {
-      this.discharge(session, open, facts.time);
+      const { token } = facts.presented;
+      this.discharge(session, open, facts.time, token.kind === "verified" ? token.acr : undefined);
       return true;
     }
     // Nobody can ignore a challenge that the service may never have put.
@@ -366,11 +369,12 @@ class RequestLine implements Line {
     return false;
   }
 
-  private discharge(session: Session, answered: OpenChallenge, now: EpochMs): void {
+  private discharge(session: Session, answered: OpenChallenge, now: EpochMs, acr: string | undefined): void {
     session.standing.challenge = undefined;
     session.standing.tries = 0;
     session.standing.denials = 0;
     session.standing.answeredScore = Math.max(session.standing.answeredScore, answered.score);
+    session.standing.answeredAcr = acr;
     session.standing.dischargedUntilMs = now + answered.policy.dischargeMs;
     for (const signal of SIGNALS) if (signal.discharged) session.gathered.delete(signal.name);
   }
@@ -482,6 +486,11 @@ function gatherAll(context: SignalContext, second: Baseline | undefined, now: Ep
     });
   }
   return { evidence, certain, newSignals };
+}
+
+/** Whether the latest answer is one that this challenge would take too: another rule may have asked for less. */
+function isStrongEnough({ acrValues }: ChallengePolicy, { standing }: Session): boolean {
+  return acrValues.length === 0 || (standing.answeredAcr !== undefined && acrValues.includes(standing.answeredAcr));
 }
 
 /** Bits by signal, as they add to the score, or would. */

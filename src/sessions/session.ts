@@ -70,6 +70,8 @@ export interface Standing {
   denials: number;
   /** Score at which the latest answered challenge was put; the next one needs clearly more. */
   answeredScore: number;
+  /** Authentication context of the latest answer. */
+  answeredAcr: string | undefined;
   /** Evidence of origin is discharged until then by an answered challenge. */
   dischargedUntilMs: number;
 }
@@ -83,6 +85,7 @@ export function newStanding(key: string, principal: string, now: EpochMs): Stand
     tries: 0,
     denials: 0,
     answeredScore: 0,
+    answeredAcr: undefined,
     dischargedUntilMs: 0,
   };
 }
