@@ -170,22 +170,14 @@ function readVariable(variable: Variable, asked: Asked): CelInput {
     case "fact":
       return factValue(variable.fact, asked) ?? nothing(variable.fact.type);
     case "facts":
-      return knownFacts(
-        new Map(
-          Object.entries(variable.fields).flatMap(([name, fact]) => {
-            const value = factValue(fact, asked);
-            return value === undefined ? [] : [[name, value] as const];
-          }),
-        ),
-        (name) => nothing(variable.fields[name]?.type ?? "string"),
-      );
+      return new Parts(variable.fields, asked) as unknown as CelInput;
     case "map": {
       const values = new Map<string, string | number>();
       for (const [name, value] of variable.read(asked)) {
         if (values.size === variable.entriesMax) break;
         values.set(name, typeof value === "string" ? value.slice(0, variable.charsMax) : value);
       }
-      return knownFacts(values, () => nothing(variable.value));
+      return knownFacts(values, nothing(variable.value));
     }
   }
 }
@@ -202,15 +194,39 @@ function nothing(type: Fact["type"]): string | number | bigint {
   return type === "int" ? 0n : 0;
 }
 
+/**
+ * The parts of a variable as a map that reads each when it is asked for. It stands on a map of the library's, which takes
+ * it for one of its own; the checker lets nobody ask for more than parts by name.
+ */
+class Parts {
+  private readonly fields: Readonly<Record<string, Fact>>;
+  private readonly asked: Asked;
+
+  constructor(fields: Readonly<Record<string, Fact>>, asked: Asked) {
+    this.fields = fields;
+    this.asked = asked;
+  }
+
+  has(name: string): boolean {
+    return this.fields[name]?.read(this.asked) !== undefined;
+  }
+
+  get(name: string): string | number | bigint | undefined {
+    const fact = this.fields[name];
+    return fact === undefined ? undefined : (factValue(fact, this.asked) ?? nothing(fact.type));
+  }
+
+  static {
+    Object.setPrototypeOf(Parts.prototype, celMap(new Map()));
+  }
+}
+
 /** A map that has what is known, and gives the empty text or 0 for what is not. */
-function knownFacts(
-  known: ReadonlyMap<string, string | number | bigint>,
-  otherwise: (name: string) => string | number | bigint,
-): CelInput {
+function knownFacts(known: ReadonlyMap<string, string | number>, otherwise: string | number | bigint): CelInput {
   const map = celMap(known as ReadonlyMap<string, CelInput> as never);
   return Object.defineProperties(map, {
     has: { value: (name: unknown) => known.has(name as string) },
-    get: { value: (name: unknown) => known.get(name as string) ?? otherwise(name as string) },
+    get: { value: (name: unknown) => known.get(name as string) ?? otherwise },
   });
 }
 

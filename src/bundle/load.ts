@@ -4,6 +4,7 @@ import { createHash } from "node:crypto";
 import { constants } from "node:fs";
 import { open } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
+import { prepareRules } from "../decide/rules.ts";
 import type { Policy } from "../model/policy.ts";
 import { compilePolicy } from "./compile.ts";
 import { type FileContent, namedFiles } from "./files.ts";
@@ -64,6 +65,7 @@ export async function loadPolicy(path: string): Promise<LoadResult> {
   const digest = hash.digest("hex");
   const compiled = compilePolicy(document, contents, `sha256:${digest.slice(0, 12)}`, shippedNetworks());
   if (!compiled.ok) return { ok: false, problems: compiled.problems, files, digest };
+  await prepareRules(compiled.policy, () => new Promise((resume) => setImmediate(resume)));
   return { ok: true, policy: compiled.policy, document, files, digest };
 }
 
