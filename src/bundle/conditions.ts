@@ -72,14 +72,18 @@ type Plan = (bindings: Readonly<Record<string, CelInput>>) => unknown;
 
 class PlannedCondition implements Condition {
   readonly text: string;
-  readonly needsScore: boolean;
   readonly onError: boolean;
+  private asksForScore: boolean | undefined;
   private planned: Plan | undefined;
 
   constructor(text: string, onError: boolean) {
     this.text = text;
     this.onError = onError;
-    this.needsScore = asksFor(text, SCORED);
+  }
+
+  get needsScore(): boolean {
+    this.asksForScore ??= asksFor(this.text, SCORED);
+    return this.asksForScore;
   }
 
   evaluate(asked: Asked): boolean | undefined {
@@ -94,6 +98,7 @@ class PlannedCondition implements Condition {
   }
 
   prepare(): void {
+    this.asksForScore ??= asksFor(this.text, SCORED);
     try {
       this.planned ??= planOf(this.text);
     } catch {

@@ -59,19 +59,23 @@ function holds({ name, when }: Rule, asked: Asked, errors: string[]): boolean {
 
 /** Conditions planned between two pauses: a few milliseconds of work. */
 const PREPARED_AT_ONCE = 16;
+/** Rules filed in the index between two pauses. */
+const FILED_AT_ONCE = 256;
 
 /**
  * Makes a policy's rules ready before it is put in force, so that the first request under it pays for none of it.
  * @param pause lets others go on in between
  */
 export async function prepareRules(policy: Policy, pause: () => Promise<void>): Promise<void> {
+  if (policy.rules.length === 0) return;
+  const index = indexOf(policy.rules);
+  while (index.fileMore(FILED_AT_ONCE)) await pause();
   let planned = 0;
   for (const { when } of policy.rules) {
     if (when === undefined) continue;
     when.prepare();
     if (++planned % PREPARED_AT_ONCE === 0) await pause();
   }
-  if (policy.rules.length > 0) indexOf(policy.rules);
 }
 
 /** Name of the first group that has the principal; `undefined` without one. */
@@ -146,12 +150,21 @@ class RuleIndex {
   private readonly remembered = new Map<string, readonly Rule[]>();
   private rememberedRules = 0;
 
+  private filed = 0;
+
   constructor(rules: readonly Rule[]) {
     this.rules = rules;
-    for (const [position, rule] of rules.entries()) this.file(rule, position);
+  }
+
+  /** Files up to so many further rules; false once all are filed. */
+  fileMore(most: number): boolean {
+    const end = Math.min(this.rules.length, this.filed + most);
+    for (; this.filed < end; this.filed++) this.file(this.rules[this.filed]!, this.filed);
+    return this.filed < this.rules.length;
   }
 
   candidates(matched: Matched): readonly Rule[] {
+    if (this.filed < this.rules.length) this.fileMore(this.rules.length);
     const { destination, method, path, template, principal } = matched;
     const key = `${principal}\n${destination}\n${method}\n${template}\n${path}`;
     const known = this.remembered.get(key);
