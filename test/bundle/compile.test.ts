@@ -76,6 +76,24 @@ t.test("rules keep their order, their globs and what they change", async (t) => 
   t.same(payments?.match, { destinations: [], routes: [], methods: [], principals: [], peerGroups: [] });
 });
 
+t.test("rules and peer groups arrive with their conditions and what else they change", async (t) => {
+  const { rules, peerGroups } = compiled(FULL, FILES);
+  const [, , workers, noisy] = rules;
+  t.match(workers, {
+    match: { peerGroups: ["workers"] },
+    when: { text: 'principal.trust_domain == "prod.example" && score < 20', needsScore: true, onError: true },
+    challenge: { kind: "forward", triesMax: 9, ttlMs: 90_000, acrValues: ["urn:example:strong"] },
+    response: { revealReasons: true, upstreamHeaders: false, bodies: { deny: { grpcMessage: "no", text: undefined } } },
+  });
+  t.same([...(workers?.response?.headers ?? [])], [["x-support", "{decision_id}"]]);
+  t.equal(workers?.signal, undefined);
+  t.match(noisy?.when, { needsScore: false, onError: true });
+  t.same(noisy?.signal?.("usage.rate"), { mode: "observe", capBits: 8 });
+  t.match(noisy?.signal?.("origin.address"), { mode: "observe", capBits: 7.5 }, "the rest is the policy's");
+  t.equal(peerGroups[0]?.name, "workers");
+  t.ok(peerGroups[0]?.principals[0]?.test("spiffe://prod.example/ns/a/sa/worker-7"));
+});
+
 t.test("a signal's own entry wins over its family's, part by part", async (t) => {
   const { signal } = compiled(FULL, FILES);
   t.same(signal("origin.address"), { mode: "observe", capBits: 7.5 }, "the family's mode, its own cap");
