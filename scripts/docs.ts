@@ -3,8 +3,14 @@
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { type DescField, ScalarType } from "@bufbuild/protobuf";
+import { type Fact, VARIABLES } from "../src/bundle/condition-facts.ts";
+import { PATTERN_CHARS_MAX, PATTERN_STATES_MAX } from "../src/bundle/condition-patterns.ts";
+import { CONDITION_COST_MAX, POLICY_CONDITION_CHARS_MAX, POLICY_COST_MAX } from "../src/bundle/conditions.ts";
 import { DEFAULT_POLICY_TEXT } from "../src/bundle/default-policy.ts";
+import { policyJsonSchema } from "../src/bundle/json-schema.ts";
 import { COMMANDS } from "../src/cli/main.ts";
+import { file_sallyport_policy_v1_policy } from "../src/gen/sallyport/policy/v1/policy_pb.ts";
 import { environmentName, SETTINGS, type Setting } from "../src/server/settings.ts";
 import { SIGNALS } from "../src/signals/catalog.ts";
 import type { Gathering } from "../src/signals/signal.ts";
@@ -17,6 +23,8 @@ export function pages(): ReadonlyMap<string, string> {
   return new Map([
     ["docs/configuration.md", configurationPage()],
     ["docs/policy.md", policyPage()],
+    ["docs/policy.schema.json", policySchemaPage()],
+    ["docs/conditions.md", conditionsPage()],
     ["docs/signals.md", signalsPage()],
     ["docs/commands.md", commandsPage()],
   ]);
@@ -121,15 +129,16 @@ function commandsPage(): string {
 
 /** The policy's schema is its own documentation: comments of the .proto file, in the YAML's spelling. */
 function policyPage(): string {
-  const proto = readFileSync(join(ROOT, "proto/sallyport/policy/v1/policy.proto"), "utf8");
+  const { names, comment } = protoComments();
   const lines = [
     "# Policy files",
     "",
     GENERATED,
     "",
     "A policy is YAML of the schema `proto/sallyport/policy/v1/policy.proto`. `sallyport check POLICY` reports every",
-    "problem with file, line and column; unknown keys are refused with a suggestion. `serve` watches the file and every",
-    "file that it names: a good change is in force within seconds, a bad one is reported and the last good policy stays.",
+    "problem with file, line and column, and shows the place; unknown keys are refused with a suggestion. `serve` watches",
+    "the file and every file that it names: a good change is in force within seconds, a bad one is reported and the last",
+    "good policy stays.",
     "",
     "This is the shipped policy, in force when no file is given (`sallyport check --print-default`):",
     "",
@@ -137,64 +146,250 @@ function policyPage(): string {
     DEFAULT_POLICY_TEXT.trimEnd(),
     "```",
     "",
+    "## On one screen",
+    "",
+    "Rules, peer groups, lists and conditions together. What conditions can ask for is in [conditions.md](conditions.md).",
+    "",
+    "```yaml",
+    EXAMPLE_POLICY_TEXT.trimEnd(),
+    "```",
+    "",
+    "## Which rule counts",
+    "",
+    "A rule matches a request when every list of its `match` that is given has an entry that matches, and its `when` is",
+    "fulfilled. The first rule that matches counts, for everything that a rule can change; what it leaves out is the",
+    "policy's. Two steps keep to that although some conditions ask for the score:",
+    "",
+    "1. Before the request is scored, the rules are looked through in order, without those whose `when` asks for `score` or",
+    "   `readings`. The first that matches is remembered, and its `signals` count while the request is scored.",
+    "2. Once the score is known, the rules that were left out and stand before the remembered one are looked at, in order.",
+    "   The first of them that matches counts instead, for all but `signals`; otherwise the remembered one counts.",
+    "",
+    "So a rule that changes `signals` cannot ask for the score, and `check` refuses one that does. A condition is evaluated",
+    "once for a request at most. One that cannot be evaluated (a division by zero, a text that is no number) counts as the",
+    "rule's `onError` says, is counted in `sallyport_condition_errors_total`, and its rule is named in the decision log",
+    "(`condition_errors`).",
+    "",
+    "Locks, blocklists, forged tokens and forbidden postures win over every rule.",
+    "",
+    "## Challenges that the service puts",
+    "",
+    "With `challenge: { kind: forward }` a request that would be challenged is let through, with two headers for the service",
+    "behind Envoy: `x-sallyport-challenge: step-up` and `x-sallyport-issued-after`, in seconds since 1970. The service asks",
+    "its caller for a token issued at or after that moment, in its own way. Such a token, once it comes, answers the",
+    "challenge as usual; requests without it are not counted as ignoring it, and are not learned from. The decision log says",
+    "decision `challenge`, enforced `allow`. Headers of these names that callers send never reach the service.",
+    "",
+    "## Responses",
+    "",
+    "`response` adds headers to refusals and replaces their bodies, by decision. `{decision_id}`, `{decision}` and",
+    "`{principal}` stand for the verdict's own; they are escaped for JSON, HTML and XML bodies by `contentType`, and for",
+    "headers. gRPC refusals have no body: `grpcMessage` is their text. Headers that Envoy or Sallyport set themselves are",
+    "refused. Limits on rates are denials (429) and say what `deny` says.",
+    "",
+    "## In an editor",
+    "",
+    "[policy.schema.json](policy.schema.json) is the same schema as JSON Schema (draft 2020-12). Editors that use the YAML",
+    "language server, such as VS Code with Red Hat's YAML extension, complete keys and mark mistakes when a policy begins",
+    "with",
+    "",
+    "```yaml",
+    "# yaml-language-server: $schema=./policy.schema.json",
+    "```",
+    "",
+    "with the path or URL of your copy; or for all policies, in VS Code's settings:",
+    "",
+    "```json",
+    '{ "yaml.schemas": { "./docs/policy.schema.json": ["**/policy.yaml", "**/policy.yml"] } }',
+    "```",
+    "",
+    "An editor does not see what `sallyport check` sees beyond it: conditions, order of thresholds, names that differ,",
+    "ranges of durations, and the files that a policy names.",
+    "",
   ];
-  let comment: string[] = [];
-  let message = "";
-  let depth = 0;
-  for (const raw of proto.split("\n")) {
-    const line = raw.trim();
-    const opened = /^(message|enum) (\w+) \{/.exec(line);
-    const field = /^(repeated |optional )?(map<[^>]+>|[\w.]+) (\w+) = \d+/.exec(line);
-    const value = /^([A-Z][A-Z0-9_]+) = (\d+)/.exec(line);
-    if (line.startsWith("//")) {
-      comment.push(line.replace(/^\/\/ ?/, ""));
-      continue;
-    }
-    if (opened !== null) {
-      if (depth === 0) {
-        message = opened[2] as string;
-        lines.push(`## ${message}`, "", comment.join(" "), "");
-        if (opened[1] === "message") lines.push("| key | type | meaning |", "| --- | --- | --- |");
-        else lines.push("| value | meaning |", "| --- | --- |");
+  for (const name of names) {
+    const message = file_sallyport_policy_v1_policy.messages.find((candidate) => candidate.name === name);
+    const values = file_sallyport_policy_v1_policy.enums.find((candidate) => candidate.name === name)?.values;
+    lines.push(`## ${name}`, "", comment(name), "");
+    if (message !== undefined) {
+      lines.push("| key | type | meaning |", "| --- | --- | --- |");
+      for (const field of message.fields) {
+        const choice =
+          field.oneof === undefined
+            ? ""
+            : ` One of ${field.oneof.fields.map(({ jsonName }) => `\`${jsonName}\``).join(", ")}.`;
+        lines.push(`| \`${field.jsonName}\` | ${typeText(field)} | ${comment(`${name}.${field.name}`)}${choice} |`);
       }
-      depth++;
-    } else if (line.startsWith("oneof ")) {
-      depth++;
-    } else if (line === "}") {
-      depth--;
-      if (depth === 0) lines.push("");
-    } else if (depth > 0 && field !== null) {
-      lines.push(
-        `| \`${camel(field[3] as string)}\` | ${typeText(field[1], field[2] as string)} | ${comment.join(" ")} |`,
-      );
-    } else if (depth > 0 && value !== null && value[2] !== "0") {
-      const prefix = `${message.replace(/(?<=[a-z])(?=[A-Z])/g, "_").toUpperCase()}_`;
-      lines.push(`| \`${camel((value[1] as string).replace(prefix, "").toLowerCase())}\` | ${comment.join(" ")} |`);
+    } else {
+      lines.push("| value | meaning |", "| --- | --- |");
+      for (const value of values ?? []) {
+        if (value.number !== 0)
+          lines.push(`| \`${value.localName.toLowerCase()}\` | ${comment(`${name}.${value.name}`)} |`);
+      }
     }
-    comment = [];
+    lines.push("");
   }
   return `${lines.join("\n").trimEnd()}\n`;
 }
 
-function typeText(label: string | undefined, type: string): string {
-  const simple: Readonly<Record<string, string>> = {
-    string: "text",
-    bool: "true or false",
-    double: "number",
-    uint32: "whole number",
-    "google.protobuf.Duration": "duration (`30s`, `5m`, `12h`, `7d`)",
-    "google.protobuf.Timestamp": "time (RFC 3339)",
-  };
-  const map = /^map<\s*string,\s*([\w.]+)>$/.exec(type);
-  const name = map === null ? type : (map[1] as string);
-  const text = simple[name] ?? `[${name}](#${name.toLowerCase()})`;
-  if (map !== null) return `text to ${text}`;
-  return label === "repeated " ? `list of ${text}` : text;
+/** Small and whole: `test/bundle/json-schema.test.ts` checks it. */
+export const EXAMPLE_POLICY_TEXT = readFileSync(join(ROOT, "docs/examples/policy.yaml"), "utf8");
+
+/** Names of messages and enums in the order of the file, and what its comments say of them and of their parts. */
+function protoComments(): { readonly names: readonly string[]; readonly comment: (name: string) => string } {
+  const proto = readFileSync(join(ROOT, "proto/sallyport/policy/v1/policy.proto"), "utf8");
+  const comments = new Map<string, string>();
+  const names: string[] = [];
+  let pending: string[] = [];
+  for (const raw of proto.split("\n")) {
+    const line = raw.trim();
+    if (line.startsWith("//")) {
+      pending.push(line.replace(/^\/\/ ?/, ""));
+      continue;
+    }
+    const opened = /^(?:message|enum) (\w+) \{/.exec(line)?.[1];
+    const part = /^(?:(?:repeated |optional )?(?:map<[^>]+>|[\w.]+) )?(\w+) = \d+\b/.exec(line)?.[1];
+    if (opened !== undefined) {
+      names.push(opened);
+      comments.set(opened, pending.join(" "));
+    } else if (part !== undefined) comments.set(`${names.at(-1)}.${part}`, pending.join(" "));
+    pending = [];
+  }
+  return { names, comment: (name) => comments.get(name) ?? "" };
 }
 
-function camel(name: string): string {
-  return name.replace(/_([a-z0-9])/g, (_match, letter: string) => letter.toUpperCase());
+function policySchemaPage(): string {
+  return `${JSON.stringify(policyJsonSchema(protoComments().comment), undefined, 2)}\n`;
 }
+
+function conditionsPage(): string {
+  const lines = [
+    "# Conditions",
+    "",
+    GENERATED,
+    "",
+    "A rule's `when` is a condition in [CEL](https://cel.dev): it names what is known of the request, and is true or false.",
+    "",
+    "```yaml",
+    "rules:",
+    "  - name: deletions-at-night",
+    '    when: request.method == "DELETE" && (time.hour >= 22 || time.hour < 6)',
+    "    decision: challenge",
+    "  - name: only-from-inside",
+    '    match: { routes: ["/admin/**"] }',
+    '    when: \'!inRange(source.address, "10.0.0.0/8") && principal.peer_group != "operators"\'',
+    "    decision: deny",
+    "```",
+    "",
+    "Conditions are checked when the policy is read: unknown names, wrong types and wrong arguments are refused with the",
+    'place in the file. An unquoted YAML text may not begin with `!`, `"` or `[` and may not hold `: ` or ` #`; put it in',
+    "single quotes then, or below `when: |`.",
+    "",
+    "## What they can ask for",
+    "",
+    "What is not known is the empty text or 0, never an error; `has(tls.ja4)` tells whether it is known. Longer texts are cut",
+    "to the length that is given.",
+    "",
+    "| name | type | meaning |",
+    "| --- | --- | --- |",
+  ];
+  for (const [name, variable] of Object.entries(VARIABLES)) {
+    if (variable.kind === "fact") lines.push(`| \`${name}\` | ${factType(variable.fact)} | ${variable.summary} |`);
+    else if (variable.kind === "map") {
+      const value = variable.value === "string" ? `text (${variable.charsMax})` : "number with decimals";
+      lines.push(`| \`${name}\` | map of text to ${value} | ${variable.summary} |`);
+    } else {
+      for (const [part, fact] of Object.entries(variable.fields)) {
+        lines.push(`| \`${name}.${part}\` | ${factType(fact)} | ${fact.summary} |`);
+      }
+    }
+  }
+  lines.push(
+    "",
+    "## Operators and functions",
+    "",
+    '`== != < <= > >= && || ! + - * / % in ? :`, texts in quotes, lists `["a", "b"]` and maps `{"a": 1}` of one type each.',
+    "Whole numbers and numbers with decimals compare with each other (`score > 20`); in sums write `20.0`, or `double(…)`.",
+    "",
+    "| function | gives |",
+    "| --- | --- |",
+    ...Object.entries(FUNCTIONS).map(([form, gives]) => `| \`${form}\` | ${gives} |`),
+    "",
+    "Not there: unsigned numbers, bytes, `null`, timestamps, durations, `dyn` and `type`.",
+    "",
+    "## Bounds",
+    "",
+    "Before a condition counts, its cost is estimated for the longest texts and largest collections that it can meet. One",
+    `operation takes some 0.3 µs. A condition may take ${CONDITION_COST_MAX} operations, all conditions of a policy`,
+    `${POLICY_COST_MAX}; all their texts together may have ${POLICY_CONDITION_CHARS_MAX} characters, one 4096. Patterns of \`matches\``,
+    `stand in the condition itself, with at most ${PATTERN_CHARS_MAX} characters and ${PATTERN_STATES_MAX} parts, repetitions counted; they are RE2`,
+    "patterns, matched in linear time, but `glob` and `startsWith` are ten times cheaper.",
+    "",
+    "There are no loops but over the entries of a list or map, and nothing in a condition can wait.",
+    "",
+    "## When an evaluation fails",
+    "",
+    'A division by zero, an index that there is not, or `int("x")` cannot be evaluated. The condition then counts as the',
+    "rule's `onError`: by default as not fulfilled where the rule allows (`decision: allow`), as fulfilled otherwise. Which",
+    "rule counts is told in [policy.md](policy.md#which-rule-counts).",
+  );
+  return `${lines.join("\n")}\n`;
+}
+
+function factType({ type, charsMax }: Fact): string {
+  if (type === "string") return `text (${charsMax})`;
+  return type === "int" ? "whole number" : "number with decimals";
+}
+
+/** Every function that conditions may call; `test/bundle/conditions.test.ts` holds them against the checker's. */
+export const FUNCTIONS: Readonly<Record<string, string>> = {
+  'inRange(source.address, "10.0.0.0/8")': "whether an address is in a CIDR range",
+  'glob(request.path, "/orders/**")': "whether a text matches a glob, as in `match`",
+  "has(tls.ja4)": "whether a part, or an entry of a map, is known",
+  "size(user_agent)": "characters of a text, entries of a list or map; also `user_agent.size()`",
+  'int("7")': "a whole number from a text or a number; decimals are cut off",
+  'double("7.5")': "a number with decimals from a text or a number",
+  "string(time.hour)": "a text from a number, true or false",
+  'request.path.startsWith("/a")': "whether the text begins so",
+  'request.path.endsWith(".zip")': "whether the text ends so",
+  'user_agent.contains("curl")': "whether the text holds the other",
+  'user_agent.matches("^curl/[78]")': "whether an RE2 pattern matches a part of the text",
+  "user_agent.lowerAscii()": "the text with A to Z in lower case",
+  "user_agent.upperAscii()": "the text with a to z in upper case",
+  "user_agent.trim()": "the text without spaces around it",
+  "user_agent.charAt(0)": "the character at an index from 0",
+  'user_agent.indexOf("/")': "where the other text begins first, or -1",
+  'user_agent.lastIndexOf("/")': "where the other text begins last, or -1",
+  "request.path.substring(0, 1)": "the characters from one index to before another, or to the end",
+  'request.path.split("/")': "the list of texts between separators",
+  '["a", user_agent].join("-")': "a list of texts as one, with a separator",
+  '["GET", "HEAD"].all(m, m != request.method)': "whether a condition holds for every entry",
+  '["GET", "HEAD"].exists(m, m == request.method)': "whether it holds for one or more",
+  '["GET", "HEAD"].exists_one(m, m == request.method)': "whether it holds for exactly one",
+  '["GET", "HEAD"].filter(m, m != "GET")': "the entries that it holds for",
+  '["GET", "HEAD"].map(m, m.lowerAscii())': "what becomes of each entry",
+};
+
+function typeText(field: DescField): string {
+  const name = field.message?.name ?? field.enum?.name;
+  const simple =
+    name === "Duration"
+      ? "duration (`30s`, `5m`, `12h`, `7d`)"
+      : name === "Timestamp"
+        ? "time (RFC 3339)"
+        : name !== undefined
+          ? `[${name}](#${name.toLowerCase()})`
+          : SCALARS[field.scalar ?? 0];
+  if (field.fieldKind === "map") return `text to ${simple}`;
+  return field.fieldKind === "list" ? `list of ${simple}` : (simple ?? "text");
+}
+
+const SCALARS: Readonly<Partial<Record<number, string>>> = {
+  [ScalarType.STRING]: "text",
+  [ScalarType.BOOL]: "true or false",
+  [ScalarType.DOUBLE]: "number",
+  [ScalarType.UINT32]: "whole number",
+};
 
 function readIfThere(path: string): string | undefined {
   try {

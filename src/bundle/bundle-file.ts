@@ -40,7 +40,11 @@ export function readBundle(bytes: Uint8Array, label: string, bytesMax = BUNDLE_B
   const plain = startsWith(bytes, GZIP) ? uncompressed(bytes, label, bytesMax) : bytes;
   if (plain.byteLength > bytesMax) throw tooLarge(label, `at most ${bytesMax} bytes`, `${plain.byteLength}`);
   if (!startsWith(plain, MAGIC)) {
-    throw invalid(label, "a bundle of form SPBUNDLE1", startsWith(plain, FAMILY) ? "a bundle of another form" : "something else");
+    throw invalid(
+      label,
+      "a bundle of form SPBUNDLE1",
+      startsWith(plain, FAMILY) ? "a bundle of another form" : "something else",
+    );
   }
   const body = plain.subarray(MAGIC.byteLength);
   let bundle: Bundle;

@@ -1,38 +1,83 @@
-/** Compiles rules: what differs for which requests. */
+/** Compiles rules and peer groups: what differs for which requests. */
 
 import type { Duration } from "@bufbuild/protobuf/wkt";
 import {
+  type Body,
   type Challenge,
+  ChallengeKind,
   FixedDecision,
   Mode as ModeText,
+  OnError,
+  type Response,
   type Rule as RuleText,
   SignalMode,
   type SignalRule,
   type Spec,
   type Thresholds as ThresholdsText,
 } from "../gen/sallyport/policy/v1/policy_pb.ts";
-import type { ChallengePolicy, Policy, Rule, SignalPolicy, Thresholds } from "../model/policy.ts";
+import type {
+  BodyPolicy,
+  ChallengePolicy,
+  PeerGroup,
+  Policy,
+  ResponsePolicy,
+  Rule,
+  SignalPolicy,
+  Thresholds,
+} from "../model/policy.ts";
 import type { Mode } from "../model/verdict.ts";
 import { SIGNALS } from "../signals/catalog.ts";
+import { compileCondition } from "./conditions.ts";
 import * as defaults from "./defaults.ts";
-import { compileGlob } from "./globs.ts";
+import { lazyGlob } from "./globs.ts";
 
 /** The part of a policy that rules can change, and the rules. */
-export type Ruled = Pick<Policy, "mode" | "thresholds" | "rules" | "signal" | "challenge" | "response">;
+export type Ruled = Pick<Policy, "mode" | "thresholds" | "rules" | "peerGroups" | "signal" | "challenge" | "response">;
 
-/** Compiles what a checked spec says. */
+/** Compiles what a checked spec says; cheap for ten thousand rules: patterns and conditions are planned when first asked. */
 export function compileRules(spec: Spec | undefined): Ruled {
+  const challenge = compileChallenge(spec?.challenge, CHALLENGE);
+  const response = compileResponse(spec?.response, RESPONSE);
+  const signal = compileSignals(spec?.signals ?? {}, () => undefined);
   return {
     mode: modeOf(spec?.mode) ?? "enforce",
     thresholds: { ...defaults.THRESHOLDS, ...thresholdsOf(spec?.thresholds) },
-    rules: (spec?.rules ?? []).map(compileRule),
-    signal: compileSignals(spec?.signals ?? {}),
-    challenge: compileChallenge(spec?.challenge),
-    response: {
-      revealReasons: spec?.response?.revealReasons ?? false,
-      upstreamHeaders: spec?.response?.upstreamHeaders ?? true,
-    },
+    rules: (spec?.rules ?? []).map((rule) => compileRule(rule, { challenge, response, signal })),
+    peerGroups: (spec?.peerGroups ?? []).map(
+      ({ name, principals }): PeerGroup => ({ name, principals: principals.map(lazyGlob) }),
+    ),
+    signal,
+    challenge,
+    response,
   };
+}
+
+function compileRule(rule: RuleText, policy: Pick<Policy, "challenge" | "response" | "signal">): Rule {
+  const decision = decisionOf(rule.decision);
+  return {
+    name: rule.name,
+    match: {
+      destinations: (rule.match?.destinations ?? []).map((glob) => lazyGlob(glob.toLowerCase())),
+      routes: (rule.match?.routes ?? []).map(lazyGlob),
+      methods: (rule.match?.methods ?? []).map((method) => method.toUpperCase()),
+      principals: (rule.match?.principals ?? []).map(lazyGlob),
+      peerGroups: rule.match?.peerGroups ?? [],
+    },
+    when: rule.when === "" ? undefined : compileCondition(rule.when, onErrorOf(rule.onError, decision)),
+    mode: modeOf(rule.mode),
+    thresholds: rule.thresholds === undefined ? undefined : thresholdsOf(rule.thresholds),
+    decision,
+    watch: rule.watch,
+    signal: Object.keys(rule.signals).length === 0 ? undefined : compileSignals(rule.signals, policy.signal),
+    challenge: rule.challenge === undefined ? undefined : compileChallenge(rule.challenge, policy.challenge),
+    response: rule.response === undefined ? undefined : compileResponse(rule.response, policy.response),
+  };
+}
+
+/** Whether a condition that cannot be evaluated counts as fulfilled. Fails closed unless the rule says otherwise. */
+function onErrorOf(onError: OnError, decision: Rule["decision"]): boolean {
+  if (onError === OnError.UNSPECIFIED) return decision !== "allow";
+  return onError === OnError.MATCH;
 }
 
 function modeOf(mode: ModeText | undefined): Mode | undefined {
@@ -49,22 +94,6 @@ function thresholdsOf(given: ThresholdsText | undefined): Partial<Thresholds> {
   };
 }
 
-function compileRule(rule: RuleText): Rule {
-  return {
-    name: rule.name,
-    match: {
-      destinations: (rule.match?.destinations ?? []).map((glob) => compileGlob(glob.toLowerCase())),
-      routes: (rule.match?.routes ?? []).map(compileGlob),
-      methods: (rule.match?.methods ?? []).map((method) => method.toUpperCase()),
-      principals: (rule.match?.principals ?? []).map(compileGlob),
-    },
-    mode: modeOf(rule.mode),
-    thresholds: rule.thresholds === undefined ? undefined : thresholdsOf(rule.thresholds),
-    decision: decisionOf(rule.decision),
-    watch: rule.watch,
-  };
-}
-
 function decisionOf(decision: FixedDecision): Rule["decision"] {
   switch (decision) {
     case FixedDecision.ALLOW:
@@ -78,33 +107,102 @@ function decisionOf(decision: FixedDecision): Rule["decision"] {
   }
 }
 
-/** Each part of a signal's entry wins over its family's, and that over the catalogue's. */
-function compileSignals(rules: Readonly<Record<string, SignalRule>>): Policy["signal"] {
+/** Each part of a signal's entry wins over its family's, that over what `base` says, and that over the catalogue's. */
+function compileSignals(rules: Readonly<Record<string, SignalRule>>, base: Policy["signal"]): Policy["signal"] {
   const compiled = new Map<string, SignalPolicy>();
   for (const { name, capBits } of SIGNALS) {
     const own = rules[name];
     const family = rules[name.slice(0, name.indexOf("."))];
     if (own === undefined && family === undefined) continue;
-    const mode = own?.mode || family?.mode || SignalMode.ENFORCE;
-    compiled.set(name, { mode: signalModeOf(mode), capBits: own?.capBits ?? family?.capBits ?? capBits });
+    const under = base(name);
+    compiled.set(name, {
+      mode: signalModeOf(own?.mode || family?.mode) ?? under?.mode ?? "enforce",
+      capBits: own?.capBits ?? family?.capBits ?? under?.capBits ?? capBits,
+    });
   }
-  return (name) => compiled.get(name);
+  return (name) => compiled.get(name) ?? base(name);
 }
 
-function signalModeOf(mode: SignalMode): SignalPolicy["mode"] {
-  if (mode === SignalMode.OFF) return "off";
-  return mode === SignalMode.OBSERVE ? "observe" : "enforce";
+function signalModeOf(mode: SignalMode | undefined): SignalPolicy["mode"] | undefined {
+  switch (mode) {
+    case SignalMode.ENFORCE:
+      return "enforce";
+    case SignalMode.OBSERVE:
+      return "observe";
+    case SignalMode.OFF:
+      return "off";
+    default:
+      return undefined;
+  }
 }
 
-function compileChallenge(challenge: Challenge | undefined): ChallengePolicy {
-  const maxAgeMs = msOf(challenge?.maxAge);
+const CHALLENGE: ChallengePolicy = {
+  kind: "step_up",
+  triesMax: defaults.CHALLENGE_TRIES_MAX,
+  ttlMs: defaults.CHALLENGE_TTL_MS,
+  dischargeMs: defaults.CHALLENGE_DISCHARGE_MS,
+  acrValues: [],
+  maxAgeSeconds: undefined,
+};
+
+function compileChallenge(challenge: Challenge | undefined, base: ChallengePolicy): ChallengePolicy {
+  if (challenge === undefined) return base;
+  const maxAgeMs = msOf(challenge.maxAge);
   return {
-    triesMax: challenge?.triesMax ?? defaults.CHALLENGE_TRIES_MAX,
-    ttlMs: msOf(challenge?.ttl) ?? defaults.CHALLENGE_TTL_MS,
-    dischargeMs: msOf(challenge?.discharge) ?? defaults.CHALLENGE_DISCHARGE_MS,
-    acrValues: challenge?.acrValues ?? [],
-    maxAgeSeconds: maxAgeMs === undefined ? undefined : Math.floor(maxAgeMs / 1_000),
+    kind: challengeKindOf(challenge.kind) ?? base.kind,
+    triesMax: challenge.triesMax ?? base.triesMax,
+    ttlMs: msOf(challenge.ttl) ?? base.ttlMs,
+    dischargeMs: msOf(challenge.discharge) ?? base.dischargeMs,
+    acrValues: challenge.acrValues.length === 0 ? base.acrValues : challenge.acrValues,
+    maxAgeSeconds: maxAgeMs === undefined ? base.maxAgeSeconds : Math.floor(maxAgeMs / 1_000),
   };
+}
+
+function challengeKindOf(kind: ChallengeKind): ChallengePolicy["kind"] | undefined {
+  if (kind === ChallengeKind.FORWARD) return "forward";
+  return kind === ChallengeKind.STEP_UP ? "step_up" : undefined;
+}
+
+const RESPONSE: ResponsePolicy = { revealReasons: false, upstreamHeaders: true };
+
+/** Headers are added to those of `base`, which they replace by name; a body replaces the whole of `base`'s. */
+function compileResponse(response: Response | undefined, base: ResponsePolicy): ResponsePolicy {
+  if (response === undefined) return base;
+  const headers = new Map([
+    ...(base.headers ?? []),
+    ...Object.entries(response.headers).map(([name, value]) => [name.toLowerCase(), value] as const),
+  ]);
+  const bodies = {
+    ...base.bodies,
+    ...(response.challenge === undefined ? {} : { challenge: compileBody(response.challenge) }),
+    ...(response.deny === undefined ? {} : { deny: compileBody(response.deny) }),
+    ...(response.terminate === undefined ? {} : { terminate: compileBody(response.terminate) }),
+  };
+  return {
+    revealReasons: response.revealReasons ?? base.revealReasons,
+    upstreamHeaders: response.upstreamHeaders ?? base.upstreamHeaders,
+    ...(headers.size === 0 ? {} : { headers }),
+    ...(Object.keys(bodies).length === 0 ? {} : { bodies }),
+  };
+}
+
+function compileBody({ contentType, text, grpcMessage }: Body): BodyPolicy {
+  return {
+    contentType: contentType || (isJson(text) ? "application/problem+json" : "text/plain; charset=utf-8"),
+    text: text === "" ? undefined : text,
+    grpcMessage: grpcMessage === "" ? undefined : grpcMessage,
+  };
+}
+
+/** With any text in place of what the braces stand for. */
+function isJson(text: string): boolean {
+  try {
+    JSON.parse(text.replace(/\{(?:decision_id|decision|principal)\}/g, "0"));
+    return true;
+  } catch {
+    // Sent as plain text then.
+    return false;
+  }
 }
 
 function msOf(duration: Duration | undefined): number | undefined {

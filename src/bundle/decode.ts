@@ -11,7 +11,7 @@ import {
 } from "@bufbuild/protobuf";
 import { DurationSchema, TimestampSchema } from "@bufbuild/protobuf/wkt";
 import { isMap, isScalar, isSeq, type Node, type Pair, type YAMLMap } from "yaml";
-import { form as formOption, plain as plainOption } from "../gen/sallyport/policy/v1/options_pb.ts";
+import { Form, form as formOption, plain as plainOption } from "../gen/sallyport/policy/v1/options_pb.ts";
 import { checkForm } from "./forms.ts";
 import { quote, suggest } from "./problem.ts";
 import { DURATION_EXPECTED, MOMENT_EXPECTED, parseDuration, parseMoment } from "./scalars.ts";
@@ -136,7 +136,9 @@ function decodeValue(decoder: Decoder, slot: Slot, given: Node | null): unknown 
     default: {
       const text = textOf(node, getOption(field, plainOption));
       if (text === undefined) return mismatch(source, path, "a text");
-      const fault = text === "" ? undefined : checkForm(getOption(field, formOption), text);
+      const form = getOption(field, formOption);
+      if (form === Form.CEL) source.noteText(path, text, startOf(node, offset), node?.range?.[1] ?? 0);
+      const fault = text === "" ? undefined : checkForm(form, text);
       if (fault !== undefined) source.report(path, fault.expected, fault.got);
       return text;
     }

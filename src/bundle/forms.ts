@@ -11,7 +11,7 @@ export interface Fault {
   readonly got: string;
 }
 
-/** What is wrong with the text, or `undefined`. */
+/** What is wrong with the text, or `undefined`. Conditions are checked together with their rules: see `cross-check.ts`. */
 export function checkForm(form: Form, text: string): Fault | undefined {
   switch (form) {
     case Form.GLOB:

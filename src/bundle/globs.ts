@@ -1,11 +1,32 @@
 /** Globs: `*` stands for any text within a segment, `**` for any text; segments are parted by `/`. */
 
+import type { Glob } from "../model/policy.ts";
+
 /** Bounds of one glob. */
 const LENGTH_MAX = 512;
 const WILDCARDS_MAX = 16;
 
 /** What a glob must be, for messages. */
 export const GLOB_EXPECTED = `a glob of 1..${LENGTH_MAX} printable characters with at most ${WILDCARDS_MAX} wildcards`;
+
+/** A glob that is compiled when it is first asked: ten thousand rules are loaded without ten thousand patterns. */
+export function lazyGlob(text: string): Glob {
+  return new LazyGlob(text);
+}
+
+class LazyGlob implements Glob {
+  readonly text: string;
+  private pattern: RegExp | undefined;
+
+  constructor(text: string) {
+    this.text = text;
+  }
+
+  test(text: string): boolean {
+    this.pattern ??= compileGlob(this.text);
+    return this.pattern.test(text);
+  }
+}
 
 /** Whether the text can be compiled. */
 export function isGlob(text: string): boolean {

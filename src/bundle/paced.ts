@@ -1,6 +1,7 @@
 /** Finishes a prepared policy where requests are being answered: a little at a time, with room for them in between. */
 
 import { indexPolicyLocks } from "../check/locks.ts";
+import { prepareRules } from "../decide/rules.ts";
 import type { Policy } from "../model/policy.ts";
 import { policySteps } from "./compile.ts";
 import type { Networks } from "./networks.ts";
@@ -14,6 +15,7 @@ const SLICE_MS = 0.5;
 export async function finishPolicy(prepared: Prepared, networks: Networks | undefined): Promise<Policy> {
   const policy = await paced(policySteps(prepared, networks));
   await paced(indexPolicyLocks(policy.locks));
+  await prepareRules(policy, () => new Promise(setImmediate));
   return policy;
 }
 

@@ -9,6 +9,12 @@ interface Place {
   readonly got: string;
 }
 
+/** One line of a text: where it begins in the text, and where in the file. */
+interface Piece {
+  readonly from: number;
+  readonly at: number;
+}
+
 export class Source {
   readonly file: string;
   readonly problems: Problem[] = [];
@@ -19,10 +25,36 @@ export class Source {
   private readonly faulty = new Set<string>();
 
   private readonly refused = new Set<string>();
+  private readonly text: string;
+  /** Of texts that stand in the file without escapes or folded lines: where each of their lines is. */
+  private readonly texts = new Map<string, readonly Piece[]>();
 
-  constructor(file: string, lines: LineCounter) {
+  constructor(file: string, lines: LineCounter, text: string) {
     this.file = file;
     this.lines = lines;
+    this.text = text;
+  }
+
+  /** Notes that the file holds a text between two offsets, to point inside it later. */
+  noteText(path: string, value: string, start: number, end: number): void {
+    const pieces: Piece[] = [];
+    let from = 0;
+    let at = start;
+    for (const line of value.trimEnd().split("\n")) {
+      const found = this.text.slice(at, end).indexOf(line);
+      if (found < 0) return;
+      pieces.push({ from, at: at + found });
+      from += line.length + 1;
+      at += found + line.length;
+    }
+    this.texts.set(path, pieces);
+  }
+
+  /** Reports a problem with a character of the text at a path: at its own place where the file holds the text as it is. */
+  reportWithin(path: string, character: number, expected: string, got: string, suggestion?: string): void {
+    const piece = this.texts.get(path)?.findLast(({ from }) => from <= character);
+    if (piece !== undefined) this.reportAt(piece.at + character - piece.from, path, expected, got, suggestion);
+    else this.report(path, `${expected} at character ${character + 1} of the text`, got, suggestion);
   }
 
   /** Notes where a value stands. */

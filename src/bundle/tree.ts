@@ -39,7 +39,7 @@ export function parseTree(text: string, file: string): TreeResult {
   const excess = findExcess(text);
   if (excess !== undefined) return { ok: false, problems: [fileProblem(file, excess.expected, excess.got)] };
   const lines = new LineCounter();
-  const source = new Source(file, lines);
+  const source = new Source(file, lines, text);
   const documents = parseAllDocuments(text, { lineCounter: lines, prettyErrors: false, uniqueKeys: false });
   const document = Array.isArray(documents) ? documents[0] : undefined;
   reportSyntax(document === undefined ? [] : (documents as Document.Parsed[]), source);

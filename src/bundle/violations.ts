@@ -5,6 +5,7 @@ import type { Path } from "@bufbuild/protobuf/reflect";
 import type { Duration } from "@bufbuild/protobuf/wkt";
 import { createValidator, type Violation } from "@bufbuild/protovalidate";
 import { type FieldRules, field as rulesOption } from "@bufbuild/protovalidate/gen/buf/validate/validate_pb.js";
+import { quote } from "./problem.ts";
 import { memberPath, type Source } from "./source.ts";
 
 const validator = createValidator();
@@ -21,7 +22,10 @@ export function reportViolations<Desc extends DescMessage>(
   for (const violation of result.violations ?? []) {
     const path = pathText(violation.field);
     if (source.isFaulty(path)) continue;
-    source.report(path, wanted(violation));
+    const last = violation.field.at(-1);
+    if (violation.forKey && last?.kind === "map_sub")
+      source.reportName(path, wanted(violation), quote(String(last.key)));
+    else source.report(path, wanted(violation));
   }
 }
 

@@ -8,10 +8,12 @@ import type { Challenge } from "../model/verdict.ts";
 import type { OpenChallenge } from "../sessions/session.ts";
 
 /** Makes the challenge to put now. Tokens tell time in whole seconds, so the moment is rounded down to one. */
-export function issueStepUp(policy: ChallengePolicy, now: EpochMs): Challenge {
+export function issueStepUp(policy: ChallengePolicy, now: EpochMs, open: OpenChallenge | undefined): Challenge {
+  // The service behind Envoy compares tokens with the moment itself: while it waits for one, the moment must stand still.
+  const standing = policy.kind === "forward" && open?.policy.kind === "forward" && now <= open.expiresAtMs;
   return {
-    kind: "step_up",
-    issuedAfter: toEpochMs(Math.floor(now / SECOND_MS) * SECOND_MS),
+    kind: policy.kind,
+    issuedAfter: toEpochMs(standing ? open.issuedAfterMs : Math.floor(now / SECOND_MS) * SECOND_MS),
     acrValues: policy.acrValues,
     maxAgeSeconds: policy.maxAgeSeconds,
   };
@@ -22,12 +24,8 @@ export function issueStepUp(policy: ChallengePolicy, now: EpochMs): Challenge {
  * issued at or after the challenge to this very principal (or its declared subject), with an accepted `acr` where the
  * policy names any; or a verified certificate that did not exist before the challenge.
  */
-export function answersStepUp(
-  open: OpenChallenge,
-  facts: RequestFacts,
-  identity: Identity,
-  policy: ChallengePolicy,
-): boolean {
+export function answersStepUp(open: OpenChallenge, facts: RequestFacts, identity: Identity): boolean {
+  const { policy } = open;
   if (facts.time > open.expiresAtMs || !identity.proven) return false;
   const { token, certificate } = facts.presented;
   if (token.kind === "verified") {

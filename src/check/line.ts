@@ -3,19 +3,27 @@
 import type { Baseline } from "../baseline/baseline.ts";
 import { BaselineStore } from "../baseline/store.ts";
 import { answersStepUp, issueStepUp } from "../challenge/step-up.ts";
-import { decide, modeFor, ruleFor, thresholdsFor } from "../decide/decide.ts";
+import { decide, modeFor, thresholdsFor } from "../decide/decide.ts";
+import { finishRules, peerGroupOf, stageRules } from "../decide/rules.ts";
 import { identify } from "../identity/identify.ts";
 import type { Outcome, RequestFacts } from "../model/facts.ts";
 import type { Identity } from "../model/identity.ts";
 import type { Line, LineStats, PrincipalSummary, RandomBytes, ScoreBand } from "../model/line.ts";
-import type { Policy, PostureFacts, Rule, Thresholds } from "../model/policy.ts";
+import type { Asked, ChallengePolicy, Policy, PostureFacts, Rule, Thresholds } from "../model/policy.ts";
 import { type EpochMs, HOUR_MS, SECOND_MS } from "../model/units.ts";
 import type { Decision, Mode, Verdict } from "../model/verdict.ts";
 import { ScoreBands } from "../score/bands.ts";
 import { Calibrations } from "../score/calibration.ts";
 import { gather } from "../score/gather.ts";
 import { type Evidence, type Scored, score } from "../score/score.ts";
-import { type CredentialUse, copyOf, noteRoute, RATE_WINDOW_MS, type Session } from "../sessions/session.ts";
+import {
+  type CredentialUse,
+  copyOf,
+  noteRoute,
+  type OpenChallenge,
+  RATE_WINDOW_MS,
+  type Session,
+} from "../sessions/session.ts";
 import { SessionStore } from "../sessions/store.ts";
 import { SIGNALS } from "../signals/catalog.ts";
 import { otherUser } from "../signals/credential-use.ts";
@@ -54,6 +62,8 @@ const READING_SHOWN_BITS = 0.1;
 /** The nil UUID (RFC 9562, section 5.9): a preview is no decision, and uses up no random bytes. */
 const PREVIEW_ID = "00000000-0000-0000-0000-000000000000";
 
+const NOWHERE = { asn: undefined, country: undefined };
+
 export function createLine(options: LineOptions): Line {
   return new RequestLine(options);
 }
@@ -90,17 +100,25 @@ class RequestLine implements Line {
    * Judges one request: identity, session, readings, score, rule, decision. Nothing that others see is changed but the
    * session, and that only when `live`; otherwise a copy of it is judged and thrown away.
    */
-  private judge(facts: RequestFacts, policy: Policy, live: boolean): Judged {
+  private judge(facts: RequestFacts, whole: Policy, live: boolean): Judged {
     const now = facts.time;
-    const identity = identify(facts.presented, policy.identity);
+    const identity = identify(facts.presented, whole.identity);
     const principal = identity.principal.name;
-    const origin = originOf(facts, policy.geo);
+    const peerGroup = peerGroupOf(whole, principal);
+    const origin = originOf(facts, whole.geo);
     const { population } = this.baselines;
     const route = facts.protocol === "tcp" ? facts.destination : population.templates.route(facts.method, facts.path);
     const opened = this.sessions.open(`${principal}|${origin.key}`, principal, identity.credential, now);
     const session = live ? opened : copyOf(opened);
     const credentialUse = identity.proven ? this.sessions.credential(identity.credential) : undefined;
-    const answered = this.settleChallenge(session, facts, identity, credentialUse, policy);
+    const posture = this.postureOf(identity, facts, whole);
+    const template = route.startsWith(`${facts.method} `) ? route.slice(facts.method.length + 1) : route;
+    const place = () => (facts.sourceAddress === undefined ? NOWHERE : whole.geo.place(facts.sourceAddress));
+    const unscored: Asked = { facts, identity, route: template, peerGroup, posture, place, scored: undefined };
+    const { destination, method, path } = facts;
+    const staged = stageRules(whole, { destination, method, path, template, principal, peerGroup }, unscored);
+    const policy = staged.rule?.signal === undefined ? whole : { ...whole, signal: staged.rule.signal };
+    const answered = this.settleChallenge(session, facts, identity, credentialUse);
     const closedWindow = rollWindow(session, now);
 
     const context: SignalContext = {
@@ -113,7 +131,7 @@ class RequestLine implements Line {
       population,
       session,
       credentialUse,
-      posture: this.postureOf(identity, facts, policy),
+      posture,
       commonCause: (signal, value) =>
         live
           ? this.causes.share(causeKey(signal, value), principal, now)
@@ -138,7 +156,11 @@ class RequestLine implements Line {
       live ? this.calibrations.score(bits, context.baseline) : this.calibrations.peek(bits, context.baseline);
     const scored = score(gathered.evidence, points, certain?.signal);
 
-    const rule = ruleFor(policy, facts, principal, route);
+    const { rule, errors } = finishRules(staged, () => ({
+      ...unscored,
+      scored: { score: scored.score, readings: readingsOf(gathered.evidence) },
+    }));
+    const put = rule?.challenge ?? policy.challenge;
     const discharged = now < session.standing.dischargedUntilMs;
     const thresholds = thresholdsFor(policy, rule);
     const seasoned = now - population.firstMs >= SEASONED_MS;
@@ -148,20 +170,21 @@ class RequestLine implements Line {
         certain,
         tries: session.standing.tries,
         denials: session.standing.denials,
-        answeredScore: discharged ? session.standing.answeredScore : undefined,
+        answeredScore: discharged && isStrongEnough(put, session) ? session.standing.answeredScore : undefined,
         seasoned,
         rateOnly: onlyRate(scored.reasons),
       },
       thresholds,
       rule,
-      policy.challenge.triesMax,
-      () => issueStepUp(policy.challenge, now),
+      put.triesMax,
+      () => issueStepUp(put, now, session.standing.challenge),
     );
     const mode = modeFor(policy, rule);
     return {
       context,
       rule,
       thresholds,
+      put,
       mode,
       scored,
       decision,
@@ -170,6 +193,8 @@ class RequestLine implements Line {
       seasoned,
       closedWindow,
       newSignals: gathered.newSignals,
+      peerGroup,
+      conditionErrors: errors,
     };
   }
 
@@ -182,7 +207,7 @@ class RequestLine implements Line {
     const verdict = verdictOf(judged, decisionId(now, this.random(16)), facts, policy);
     const { decision, enforced, mode } = verdict;
     if (identity.proven) this.bands.count(scored.score);
-    this.carryOut(verdict, facts, policy, session);
+    this.carryOut(verdict, facts, policy, judged.put, session);
 
     const moved =
       credentialUse !== undefined &&
@@ -205,7 +230,7 @@ class RequestLine implements Line {
     this.sessions.keep(session);
     this.pending.add(verdict.decisionId, {
       facts,
-      policy,
+      policy: context.policy,
       session,
       origin,
       route,
@@ -268,14 +293,15 @@ class RequestLine implements Line {
   answer(facts: RequestFacts, verdict: Verdict, verified: boolean): void {
     const pending = this.pending.find(verdict.decisionId, undefined);
     if (pending === undefined || verdict.enforced !== "challenge") return;
-    const { session, policy } = pending;
+    const { session } = pending;
     if (!verified) {
       session.standing.tries++;
       session.standing.challenge = undefined;
       return;
     }
-    if (session.standing.challenge !== undefined)
-      this.discharge(session, session.standing.challenge.score, facts.time, policy);
+    const { challenge } = session.standing;
+    // Whoever is said to have answered has brought what was asked for.
+    if (challenge !== undefined) this.discharge(session, challenge, facts.time, challenge.policy.acrValues[0]);
     if (!verdict.identity.proven || pending.learned) return;
     pending.learned = true;
     const admitted: Pending = { ...pending, teaches: true, settles: true };
@@ -355,45 +381,62 @@ class RequestLine implements Line {
     facts: RequestFacts,
     identity: Identity,
     use: CredentialUse | undefined,
-    policy: Policy,
   ): boolean {
     const open = session.standing.challenge;
     if (open === undefined) return false;
     // A token that was in use elsewhere before is a copy: whoever answers brings one of its own.
     const isCopy = use?.origins.some(({ address }) => address !== facts.sourceAddress) ?? false;
-    if (!isCopy && answersStepUp(open, facts, identity, policy.challenge)) {
-      this.discharge(session, open.score, facts.time, policy);
+    if (!isCopy && answersStepUp(open, facts, identity)) {
+      const { token } = facts.presented;
+      this.discharge(session, open, facts.time, token.kind === "verified" ? token.acr : undefined);
       return true;
     }
+    // Nobody can ignore a challenge that the service may never have put.
+    if (open.policy.kind === "forward") return false;
     // Another credential that is no answer neither answers nor ignores: it was not what was challenged.
     const ignored = identity.credential === open.credential && facts.time - open.issuedAtMs >= ANSWER_GRACE_MS;
     if (ignored) session.standing.tries++;
     return false;
   }
 
-  private discharge(session: Session, answeredScore: number, now: EpochMs, policy: Policy): void {
+  private discharge(session: Session, answered: OpenChallenge, now: EpochMs, acr: string | undefined): void {
     session.standing.challenge = undefined;
     session.standing.tries = 0;
     session.standing.denials = 0;
-    session.standing.answeredScore = Math.max(session.standing.answeredScore, answeredScore);
-    session.standing.dischargedUntilMs = now + policy.challenge.dischargeMs;
+    session.standing.answeredScore = Math.max(session.standing.answeredScore, answered.score);
+    session.standing.answeredAcr = acr;
+    session.standing.dischargedUntilMs = now + answered.policy.dischargeMs;
     for (const signal of SIGNALS) if (signal.discharged) session.gathered.delete(signal.name);
   }
 
-  private carryOut(verdict: Verdict, facts: RequestFacts, policy: Policy, session: Session): void {
-    if (verdict.enforced === "challenge" && verdict.decision.kind === "challenge") {
+  private carryOut(
+    verdict: Verdict,
+    facts: RequestFacts,
+    policy: Policy,
+    put: ChallengePolicy,
+    session: Session,
+  ): void {
+    const open = session.standing.challenge;
+    const forwarded = open?.policy.kind === "forward";
+    // One that was put here is not replaced by one that is left to the service.
+    const opens =
+      verdict.decision.kind === "challenge" &&
+      (verdict.enforced === "challenge" ||
+        (verdict.mode === "enforce" && (open === undefined || forwarded || facts.time > open.expiresAtMs)));
+    if (opens && verdict.decision.kind === "challenge") {
       session.standing.challenge = {
-        issuedAtMs: session.standing.challenge?.issuedAtMs ?? facts.time,
+        issuedAtMs: open === undefined || forwarded ? facts.time : open.issuedAtMs,
         credential: verdict.identity.credential,
         score: verdict.score,
         issuedAfterMs: verdict.decision.challenge.issuedAfter,
-        expiresAtMs: facts.time + policy.challenge.ttlMs,
+        expiresAtMs: facts.time + put.ttlMs,
+        policy: put,
       };
     }
     const { standing } = session;
     if (verdict.enforced !== "allow" && standing.challenge !== undefined) {
       // Whoever is refused may still answer, however late: an owner gets back in with its next token.
-      standing.challenge = { ...standing.challenge, expiresAtMs: facts.time + policy.challenge.ttlMs };
+      standing.challenge = { ...standing.challenge, expiresAtMs: facts.time + standing.challenge.policy.ttlMs };
     }
     if (verdict.enforced === "deny") standing.denials++;
     if (verdict.enforced !== "terminate" || verdict.decision.kind !== "terminate") return;
@@ -431,6 +474,8 @@ interface Judged {
   readonly context: SignalContext;
   readonly rule: Rule | undefined;
   readonly thresholds: Thresholds;
+  /** How a challenge is put to this request. */
+  readonly put: ChallengePolicy;
   readonly mode: Mode;
   readonly scored: Scored;
   readonly decision: Decision;
@@ -439,10 +484,13 @@ interface Judged {
   readonly seasoned: boolean;
   readonly closedWindow: Pending["closedWindow"];
   readonly newSignals: readonly string[];
+  readonly peerGroup: string | undefined;
+  readonly conditionErrors: readonly string[];
 }
 
 function verdictOf(judged: Judged, id: string, facts: RequestFacts, policy: Policy): Verdict {
-  const { context, rule, scored, decision, mode } = judged;
+  const { context, rule, scored, decision, mode, conditionErrors } = judged;
+  const forwarded = decision.kind === "challenge" && decision.challenge.kind === "forward";
   return {
     decisionId: id,
     time: facts.time,
@@ -450,7 +498,7 @@ function verdictOf(judged: Judged, id: string, facts: RequestFacts, policy: Poli
     score: scored.score,
     reasons: scored.reasons,
     decision,
-    enforced: mode === "enforce" ? decision.kind : "allow",
+    enforced: mode === "enforce" && !forwarded ? decision.kind : "allow",
     mode,
     rule: rule?.name ?? "default",
     thresholds: judged.thresholds,
@@ -460,6 +508,9 @@ function verdictOf(judged: Judged, id: string, facts: RequestFacts, policy: Poli
     route: context.route,
     answered: judged.answered,
     watch: rule?.watch ?? false,
+    peerGroup: judged.peerGroup,
+    ...(conditionErrors.length === 0 ? {} : { conditionErrors }),
+    ...(rule?.response === undefined ? {} : { response: rule.response }),
   };
 }
 
@@ -510,6 +561,16 @@ function gatherAll(context: SignalContext, second: Baseline | undefined, now: Ep
     });
   }
   return { evidence, certain, newSignals };
+}
+
+/** Whether the latest answer is one that this challenge would take too: another rule may have asked for less. */
+function isStrongEnough({ acrValues }: ChallengePolicy, { standing }: Session): boolean {
+  return acrValues.length === 0 || (standing.answeredAcr !== undefined && acrValues.includes(standing.answeredAcr));
+}
+
+/** Bits by signal, as they add to the score, or would. */
+function readingsOf(evidence: readonly Evidence[]): ReadonlyMap<string, number> {
+  return new Map(evidence.map(({ signal, bits }) => [signal, bits]));
 }
 
 /** Names what a signal noticed, so that others who show the same can be counted. */

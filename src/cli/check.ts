@@ -1,8 +1,10 @@
 /** `sallyport check`: is this policy good? */
 
+import { readFile } from "node:fs/promises";
 import { DEFAULT_POLICY_TEXT } from "../bundle/default-policy.ts";
+import { excerptOf } from "../bundle/excerpt.ts";
 import { loadPolicy } from "../bundle/load.ts";
-import { formatProblem } from "../bundle/problem.ts";
+import { formatProblem, type Problem } from "../bundle/problem.ts";
 import { type Command, EXIT_BAD, EXIT_GOOD, usage } from "./command.ts";
 
 export const checkCommand: Command = {
@@ -21,7 +23,7 @@ export const checkCommand: Command = {
     const loaded = await loadPolicy(path);
     if (!loaded.ok) {
       if (json) out(JSON.stringify({ ok: false, problems: loaded.problems }));
-      else for (const problem of loaded.problems) err(formatProblem(problem));
+      else await report(path, loaded.problems, err);
       return EXIT_BAD;
     }
     const { policy } = loaded;
@@ -42,3 +44,23 @@ export const checkCommand: Command = {
     return EXIT_GOOD;
   },
 };
+
+/** Each problem on a line, then the line that it is about with a mark under the place. */
+async function report(path: string, problems: readonly Problem[], err: (line: string) => void): Promise<void> {
+  // Only the policy itself: what it names may be a list of a million lines, or keys.
+  const lines = problems.some(({ file, line }) => file === path && line !== undefined) ? await linesOf(path) : [];
+  for (const problem of problems) {
+    err(formatProblem(problem));
+    for (const line of (problem.file === path ? excerptOf(problem, lines) : undefined) ?? []) err(line);
+  }
+  if (problems.length > 1) err(`${problems.length} problems`);
+}
+
+async function linesOf(path: string): Promise<readonly string[]> {
+  try {
+    return (await readFile(path, "utf8")).replace(/^\u{feff}/u, "").split(/\r\n|\n|\r/);
+  } catch {
+    // Fails open: the problems are told without the lines.
+    return [];
+  }
+}

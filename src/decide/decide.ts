@@ -1,6 +1,5 @@
 /** Score, history and policy to a decision. */
 
-import type { RequestFacts } from "../model/facts.ts";
 import type { Policy, Rule, Thresholds } from "../model/policy.ts";
 import type { Challenge, Decision, Mode } from "../model/verdict.ts";
 
@@ -22,19 +21,6 @@ export interface Standing {
   readonly seasoned: boolean;
   /** Only the rate accuses. */
   readonly rateOnly: boolean;
-}
-
-/** The first rule of the policy that matches, if any. */
-export function ruleFor(policy: Policy, facts: RequestFacts, principal: string, template: string): Rule | undefined {
-  for (const rule of policy.rules) {
-    const { destinations, routes, methods, principals } = rule.match;
-    if (destinations.length > 0 && !destinations.some((pattern) => pattern.test(facts.destination))) continue;
-    if (routes.length > 0 && !routes.some((pattern) => pattern.test(facts.path) || pattern.test(template))) continue;
-    if (methods.length > 0 && !methods.includes(facts.method)) continue;
-    if (principals.length > 0 && !principals.some((pattern) => pattern.test(principal))) continue;
-    return rule;
-  }
-  return undefined;
 }
 
 export function thresholdsFor(policy: Policy, rule: Rule | undefined): Thresholds {

@@ -13,7 +13,7 @@ import { HttpStatusSchema, StatusCode } from "../gen/envoy/type/v3/http_status_p
 import { ErrorInfoSchema } from "../gen/google/rpc/error_details_pb.ts";
 import { type Status, StatusSchema } from "../gen/google/rpc/status_pb.ts";
 import type { Protocol } from "../model/facts.ts";
-import type { ResponsePolicy } from "../model/policy.ts";
+import type { BodyPolicy, ResponsePolicy } from "../model/policy.ts";
 import { SECOND_MS } from "../model/units.ts";
 import type { Challenge, Decision, Verdict } from "../model/verdict.ts";
 import { OWN_PREFIX } from "./request.ts";
@@ -37,7 +37,8 @@ export interface ResponseContext {
 
 export function responseOf(verdict: Verdict, context: ResponseContext): CheckResponse {
   const dynamicMetadata = metadataOf(verdict, context.latencyUs);
-  if (verdict.enforced === "allow") return allow(verdict, context, dynamicMetadata);
+  const policy = verdict.response ?? context.policy;
+  if (verdict.enforced === "allow") return allow(verdict, { ...context, policy }, dynamicMetadata);
   const refusal = refusalOf(verdict.decision);
   const status = create(StatusSchema, { code: refusal.grpc, message: refusal.title });
   if (context.protocol === "tcp") return create(CheckResponseSchema, { status, dynamicMetadata });
@@ -47,7 +48,7 @@ export function responseOf(verdict: Verdict, context: ResponseContext): CheckRes
     httpResponse: {
       case: "deniedResponse",
       value:
-        context.protocol === "grpc" ? grpcRefusal(verdict, refusal) : httpRefusal(verdict, refusal, context.policy),
+        context.protocol === "grpc" ? grpcRefusal(verdict, refusal, policy) : httpRefusal(verdict, refusal, policy),
     },
   });
 }
@@ -63,6 +64,10 @@ function allow(verdict: Verdict, { policy, ownHeaders, protocol }: ResponseConte
         header("x-sallyport-principal", headerText(verdict.identity.principal.name)),
       ]
     : [];
+  // A forwarded challenge is the service's to put: it is told even where it is told nothing else.
+  if (verdict.mode === "enforce" && verdict.decision.kind === "challenge") {
+    set.push(...challengeHeaders(verdict.decision.challenge));
+  }
   const kept = new Set(set.map((option) => option.header?.key));
   return create(CheckResponseSchema, {
     status,
@@ -111,8 +116,13 @@ function refusal(http: StatusCode, grpc: number, reason: string, title: string):
   return { http, grpc, reason, title, challenge: undefined };
 }
 
-/** RFC 9457 problem; says why only where the policy reveals it. */
+/** The policy's own body, else an RFC 9457 problem, which says why only where the policy reveals it. */
 function httpRefusal(verdict: Verdict, refusal: Refusal, policy: ResponsePolicy) {
+  const own = bodyOf(verdict, policy);
+  if (own?.text !== undefined) {
+    const body = filled(own.text, verdict, escapeFor(own.contentType));
+    return httpDenied(verdict, refusal, policy, own.contentType, body);
+  }
   const body = {
     type: `https://${DOMAIN}/problems/${refusal.reason.toLowerCase()}`,
     title: refusal.title,
@@ -123,22 +133,61 @@ function httpRefusal(verdict: Verdict, refusal: Refusal, policy: ResponsePolicy)
       ? { score: verdict.score, reasons: verdict.reasons.map(({ signal, points }) => ({ signal, points })) }
       : {}),
   };
+  return httpDenied(verdict, refusal, policy, "application/problem+json", `${JSON.stringify(body)}\n`);
+}
+
+function httpDenied(verdict: Verdict, refusal: Refusal, policy: ResponsePolicy, contentType: string, body: string) {
+  const own = ownHeaders(verdict, policy);
   return create(DeniedHttpResponseSchema, {
     status: create(HttpStatusSchema, { code: refusal.http }),
     headers: [
-      header("content-type", "application/problem+json"),
-      header("cache-control", "no-store"),
+      header("content-type", contentType),
+      ...(policy.headers?.has("cache-control") === true ? [] : [header("cache-control", "no-store")]),
+      ...own,
       ...commonHeaders(verdict, refusal),
     ],
-    body: `${JSON.stringify(body)}\n`,
+    body,
   });
 }
 
+function bodyOf({ enforced }: Verdict, { bodies }: ResponsePolicy): BodyPolicy | undefined {
+  return enforced === "allow" ? undefined : bodies?.[enforced];
+}
+
+/** Headers that the policy adds to refusals. */
+function ownHeaders(verdict: Verdict, { headers }: ResponsePolicy): HeaderValueOption[] {
+  return [...(headers ?? [])].map(([name, value]) => header(name, filled(value, verdict, headerText)));
+}
+
+/** Puts the verdict's own texts in place of what stands for them. */
+function filled(text: string, verdict: Verdict, escaped: (text: string) => string): string {
+  return text.replace(/\{(decision_id|decision|principal)\}/g, (_whole, name: string) => {
+    if (name === "decision_id") return verdict.decisionId;
+    return escaped(name === "decision" ? verdict.decision.kind : verdict.identity.principal.name);
+  });
+}
+
+/** How a text is made part of a body: a principal may name itself with quotes and brackets. */
+function escapeFor(contentType: string): (text: string) => string {
+  if (/\bjson\b/i.test(contentType)) return (text) => JSON.stringify(text).slice(1, -1);
+  if (/\b(?:html|xml)\b/i.test(contentType)) {
+    return (text) => text.replace(/[&<>"']/g, (character) => `&#${character.charCodeAt(0)};`);
+  }
+  return (text) => text;
+}
+
+/** `grpc-message` is percent-encoded (gRPC over HTTP/2, "Responses"). */
+function grpcText(text: string): string {
+  return text.replace(/[^\x20-\x24\x26-\x7e]/gu, (character) => encodeURIComponent(character));
+}
+
 /** Envoy honours these headers on a gRPC call as long as the body is empty. */
-function grpcRefusal(verdict: Verdict, refusal: Refusal) {
+function grpcRefusal(verdict: Verdict, refusal: Refusal, policy: ResponsePolicy) {
+  const own = bodyOf(verdict, policy)?.grpcMessage;
+  const message = own === undefined ? refusal.title : filled(own, verdict, (text) => text);
   const status: Status = create(StatusSchema, {
     code: refusal.grpc,
-    message: refusal.title,
+    message,
     details: [
       anyPack(
         ErrorInfoSchema,
@@ -154,8 +203,9 @@ function grpcRefusal(verdict: Verdict, refusal: Refusal) {
     status: create(HttpStatusSchema, { code: refusal.http }),
     headers: [
       header("grpc-status", String(refusal.grpc)),
-      header("grpc-message", refusal.title),
+      header("grpc-message", grpcText(message)),
       header("grpc-status-details-bin", Buffer.from(toBinary(StatusSchema, status)).toString("base64")),
+      ...ownHeaders(verdict, policy),
       ...commonHeaders(verdict, refusal),
     ],
   });
@@ -172,16 +222,21 @@ function commonHeaders(verdict: Verdict, { challenge }: Refusal): HeaderValueOpt
     ...(challenge.acrValues.length === 0 ? [] : [`acr_values="${challenge.acrValues.join(" ")}"`]),
   ];
   headers.push(header("www-authenticate", `Bearer ${parameters.join(", ")}`));
-  for (const [name, value] of Object.entries(challengeFields(challenge))) {
-    headers.push(header(`${OWN_PREFIX}${name.replaceAll("_", "-")}`, value));
-  }
+  headers.push(...challengeHeaders(challenge));
   return headers;
+}
+
+function challengeHeaders(challenge: Challenge): HeaderValueOption[] {
+  return Object.entries(challengeFields(challenge)).map(([name, value]) =>
+    header(`${OWN_PREFIX}${name.replaceAll("_", "-")}`, value),
+  );
 }
 
 function challengeFields(challenge: Challenge | undefined): Record<string, string> {
   if (challenge === undefined) return {};
   return {
-    challenge: challenge.kind.replace("_", "-"),
+    // The same word for both kinds: what is asked for is the same, whoever asks.
+    challenge: "step-up",
     issued_after: String(Math.floor(challenge.issuedAfter / SECOND_MS)),
   };
 }
@@ -202,6 +257,7 @@ function metadataOf(verdict: Verdict, latencyUs: number): JsonObject {
     latency_us: latencyUs,
   };
   // Absent means no: Envoy's matchers and the Lua filter look for `true` only.
+  if (verdict.peerGroup !== undefined) metadata.peer_group = verdict.peerGroup;
   if (verdict.enforced === "terminate") metadata.terminate = true;
   if (verdict.enforced === "allow" && verdict.watch) metadata.watch = true;
   return metadata;

@@ -1,5 +1,7 @@
 /** A policy as the line reads it: parsed, checked, and compiled into look-ups. Replaced whole, never edited. */
 
+import type { RequestFacts } from "./facts.ts";
+import type { Identity } from "./identity.ts";
 import type { DecisionKind, Mode } from "./verdict.ts";
 
 export interface Thresholds {
@@ -11,23 +13,71 @@ export interface Thresholds {
   readonly terminate: number;
 }
 
-/** Matches a request; every present part must match. Texts are globs: `*` within a segment, `**` across. */
+/** A glob: `*` within a segment, `**` across. Compiled when it is first asked. */
+export interface Glob {
+  readonly text: string;
+  test(text: string): boolean;
+}
+
+/** Matches a request; every present part must match. */
 export interface RuleMatch {
-  readonly destinations: readonly RegExp[];
-  readonly routes: readonly RegExp[];
+  readonly destinations: readonly Glob[];
+  readonly routes: readonly Glob[];
   readonly methods: readonly string[];
-  readonly principals: readonly RegExp[];
+  readonly principals: readonly Glob[];
+  /** Names of peer groups. */
+  readonly peerGroups: readonly string[];
+}
+
+/** A named group of principals. */
+export interface PeerGroup {
+  readonly name: string;
+  readonly principals: readonly Glob[];
+}
+
+/** What a condition can ask for. */
+export interface Asked {
+  readonly facts: RequestFacts;
+  readonly identity: Identity;
+  /** Template of the path, without the method. */
+  readonly route: string;
+  readonly peerGroup: string | undefined;
+  readonly posture: PostureFacts | undefined;
+  /** Where the source is; looked up only when asked. */
+  readonly place: () => AddressPlace;
+  /** `undefined` before the request was scored. */
+  readonly scored: { readonly score: number; readonly readings: ReadonlyMap<string, number> } | undefined;
+}
+
+/** A rule's condition, checked when it was loaded and planned when it is first asked. */
+export interface Condition {
+  readonly text: string;
+  /** Whether it asks for the score or the readings. */
+  readonly needsScore: boolean;
+  /** What an evaluation that fails counts as. */
+  readonly onError: boolean;
+  /** Whether the request fulfils it; `undefined` when that cannot be told. Never throws. */
+  evaluate(asked: Asked): boolean | undefined;
+  /** Plans it now; otherwise its first evaluation does. */
+  prepare(): void;
 }
 
 export interface Rule {
   readonly name: string;
   readonly match: RuleMatch;
+  readonly when: Condition | undefined;
   readonly mode: Mode | undefined;
   readonly thresholds: Partial<Thresholds> | undefined;
   /** A fixed decision, whatever the score; locks, blocklists and other certain facts still win over `allow`. */
   readonly decision: Exclude<DecisionKind, "terminate"> | undefined;
   /** Whether long-lived streams are held so that they can be ended. */
   readonly watch: boolean | undefined;
+  /** Signals as the rule changes them, over the policy's own; `undefined` where the rule changes none. */
+  readonly signal: Policy["signal"] | undefined;
+  /** Whole, where the rule changes any part of it. */
+  readonly challenge: ChallengePolicy | undefined;
+  /** Whole, where the rule changes any part of it. */
+  readonly response: ResponsePolicy | undefined;
 }
 
 export interface SignalPolicy {
@@ -121,6 +171,8 @@ export interface PostureFacts {
 }
 
 export interface ChallengePolicy {
+  /** `forward` leaves the challenge to the service behind Envoy. */
+  readonly kind: "step_up" | "forward";
   /** Challenges put to one credential before the next is a denial. */
   readonly triesMax: number;
   /** How long a challenge stays open, in milliseconds. */
@@ -183,6 +235,19 @@ export interface ResponsePolicy {
   readonly revealReasons: boolean;
   /** Whether allowed requests carry `x-sallyport-*` headers upstream. */
   readonly upstreamHeaders: boolean;
+  /** Headers that refusals carry: lower-case name to value. */
+  readonly headers?: ReadonlyMap<string, string> | undefined;
+  /** What refusals say instead of problem details. */
+  readonly bodies?: Readonly<Partial<Record<Exclude<DecisionKind, "allow">, BodyPolicy>>> | undefined;
+}
+
+/** What a refusal says; `{decision_id}`, `{decision}` and `{principal}` stand for the verdict's own. */
+export interface BodyPolicy {
+  readonly contentType: string;
+  /** `undefined`: problem details. */
+  readonly text: string | undefined;
+  /** `undefined`: a fixed text. */
+  readonly grpcMessage: string | undefined;
 }
 
 /** Everything that a policy decides about one signal catalogue, destination and caller. */
@@ -193,6 +258,8 @@ export interface Policy {
   readonly thresholds: Thresholds;
   /** First match wins. */
   readonly rules: readonly Rule[];
+  /** A principal belongs to the first that has it. */
+  readonly peerGroups: readonly PeerGroup[];
   /** By signal name, then by family (the part before the dot); `undefined` means the catalogue's default. */
   signal(name: string): SignalPolicy | undefined;
   readonly identity: IdentityPolicy;

@@ -1,7 +1,7 @@
 /** What the line concludes: readings, their evidence, the score, and the decision with its reasons. */
 
 import type { Identity } from "./identity.ts";
-import type { Thresholds } from "./policy.ts";
+import type { ResponsePolicy, Thresholds } from "./policy.ts";
 import type { Bits, EpochMs, Score } from "./units.ts";
 
 /** `absent` means we cannot know; it is not the same as an ordinary reading. */
@@ -32,9 +32,9 @@ export interface Reason {
   readonly expected: string;
 }
 
-/** The challenge to put to the caller. RFC 9470 step-up is the one kind verified today. */
+/** The challenge to put to the caller: RFC 9470 step-up, put here or (`forward`) by the service behind Envoy. */
 export interface Challenge {
-  readonly kind: "step_up";
+  readonly kind: "step_up" | "forward";
   /** A token issued at or after this moment answers. */
   readonly issuedAfter: EpochMs;
   readonly acrValues: readonly string[];
@@ -57,10 +57,10 @@ export interface Verdict {
   readonly reasons: readonly Reason[];
   /** What the policy decides. */
   readonly decision: Decision;
-  /** What is carried out: `decision` in enforce mode, allow in observe mode. */
+  /** What is carried out: `decision` in enforce mode, allow in observe mode and where a challenge is forwarded. */
   readonly enforced: DecisionKind;
   readonly mode: Mode;
-  /** Name of the policy rule that set thresholds, mode or decision; `default` without one. */
+  /** Name of the policy rule that counted; `default` without one. */
   readonly rule: string;
   /** Thresholds in force for this request. */
   readonly thresholds: Thresholds;
@@ -76,6 +76,12 @@ export interface Verdict {
   readonly watch: boolean;
   /** What the candidate policy would have said, where that is another decision. */
   readonly shadow?: ShadowVerdict;
+  /** The peer group of the principal; `undefined` where it belongs to none. */
+  readonly peerGroup?: string | undefined;
+  /** Names of rules whose condition could not be evaluated. */
+  readonly conditionErrors?: readonly string[] | undefined;
+  /** What callers and the service are told, where the rule changes it; otherwise the policy's. */
+  readonly response?: ResponsePolicy | undefined;
 }
 
 /** What a candidate policy says of a request that it does not decide. */

@@ -1,5 +1,6 @@
 /** The memory of one credential at work from one origin: accumulated evidence, and what it has done there. */
 
+import type { ChallengePolicy } from "../model/policy.ts";
 import type { EpochMs } from "../model/units.ts";
 import { MINUTE_MS } from "../model/units.ts";
 
@@ -25,6 +26,8 @@ export interface OpenChallenge {
   /** A credential issued at or after this answers; whole seconds, as tokens tell time. */
   readonly issuedAfterMs: number;
   readonly expiresAtMs: number;
+  /** What it asks for and what an answer is worth, as it was when the challenge was put. */
+  readonly policy: ChallengePolicy;
 }
 
 /** Where one credential has been used lately. */
@@ -67,6 +70,8 @@ export interface Standing {
   denials: number;
   /** Score at which the latest answered challenge was put; the next one needs clearly more. */
   answeredScore: number;
+  /** Authentication context of the latest answer. */
+  answeredAcr: string | undefined;
   /** Evidence of origin is discharged until then by an answered challenge. */
   dischargedUntilMs: number;
 }
@@ -80,6 +85,7 @@ export function newStanding(key: string, principal: string, now: EpochMs): Stand
     tries: 0,
     denials: 0,
     answeredScore: 0,
+    answeredAcr: undefined,
     dischargedUntilMs: 0,
   };
 }

@@ -24,6 +24,7 @@ export function decisionLine(record: DecisionRecord, labels: DecisionLogLabels):
     timestamp: new Date(record.timeMs).toISOString(),
     input: {
       principal: record.principal,
+      peer_group: record.peerGroup,
       credential: record.credential,
       protocol: record.protocol,
       method: record.method,
@@ -45,6 +46,7 @@ export function decisionLine(record: DecisionRecord, labels: DecisionLogLabels):
         rule: record.rule,
         thresholds: record.thresholds,
         ...(record.ruleThresholds.length === 0 ? {} : { rule_thresholds: record.ruleThresholds }),
+        condition_errors: record.conditionErrors,
         answered: record.answered,
         reasons: record.reasons,
       },

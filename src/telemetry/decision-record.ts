@@ -18,8 +18,11 @@ export interface DecisionRecord {
   /** Which of them the rule sets; the others are the policy's. */
   readonly ruleThresholds: readonly (keyof Thresholds)[];
   readonly policyName: string;
+  /** Rules whose condition could not be evaluated. */
+  readonly conditionErrors?: readonly string[] | undefined;
   readonly policyRevision: string;
   readonly principal: string;
+  readonly peerGroup?: string | undefined;
   readonly credential: string;
   readonly protocol: Protocol;
   readonly method: string;
@@ -52,8 +55,10 @@ export function recordOf(facts: RequestFacts, verdict: Verdict, latencyUs: numbe
     thresholds: verdict.thresholds,
     ruleThresholds: NAMES.filter((name) => verdict.ruleThresholds?.[name] !== undefined),
     policyName: verdict.policyName,
+    ...(verdict.conditionErrors === undefined ? {} : { conditionErrors: verdict.conditionErrors }),
     policyRevision: verdict.policyRevision,
     principal: verdict.identity.principal.name,
+    ...(verdict.peerGroup === undefined ? {} : { peerGroup: verdict.peerGroup }),
     credential: verdict.identity.credential,
     protocol: facts.protocol,
     method: facts.method,

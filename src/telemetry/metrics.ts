@@ -17,6 +17,7 @@ export class Metrics {
   private readonly scores: Histogram;
   private readonly latency: Histogram;
   private readonly answered: Counter;
+  private readonly conditionErrors: Counter;
   readonly checkErrors: Counter;
   readonly outcomes: Counter<"stage">;
   readonly policyLoads: Counter<"result">;
@@ -52,6 +53,11 @@ export class Metrics {
     this.answered = counter(
       "sallyport_challenges_answered_total",
       "Challenges answered with a valid proof.",
+      registers,
+    );
+    this.conditionErrors = counter(
+      "sallyport_condition_errors_total",
+      "Conditions of rules that could not be evaluated; the rule's onError decided.",
       registers,
     );
     this.checkErrors = counter(
@@ -128,6 +134,7 @@ export class Metrics {
     this.scores.observe(verdict.score);
     this.latency.observe(latencyUs / 1e6);
     if (verdict.answered) this.answered.inc();
+    if (verdict.conditionErrors !== undefined) this.conditionErrors.inc(verdict.conditionErrors.length);
   }
 }
 

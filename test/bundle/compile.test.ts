@@ -54,6 +54,7 @@ t.test("a policy of every field compiles to what it says", async (t) => {
   t.equal(policy.autoLockMs, 7_200_000);
   t.same(policy.response, { revealReasons: true, upstreamHeaders: false });
   t.same(policy.challenge, {
+    kind: "step_up",
     triesMax: 5,
     ttlMs: 90_000,
     dischargeMs: 86_400_000,
@@ -72,7 +73,25 @@ t.test("rules keep their order, their globs and what they change", async (t) => 
   t.ok(health?.match.principals[0]?.test("spiffe://prod.example/ns/a/sa/prober"));
   t.match(payments, { name: "payments", mode: "enforce", decision: undefined, watch: true });
   t.same(payments?.thresholds, { deny: 40 }, "no other thresholds");
-  t.same(payments?.match, { destinations: [], routes: [], methods: [], principals: [] });
+  t.same(payments?.match, { destinations: [], routes: [], methods: [], principals: [], peerGroups: [] });
+});
+
+t.test("rules and peer groups arrive with their conditions and what else they change", async (t) => {
+  const { rules, peerGroups } = compiled(FULL, FILES);
+  const [, , workers, noisy] = rules;
+  t.match(workers, {
+    match: { peerGroups: ["workers"] },
+    when: { text: 'principal.trust_domain == "prod.example" && score < 20', needsScore: true, onError: true },
+    challenge: { kind: "forward", triesMax: 9, ttlMs: 90_000, acrValues: ["urn:example:strong"] },
+    response: { revealReasons: true, upstreamHeaders: false, bodies: { deny: { grpcMessage: "no", text: undefined } } },
+  });
+  t.same([...(workers?.response?.headers ?? [])], [["x-support", "{decision_id}"]]);
+  t.equal(workers?.signal, undefined);
+  t.match(noisy?.when, { needsScore: false, onError: true });
+  t.same(noisy?.signal?.("usage.rate"), { mode: "observe", capBits: 8 });
+  t.match(noisy?.signal?.("origin.address"), { mode: "observe", capBits: 7.5 }, "the rest is the policy's");
+  t.equal(peerGroups[0]?.name, "workers");
+  t.ok(peerGroups[0]?.principals[0]?.test("spiffe://prod.example/ns/a/sa/worker-7"));
 });
 
 t.test("a signal's own entry wins over its family's, part by part", async (t) => {
@@ -191,6 +210,7 @@ t.test("an empty policy has the stated defaults", async (t) => {
   t.same(policy.rules, []);
   for (const { name } of SIGNALS) t.equal(policy.signal(name), undefined);
   t.same(policy.challenge, {
+    kind: "step_up",
     triesMax: 3,
     ttlMs: 300_000,
     dischargeMs: 43_200_000,

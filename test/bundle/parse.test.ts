@@ -13,8 +13,9 @@ function said(text: string): readonly string[] {
   return result.ok ? [] : result.problems.map(formatProblem);
 }
 
-const KEYS = "mode, thresholds, rules, signals, identity, challenge, posture, lists, geo, locks, autoLock, response";
-const RULE_KEYS = "name, match, mode, thresholds, decision, watch";
+const KEYS =
+  "mode, thresholds, rules, signals, identity, challenge, posture, lists, geo, locks, autoLock, response, peerGroups";
+const RULE_KEYS = "name, match, mode, thresholds, decision, watch, when, signals, challenge, response, onError";
 const ALGORITHMS = "RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512, EdDSA, Ed25519";
 const ISSUER = "identity: { issuers: [{ issuer: i, jwks: { url: https://i.example/k }";
 const JWKS = "identity: { issuers: [{ issuer: i, jwks: ";
@@ -53,7 +54,7 @@ const specs = [
   { spec: "rules: { name: a }", says: "5:10 spec.rules: expected a list, got a mapping" },
   {
     spec: "rules: [{ name: a }]",
-    says: "5:11 spec.rules[0]: expected at least one of mode, thresholds, decision, watch, when, signals, challenge, response, onError, got none of them",
+    says: "5:11 spec.rules[0]: expected at least one of mode, thresholds, decision, watch, signals, challenge, response, got none of them",
   },
   {
     spec: "rules: [{ nmae: a, watch: true }]",
@@ -91,6 +92,58 @@ const specs = [
   {
     spec: "rules: [{ name: a, watch: true, match: { routes: [7] } }]",
     says: "5:53 spec.rules[0].match.routes[0]: expected a text, got 7",
+  },
+  {
+    spec: "rules: [{ name: a, watch: true, when: requst.path == user_agent }]",
+    says: '5:41 spec.rules[0].when: expected a known variable, got "requst"; did you mean "request"?',
+  },
+  {
+    spec: "rules: [{ name: a, watch: true, when: 'true && request.paht == user_agent' }]",
+    says: '5:58 spec.rules[0].when: expected a part of request, got "paht"; did you mean "path"?',
+  },
+  {
+    spec: "rules: [{ name: a, watch: true, when: score + 1 > 20.0 }]",
+    says: '5:49 spec.rules[0].when: expected a number with decimals, got a whole number; did you mean "double(…), or a literal such as 20.0"?',
+  },
+  {
+    spec: "rules: [{ name: a, when: score > 20, signals: { origin: { mode: observe } } }]",
+    says: '5:28 spec.rules[0].when: expected no `score` and no `readings` in a rule that changes `signals`: it is looked for before, got "score > 20"',
+  },
+  {
+    spec: "rules: [{ name: a, watch: true, onError: match }]",
+    says: '5:44 spec.rules[0].onError: expected a `when` that it is about, got "match"',
+  },
+  {
+    spec: "rules: [{ name: a, signals: { orign: {} } }]",
+    says: '5:33 spec.rules[0].signals.orign: expected a known signal or family, got "orign"; did you mean "origin"?',
+  },
+  {
+    spec: "peerGroups: [{ name: web, principals: [a] }]\n  rules: [{ name: a, watch: true, match: { peerGroups: [wbe] } }]",
+    says: '6:57 spec.rules[0].match.peerGroups[0]: expected the name of one of `spec.peerGroups`, got "wbe"; did you mean "web"?',
+  },
+  {
+    spec: "peerGroups: [{ name: web, principals: [a] }, { name: web, principals: [b] }]",
+    says: '5:56 spec.peerGroups[1].name: expected another name than spec.peerGroups[0], got "web"',
+  },
+  {
+    spec: "challenge: { kind: foward }",
+    says: '5:22 spec.challenge.kind: expected one of step_up, forward, got "foward"; did you mean "forward"?',
+  },
+  {
+    spec: "response: { headers: { Transfer-Encoding: chunked } }",
+    says: '5:26 spec.response.headers.Transfer-Encoding: expected a header that Envoy and Sallyport do not set themselves, got "Transfer-Encoding"',
+  },
+  {
+    spec: 'response: { headers: { ":status": "200" } }',
+    says: '5:26 spec.response.headers[":status"]: expected a text of 1..128 characters like ^[A-Za-z0-9!#$%&\'*+.^_`|~-]+$, got ":status"',
+  },
+  {
+    spec: "response: { headers: { x-a: b, X-A: c } }",
+    says: '5:34 spec.response.headers.X-A: expected each header once, got another "x-a"',
+  },
+  {
+    spec: 'response: { deny: { text: "{principle} is denied" } }',
+    says: '5:29 spec.response.deny.text: expected one of {decision_id}, {decision}, {principal}, got "{principle}"; did you mean "{principal}"?',
   },
   { spec: "rules: [a]", says: "5:11 spec.rules[0]: expected a mapping, got a text" },
   {
@@ -282,6 +335,21 @@ t.test("beyond 1,000 mistakes the rest is counted", async (t) => {
   const lines = said(text);
   t.equal(lines.length, 1_001);
   t.equal(lines[1_000], "policy.yaml: expected no other problems, got 500 more");
+});
+
+t.test("ten thousand different conditions are accepted, and what they may cost together is bounded", async (t) => {
+  const rules = (count: number, when: (index: number) => string) =>
+    `${HEAD}spec:\n  rules:\n${Array.from({ length: count }, (_, index) => `    - { name: r${index}, watch: true, when: '${when(index)}' }\n`).join("")}`;
+  t.same(said(rules(10_000, (index) => `source.port == ${index}`)), []);
+  const dear = said(rules(600, (index) => `request.path.matches("^/a${index}")`));
+  t.equal(dear.length, 1);
+  t.match(
+    dear[0],
+    /^policy\.yaml:\d+:\d+ spec\.rules\[\d+\]\.when: expected conditions of at most 500000 operations in all, got more$/,
+  );
+  const long = said(rules(300, (index) => `user_agent != "${"x".repeat(3_500)}${index}"`));
+  t.match(long[0], /expected conditions of at most 1000000 characters in all, got more$/);
+  t.equal(long.length, 1);
 });
 
 t.test("aliases are followed, but not for more than 10,000 values in all", async (t) => {

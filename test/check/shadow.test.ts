@@ -1,21 +1,26 @@
 import t from "tap";
+import { lazyGlob } from "../../src/bundle/globs.ts";
 import { createLine } from "../../src/check/line.ts";
 import { Shadow, type ShadowOptions } from "../../src/check/shadow.ts";
 import type { Policy, Rule } from "../../src/model/policy.ts";
 import { countingBytes, NOON, POLICY, request } from "../support/requests.ts";
 
-const denying = (name: string, path: RegExp): Policy => {
+const denying = (name: string, path: string): Policy => {
   const rule: Rule = {
     name,
-    match: { ...ANY, routes: [path] },
+    match: { ...ANY, routes: [lazyGlob(path)] },
     mode: undefined,
     thresholds: undefined,
     decision: "deny",
     watch: undefined,
+    when: undefined,
+    signal: undefined,
+    challenge: undefined,
+    response: undefined,
   };
   return { ...POLICY, name, revision: name, rules: [rule], signal: POLICY.signal };
 };
-const ANY = { destinations: [], routes: [], methods: [], principals: [] };
+const ANY = { destinations: [], routes: [], methods: [], principals: [], peerGroups: [] };
 const BROKEN: Policy = {
   ...POLICY,
   signal: () => {
@@ -39,7 +44,7 @@ function shadowing(options: Partial<ShadowOptions>) {
 }
 
 t.test("differences are counted by both decisions, and noted on the verdict that stays in force", async (t) => {
-  const candidate = denying("admin", /^\/admin/);
+  const candidate = denying("admin", "/admin**");
   const { shadow, line, told } = shadowing({ candidate: () => candidate });
   const [plain, admin] = ["/orders", "/admin"].map((path) => line.check(request({ path }), POLICY));
   t.equal(plain?.shadow, undefined, "the same decision is no difference");
@@ -86,7 +91,7 @@ t.test("so is one that cannot even be asked for", async (t) => {
 });
 
 t.test("only the share of requests is asked about", async (t) => {
-  const candidate = denying("all", /./);
+  const candidate = denying("all", "/**");
   const numbers = [0.1, 0.3, 0.24, 0.25];
   let at = 0;
   const { shadow, line } = shadowing({ candidate: () => candidate, share: 0.25, random: () => numbers[at++] ?? 0 });
@@ -95,7 +100,7 @@ t.test("only the share of requests is asked about", async (t) => {
 });
 
 t.test("samples are bounded and come evenly from all differences, oldest first", async (t) => {
-  const candidate = denying("all", /./);
+  const candidate = denying("all", "/**");
   let seed = 1;
   const random = (): number => {
     seed = (seed * 16_807) % 2_147_483_647;
@@ -117,11 +122,11 @@ t.test("samples are bounded and come evenly from all differences, oldest first",
 });
 
 t.test("another candidate starts the counts anew; none ends them", async (t) => {
-  let candidate: Policy | undefined = denying("one", /./);
+  let candidate: Policy | undefined = denying("one", "/**");
   const { shadow, line } = shadowing({ candidate: () => candidate });
   line.check(request(), POLICY);
   t.equal(shadow.report().differences.length, 1);
-  candidate = denying("two", /^\/none/);
+  candidate = denying("two", "/none**");
   t.match(shadow.report(), { candidate: { name: "two" }, checks: 0, differences: [] });
   candidate = undefined;
   t.same(shadow.report(), { candidate: undefined, checks: 0, errors: 0, differences: [] });

@@ -39,6 +39,8 @@ t.test("a good policy is good, a bad one is told with every place at once", asyn
   t.match(err, /bad\.yaml:5:9 spec\.mode: /);
   t.match(err, /bad\.yaml:6:22 spec\.thresholds\.deny: expected 0\.\.100, got 140/);
   t.match(err, /bad\.yaml:7:3 spec\.rulez: .*did you mean "rules"\?/);
+  t.match(err, /\n {2}6 \| {3}thresholds: \{deny: 140\}\n {4}\| {22}\^\n/, "with the line and a caret under the place");
+  t.match(err, /\n3 problems\n$/);
   t.match(JSON.parse((await command(["check", bad, "--output", "json"])).out), {
     ok: false,
     problems: [{ line: 5 }],

@@ -68,11 +68,15 @@ t.test("only the rate being wrong asks for 429", async (t) => {
 
 const rule = (decision: Rule["decision"]): Rule => ({
   name: "r",
-  match: { destinations: [], routes: [], methods: [], principals: [] },
+  match: { destinations: [], routes: [], methods: [], principals: [], peerGroups: [] },
+  when: undefined,
   mode: undefined,
   thresholds: undefined,
   decision,
   watch: undefined,
+  signal: undefined,
+  challenge: undefined,
+  response: undefined,
 });
 
 t.test("a rule's decision holds whatever the score, but certain facts win", async (t) => {

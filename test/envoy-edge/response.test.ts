@@ -213,3 +213,77 @@ t.test("streams are held only where they may go on", async (t) => {
   t.equal(respond(verdict(DECISIONS.allow, { watch: true })).dynamicMetadata?.watch, true);
   t.notOk("watch" in (respond(verdict(DECISIONS.deny, { watch: true })).dynamicMetadata ?? {}));
 });
+
+const OWN: ResponsePolicy = {
+  ...QUIET,
+  headers: new Map([
+    ["x-support", "https://help.example/{decision_id}"],
+    ["x-who", "{principal}"],
+    ["cache-control", "no-cache"],
+  ]),
+  bodies: {
+    deny: {
+      contentType: "application/json",
+      text: '{"id":"{decision_id}","who":"{principal}","why":"{decision}","other":"{braces}"}',
+      grpcMessage: "denied, ask with {decision_id} (100 %)",
+    },
+    challenge: { contentType: "text/html", text: "<p>{principal}</p>", grpcMessage: undefined },
+  },
+};
+
+const quoted = verdict(DECISIONS.deny, {
+  identity: { ...verdict(DECISIONS.deny).identity, principal: { kind: "jwt", name: 'https://i|"zoë"<\r\n' } },
+});
+
+t.test("a policy's body and headers hold the verdict's own texts, escaped for where they stand", async (t) => {
+  const response = respond(quoted, "http", OWN);
+  t.same(JSON.parse(deniedOf(response).body), {
+    id: ID,
+    who: 'https://i|"zoë"<\r\n',
+    why: "deny",
+    other: "{braces}",
+  });
+  t.match(headersOf(response), {
+    "content-type": "application/json",
+    "cache-control": "no-cache",
+    "x-support": `https://help.example/${ID}`,
+    "x-who": 'https://i|"zo%C3%AB"<%0D%0A',
+    "x-sallyport-decision-id": ID,
+  });
+  const html = deniedOf(respond({ ...quoted, decision: DECISIONS.challenge, enforced: "challenge" }, "http", OWN));
+  t.equal(html.body, "<p>https://i|&#34;zoë&#34;&#60;\r\n</p>");
+  t.match(JSON.parse(deniedOf(respond(verdict(DECISIONS.terminate), "http", OWN)).body), { title: "Session ended" });
+});
+
+t.test("a policy's gRPC message is percent-encoded, and its headers come along", async (t) => {
+  const response = respond(quoted, "grpc", OWN);
+  const headers = headersOf(response);
+  t.match(headers, { "grpc-message": `denied, ask with ${ID} (100 %25)`, "x-support": `https://help.example/${ID}` });
+  const details = fromBinary(StatusSchema, Buffer.from(headers["grpc-status-details-bin"] ?? "", "base64"));
+  t.equal(details.message, `denied, ask with ${ID} (100 %)`);
+  t.equal(deniedOf(response).body, "", "without a body, which Envoy would not send");
+  t.equal(headersOf(respond(verdict(DECISIONS.terminate), "grpc", OWN))["grpc-message"], "Session ended");
+});
+
+t.test("a rule's response counts instead of the policy's", async (t) => {
+  const response = { ...QUIET, bodies: { deny: { contentType: "text/plain", text: "no", grpcMessage: undefined } } };
+  t.equal(deniedOf(respond(verdict(DECISIONS.deny, { response }), "http", OWN)).body, "no");
+});
+
+t.test("a forwarded challenge lets through and tells the service, whatever else it is told", async (t) => {
+  const decision: Decision = { kind: "challenge", challenge: { ...CHALLENGE, kind: "forward" } };
+  const forwarded = verdict(decision, { enforced: "allow" });
+  const own = ["x-sallyport-challenge", "x-sallyport-issued-after", "x-sallyport-else"];
+  const told = respond(forwarded, "http", { ...QUIET, upstreamHeaders: false }, own);
+  t.equal(told.status?.code, 0);
+  t.same(headersOf(told), { "x-sallyport-challenge": "step-up", "x-sallyport-issued-after": "1772452800" });
+  t.same(told.httpResponse.case === "okResponse" ? told.httpResponse.value.headersToRemove : [], ["x-sallyport-else"]);
+  t.match(headersOf(respond(forwarded)), { "x-sallyport-decision": "challenge", "x-sallyport-challenge": "step-up" });
+  const observed = respond({ ...forwarded, mode: "observe" });
+  t.notOk("x-sallyport-challenge" in headersOf(observed), "nothing is put where nothing is carried out");
+  t.match(respond(verdict(decision, { enforced: "allow", peerGroup: "web" })).dynamicMetadata, {
+    decision: "challenge",
+    enforced: "allow",
+    peer_group: "web",
+  });
+});

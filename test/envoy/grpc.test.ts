@@ -19,6 +19,15 @@ const guarded = await startGuarded({
   spec: {
     rules: [
       { name: "blocked", match: { principals: ["spiffe://shop.example/blocked"] }, decision: "deny" },
+      {
+        name: "told",
+        match: { principals: ["spiffe://shop.example/told"] },
+        decision: "deny",
+        response: {
+          headers: { "x-support": "https://help.example" },
+          deny: { text: "only for HTTP", grpcMessage: "{decision}: ask for {decision_id} (100 %)" },
+        },
+      },
       { name: "doubted", match: { principals: ["spiffe://shop.example/doubted"] }, decision: "challenge" },
     ],
   },
@@ -43,6 +52,14 @@ t.test("an honest call passes, and the access log names route, status and finger
     principal: "spiffe://shop.example/web",
     ja4: /^t13/,
   });
+});
+
+t.test("a denial says what the policy says, with its headers", async (t) => {
+  const client = grpcClient(await guarded.caller("told"));
+  t.teardown(() => client.close());
+  const answer = await client.get("apple");
+  t.match(answer, { code: PERMISSION_DENIED, message: /^deny: ask for [0-9a-f-]{36} \(100 %\)$/ });
+  t.same(answer.metadata.get("x-support"), ["https://help.example"]);
 });
 
 t.test("a denial is PERMISSION_DENIED with ErrorInfo", async (t) => {

@@ -145,6 +145,89 @@ t.test("certain facts win over a rule that lets through, locks over everything",
   t.equal((await call(await guarded.caller("anybody"))).status, 200);
 });
 
+t.test("conditions ask for the request, its caller's peer group and the score", async (t) => {
+  await guarded.setPolicy({
+    ...LISTS,
+    peerGroups: [{ name: "workers", principals: ["spiffe://shop.example/worker-*"] }],
+    rules: [
+      { name: "no-deletes", when: 'request.method == "DELETE" || glob(request.path, "/admin/**")', decision: "deny" },
+      {
+        name: "workers",
+        match: { peerGroups: ["workers"] },
+        when: 'score > 20 && readings["reputation.address"] > 0',
+        decision: "allow",
+      },
+      { name: "broken", when: "1 / request.bytes == 1", decision: "allow" },
+      { name: "group", when: 'principal.peer_group == "" && inRange(source.address, "127.0.0.0/8")', decision: "deny" },
+    ],
+  });
+  const errors = await metric(sidecar, "sallyport_condition_errors_total");
+  t.equal((await call(await stranger(), "/admin/export")).status, 403);
+  const worker = await call(await stranger("worker-7"));
+  t.match([worker.status, worker.log], [200, { decision: "allow", reasons: [/^reputation\.address:\d/] }]);
+  const other = await call(await stranger());
+  t.equal(other.status, 403);
+  t.ok(
+    (await metric(sidecar, "sallyport_condition_errors_total")) > errors,
+    "the rule that cannot be evaluated is counted",
+  );
+  t.match((await runCommand(["explain", String(other.log.decision_id), "--api", sidecar.api])).out, /rule group/);
+});
+
+t.test("a forwarded challenge reaches the service with what it needs, and no spoofed headers do", async (t) => {
+  await guarded.setPolicy({
+    ...LISTS,
+    rules: [{ name: "own", match: { routes: ["/orders/**"] }, challenge: { kind: "forward" } }],
+  });
+  const caller = await stranger();
+  const spoofed = { "x-sallyport-challenge": "none", "x-sallyport-issued-after": "1" };
+  const answer = await fetchOnce(caller, { path: "/orders/1", headers: spoofed });
+  requests++;
+  t.equal(answer.status, 200);
+  const { headers } = service.received.at(-1)!;
+  t.match(headers, {
+    "x-sallyport-decision": "challenge",
+    "x-sallyport-challenge": "step-up",
+    "x-sallyport-issued-after": /^\d{10}$/,
+  });
+  t.match((await guarded.entries(requests)).at(-1), { decision: "challenge", mode: "enforce" });
+  t.equal(await metric(sidecar, "sallyport_checks_total", 'decision="challenge",enforced="allow"'), 1);
+  const calm = await fetchOnce(await guarded.caller("calm"), { path: "/orders/1", headers: spoofed });
+  requests++;
+  t.equal(calm.status, 200);
+  const names = Object.keys(service.received.at(-1)?.headers ?? {});
+  t.notOk(names.includes("x-sallyport-challenge") || names.includes("x-sallyport-issued-after"));
+});
+
+t.test("refusals carry the policy's headers and body, a rule's in place of them", async (t) => {
+  await guarded.setPolicy({
+    response: {
+      headers: { "X-Support": "https://help.example/{decision_id}" },
+      deny: { text: '{"id":"{decision_id}","who":"{principal}"}', contentType: "application/json" },
+    },
+    rules: [
+      {
+        name: "html",
+        match: { routes: ["/html"] },
+        decision: "deny",
+        response: { deny: { text: "<p>{decision}</p>", contentType: "text/html" } },
+      },
+      { name: "all", decision: "deny" },
+    ],
+  });
+  const json = await call(await stranger("told"));
+  t.equal(json.status, 403);
+  t.same(JSON.parse(json.body), { id: json.log.decision_id, who: "spiffe://shop.example/told" });
+  t.match(json.headers, {
+    "content-type": "application/json",
+    "x-support": `https://help.example/${json.log.decision_id}`,
+    "cache-control": "no-store",
+  });
+  const html = await call(await stranger(), "/html");
+  t.match([html.body, html.headers["content-type"]], ["<p>deny</p>", "text/html"]);
+  t.ok(html.headers["x-support"], "the policy's headers stay");
+});
+
 t.test("a policy that is wrong changes nothing, and the next good one counts at once", async (t) => {
   await guarded.setPolicy({ rules: [{ name: "none", decision: "deny" }] });
   t.equal((await call(await stranger())).status, 403);
