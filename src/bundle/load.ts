@@ -4,6 +4,8 @@ import { createHash } from "node:crypto";
 import { constants } from "node:fs";
 import { open } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
+import type { ErrorCode } from "../model/errors.ts";
+import type { BundleFacts, Trust } from "../model/bundle.ts";
 import type { Policy } from "../model/policy.ts";
 import { compilePolicy } from "./compile.ts";
 import { type FileContent, namedFiles } from "./files.ts";
@@ -22,9 +24,21 @@ export interface Loaded {
   readonly files: readonly string[];
   /** SHA-256 of the content of everything read, hex. */
   readonly digest: string;
+  /** `undefined`: unsigned. */
+  readonly bundle: BundleFacts | undefined;
+  /** What to keep once it is in force. */
+  readonly trust: Trust | undefined;
+  readonly warnings: readonly string[];
+}
+
+export interface LoadOptions {
+  readonly trust?: Trust;
+  readonly nowMs?: number;
+  readonly acceptExpired?: boolean;
 }
 
 export interface NotLoaded {
+  readonly code: ErrorCode;
   readonly ok: false;
   readonly problems: readonly Problem[];
   readonly files: readonly string[];
@@ -37,7 +51,7 @@ export interface NotLoaded {
  * @param path the policy file
  * @returns the policy, or all problems with it and its files; never throws for bad input
  */
-export async function loadPolicy(path: string): Promise<LoadResult> {
+export async function loadPolicy(path: string, _options: LoadOptions = {}): Promise<LoadResult> {
   const absolute = resolve(path);
   const hash = createHash("sha256");
   const content = await readBounded(absolute, TEXT_BYTES_MAX);
@@ -47,10 +61,10 @@ export async function loadPolicy(path: string): Promise<LoadResult> {
     const problem = content.ok
       ? fileProblem(path, "UTF-8 text", "other bytes")
       : fileProblem(path, "a file that can be read", content.fault);
-    return { ok: false, problems: [problem], files: [absolute], digest: hash.digest("hex") };
+    return { ok: false, code: "ERR_POLICY_INVALID", problems: [problem], files: [absolute], digest: hash.digest("hex") };
   }
   const parsed = parsePolicy(text, path);
-  if (!parsed.ok) return { ok: false, problems: parsed.problems, files: [absolute], digest: hash.digest("hex") };
+  if (!parsed.ok) return { ok: false, code: "ERR_POLICY_INVALID", problems: parsed.problems, files: [absolute], digest: hash.digest("hex") };
   const { document } = parsed;
   const named = namedFiles(document.policy);
   const folder = dirname(absolute);
@@ -63,8 +77,22 @@ export async function loadPolicy(path: string): Promise<LoadResult> {
   const files = [absolute, ...named.map(({ name }) => resolve(folder, name))];
   const digest = hash.digest("hex");
   const compiled = compilePolicy(document, contents, `sha256:${digest.slice(0, 12)}`, shippedNetworks());
-  if (!compiled.ok) return { ok: false, problems: compiled.problems, files, digest };
-  return { ok: true, policy: compiled.policy, document, files, digest };
+  if (!compiled.ok) return { ok: false, code: "ERR_POLICY_INVALID", problems: compiled.problems, files, digest };
+  return {
+    ok: true,
+    policy: compiled.policy,
+    document,
+    files,
+    digest,
+    bundle: undefined,
+    trust: undefined,
+    warnings: [],
+  };
+}
+
+export async function loadBytes(label: string, bytes: Uint8Array, _options: LoadOptions = {}): Promise<LoadResult> {
+  const digest = createHash("sha256").update(bytes).digest("hex");
+  return { ok: false, code: "ERR_POLICY_INVALID", problems: [fileProblem(label, "a bundle", "other bytes")], files: [], digest };
 }
 
 /** Name and length come first, so that no two sets of files give the same bytes. */
