@@ -39,7 +39,13 @@ export function readPlaces(values: Values, where: ReadonlyMap<string, string>, p
     if (policy !== undefined) tell("control", `control and policy (${where.get("policy")}) exclude each other`);
   }
   const overNetwork =
-    policy?.kind === "url" ? "policy" : shadow?.kind === "url" ? "shadow" : control === undefined ? undefined : "control";
+    policy?.kind === "url"
+      ? "policy"
+      : shadow?.kind === "url"
+        ? "shadow"
+        : control === undefined
+          ? undefined
+          : "control";
   if (overNetwork !== undefined && values.get("bundle-keys") === undefined) {
     tell(overNetwork, `${overNetwork} over the network needs bundle-keys: only signed policy is believed`);
   }

@@ -53,7 +53,7 @@ export const SETTINGS = [
     name: "policy-bytes-max",
     kind: "integer",
     fallback: "268435456",
-    range: [1_024, 2_147_483_647],
+    range: [1_024, 268_435_456],
     summary: "Largest bundle that is taken, in bytes, as it arrives and unpacked.",
   },
   {

@@ -1,9 +1,9 @@
 /** Tests that changes on disk are found and told once, and that the last good policy stays. */
 
-import { mkdirSync, renameSync, rmSync, symlinkSync, truncateSync, writeFileSync } from "node:fs";
+import { mkdirSync, renameSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import t, { type Test } from "tap";
-import { CurrentPolicy } from "../../../src/bundle/current.ts";
+import type { CurrentPolicy } from "../../../src/bundle/current.ts";
 import { FileSource, type FileSourceOptions } from "../../../src/bundle/sync/file-source.ts";
 import { type KeeperScene, keeperScene } from "./scene.ts";
 
@@ -27,7 +27,12 @@ const BYTES_MAX = 1_000_000;
 /** Never looks by itself: a look is asked for. */
 const ASKED: FileSourceOptions = { bytesMax: BYTES_MAX, pollMs: 2 ** 31 - 1, settleMs: 2 ** 31 - 1 };
 
-async function scene(t: Test, files: Parameters<Test["testdir"]>[0], options = ASKED, name = "policy.yaml"): Promise<Scene> {
+async function scene(
+  t: Test,
+  files: Parameters<Test["testdir"]>[0],
+  options = ASKED,
+  name = "policy.yaml",
+): Promise<Scene> {
   const folder = t.testdir(files);
   const path = join(folder, name);
   let wake = (): void => {};
@@ -157,4 +162,3 @@ t.test("after closing nothing more is told", async (t) => {
   await watcher.check();
   t.same(told, []);
 });
-
