@@ -91,7 +91,8 @@ export class PolicyLoader {
     const result = await answered;
     clearTimeout(timer);
     this.abandon = undefined;
-    worker.removeAllListeners();
+    // By name: Node's own listeners make a worker hear anything at all, and must stay for the next load.
+    for (const event of ["message", "error", "exit"]) worker.removeAllListeners(event);
     // Late failures of a thread that is given up are nobody's business any more.
     worker.on("error", () => undefined);
     if (!result.ok && result.digest === "") await this.end();
