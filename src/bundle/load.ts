@@ -4,6 +4,7 @@ import { createHash } from "node:crypto";
 import { constants } from "node:fs";
 import { open } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
+import type { BundleFacts, Trust } from "../model/bundle.ts";
 import type { Policy } from "../model/policy.ts";
 import { compilePolicy } from "./compile.ts";
 import { type FileContent, namedFiles } from "./files.ts";
@@ -22,6 +23,17 @@ export interface Loaded {
   readonly files: readonly string[];
   /** SHA-256 of the content of everything read, hex. */
   readonly digest: string;
+  /** `undefined`: unsigned. */
+  readonly bundle: BundleFacts | undefined;
+  /** What to keep once it is in force. */
+  readonly trust: Trust | undefined;
+  readonly warnings: readonly string[];
+}
+
+export interface LoadOptions {
+  readonly trust?: Trust;
+  readonly nowMs?: number;
+  readonly acceptExpired?: boolean;
 }
 
 export interface NotLoaded {
@@ -37,7 +49,7 @@ export interface NotLoaded {
  * @param path the policy file
  * @returns the policy, or all problems with it and its files; never throws for bad input
  */
-export async function loadPolicy(path: string): Promise<LoadResult> {
+export async function loadPolicy(path: string, _options: LoadOptions = {}): Promise<LoadResult> {
   const absolute = resolve(path);
   const hash = createHash("sha256");
   const content = await readBounded(absolute, TEXT_BYTES_MAX);
@@ -64,7 +76,12 @@ export async function loadPolicy(path: string): Promise<LoadResult> {
   const digest = hash.digest("hex");
   const compiled = compilePolicy(document, contents, `sha256:${digest.slice(0, 12)}`, shippedNetworks());
   if (!compiled.ok) return { ok: false, problems: compiled.problems, files, digest };
-  return { ok: true, policy: compiled.policy, document, files, digest };
+  return { ok: true, policy: compiled.policy, document, files, digest, bundle: undefined, trust: undefined, warnings: [] };
+}
+
+export async function loadBytes(label: string, bytes: Uint8Array, _options: LoadOptions = {}): Promise<LoadResult> {
+  const digest = createHash("sha256").update(bytes).digest("hex");
+  return { ok: false, problems: [fileProblem(label, "a bundle", "other bytes")], files: [], digest };
 }
 
 /** Name and length come first, so that no two sets of files give the same bytes. */
