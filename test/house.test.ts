@@ -27,6 +27,8 @@ const LAYERS: readonly (readonly [prefix: string, layer: number])[] = [
   ["envoy/", 4],
   ["console/", 4],
   ["telemetry/", 4],
+  ["bundle/jws.ts", 4],
+  ["bundle/verify.ts", 4],
   ["bundle/load.ts", 4],
   ["bundle/watch.ts", 4],
   ["bundle/shipped-networks.ts", 4],
@@ -39,7 +41,7 @@ const LAYERS: readonly (readonly [prefix: string, layer: number])[] = [
 const GEN_READERS = ["envoy/", "bundle/", "console/", "server/", "cli/", "gen/"];
 
 /** Node's own modules that touch nothing outside their arguments. */
-const PURE_BUILTINS = ["node:crypto", "node:net"];
+const PURE_BUILTINS = ["node:crypto", "node:net", "node:zlib"];
 
 /** What only edges may reach for: clocks, chance, surroundings, output. */
 const IMPURE =

@@ -15,6 +15,8 @@ export interface TrustRoot {
   readonly version: number;
   readonly threshold: number;
   readonly keys: readonly TrustedKey[];
+  /** Revisions begin anew under it; left out where they go on. */
+  readonly restartsRevisions?: true;
 }
 
 /** What is known of one bundle that was verified. */
@@ -33,6 +35,8 @@ export interface Trust {
   readonly root: TrustRoot;
   /** `undefined` before the first bundle. */
   readonly accepted: BundleFacts | undefined;
+  /** Digest of the key file that this began with, hex; left out until a state file was written of it. */
+  readonly anchor?: string;
 }
 
 /** How the policy in force stands to what should be in force; shown in readiness, metrics and verdicts. */
