@@ -5,8 +5,10 @@ import { OperatingError } from "../model/errors.ts";
 import { baselineCommand } from "./baseline.ts";
 import { checkCommand } from "./check.ts";
 import { type Command, EXIT_BAD, EXIT_GOOD, EXIT_USAGE, helpOf, readInvocation, type Terminal } from "./command.ts";
+import { controlCommand } from "./control.ts";
 import { doctorCommand } from "./doctor.ts";
 import { explainCommand } from "./explain.ts";
+import { fleetCommand } from "./fleet.ts";
 import { lockCommand, locksCommand, unlockCommand } from "./locks.ts";
 import { postureCommand } from "./posture.ts";
 import { replayCommand } from "./replay.ts";
@@ -18,6 +20,8 @@ import { versionCommand } from "./version.ts";
 export const COMMANDS: readonly Command[] = [
   serveCommand,
   checkCommand,
+  controlCommand,
+  fleetCommand,
   doctorCommand,
   replayCommand,
   simulateCommand,

@@ -26,7 +26,9 @@ export interface Caller {
   readonly untilMs: number | undefined;
 }
 
-export type Authenticated = { readonly ok: true; readonly caller: Caller } | { readonly ok: false; readonly why: string };
+export type Authenticated =
+  | { readonly ok: true; readonly caller: Caller }
+  | { readonly ok: false; readonly why: string };
 
 /** The evidence that a request brings. */
 export interface Evidence {
@@ -80,7 +82,8 @@ export class Access {
       const rights = this.grants.filter(({ pattern }) => pattern.test(spiffeId)).map((grant) => grant.rights);
       return known(spiffeId, from, rights, certificate.untilMs);
     }
-    if (local) return known("loopback", from, [{ roles: new Set([Role.VIEWER]), channels: undefined, labels: {} }], undefined);
+    if (local)
+      return known("loopback", from, [{ roles: new Set([Role.VIEWER]), channels: undefined, labels: {} }], undefined);
     return { ok: false, why: "expected a bearer token or a client certificate" };
   }
 

@@ -59,7 +59,9 @@ function size({ selector, name }: Channel): number {
 
 /** Whether the labels hold all that the selector names. An empty selector matches everyone. */
 export function matches(selector: Selector | undefined, labels: Labels): boolean {
-  return Object.entries(selector?.labels ?? {}).every(([key, value]) => Object.hasOwn(labels, key) && labels[key] === value);
+  return Object.entries(selector?.labels ?? {}).every(
+    ([key, value]) => Object.hasOwn(labels, key) && labels[key] === value,
+  );
 }
 
 export function inCanary({ canary }: Channel, { sidecarId, labels }: Member): boolean {
@@ -77,9 +79,10 @@ export function targetOf(channel: Channel, member: Member): BundleRef | undefine
   return inCanary(channel, member) ? channel.canary!.candidate : channel.stable;
 }
 
-/** Whether a sidecar that has `has` would take `target`: it refuses lower revisions of a name. */
+/** Whether a sidecar that has `has` would refuse `target` as a rollback. A later root may begin revisions anew. */
 export function isAhead(has: BundleRef | undefined, target: BundleRef): boolean {
-  return has !== undefined && has.name === target.name && has.revision > target.revision;
+  if (has === undefined || has.name !== target.name || target.rootVersion > has.rootVersion) return false;
+  return has.revision > target.revision;
 }
 
 /** Every bundle that may still be handed out, or be the base of a difference. */
@@ -98,6 +101,8 @@ export interface Candidate {
   readonly ref: BundleRef;
   /** The trust that its verification led to, as text. */
   readonly trust: string;
+  /** A later root has begun revisions anew, and this is of that root. */
+  readonly restarts: boolean;
 }
 
 /**
@@ -106,7 +111,7 @@ export interface Candidate {
  */
 export function published(channel: Channel, candidate: Candidate, keptMax: number, author: Author): Channel {
   if (channel.canary !== undefined) throw canaryUnderWay(channel);
-  admit(channel, candidate.ref);
+  admit(channel, candidate);
   const next = taken(channel, candidate, keptMax);
   next.stable = candidate.ref;
   return signed(next, author, `publish ${refText(candidate.ref)}`);
@@ -124,7 +129,7 @@ export function canaryStarted(
   if (who.share === 0 && who.selectors.length === 0) {
     throw refusal(channel, "a canary needs a share above 0 or a selector");
   }
-  admit(channel, candidate.ref);
+  admit(channel, candidate);
   const next = taken(channel, candidate, keptMax);
   next.canary = create(CanarySchema, {
     candidate: candidate.ref,
@@ -218,7 +223,7 @@ export function shareText({ canary }: Channel): string {
   return [...parts, ...canary.selectors.map(selectorText)].join(" and ");
 }
 
-function admit(channel: Channel, ref: BundleRef): void {
+function admit(channel: Channel, { ref, restarts }: Candidate): void {
   const { highest } = channel;
   if (highest === undefined) return;
   if (highest.name !== ref.name) {
@@ -226,7 +231,7 @@ function admit(channel: Channel, ref: BundleRef): void {
   }
   const same = highest.revision === ref.revision && highest.digest === ref.digest;
   // The same bundle again is welcome: a publish that was answered too late is tried again.
-  if (same || ref.revision > highest.revision) return;
+  if (same || restarts || ref.revision > highest.revision) return;
   throw new OperatingError(
     "ERR_BUNDLE_ROLLBACK",
     `channel ${channel.name}: expected a revision of ${ref.name} above ${highest.revision}, got ${ref.revision}` +
@@ -248,10 +253,7 @@ function signed(channel: Channel, { by, atMs }: Author, what: string): Channel {
 }
 
 function canaryUnderWay(channel: Channel): OperatingError {
-  return refusal(
-    channel,
-    `a canary of ${refText(channel.canary?.candidate)} is under way; promote or abort it first`,
-  );
+  return refusal(channel, `a canary of ${refText(channel.canary?.candidate)} is under way; promote or abort it first`);
 }
 
 function noCanary(channel: Channel): OperatingError {

@@ -24,15 +24,45 @@ export interface ControlSetting {
 export const CONTROL_SETTINGS: readonly ControlSetting[] = [
   setting("address", "HOST:PORT", "127.0.0.1:9292", "Where sidecars and operators call."),
   setting("health-address", "HOST:PORT|off", "127.0.0.1:9293", "`/healthz`, `/readyz` and `/metrics`."),
-  setting("state-dir", "FOLDER", undefined, "Folder that keeps channels and bundles over restarts. Without it and without NATS they end with the process."),
+  setting(
+    "state-dir",
+    "FOLDER",
+    undefined,
+    "Folder that keeps channels and bundles over restarts. Without it and without NATS they end with the process.",
+  ),
   setting("bundle-keys", "FILE", undefined, "Key file: whose signatures a bundle needs to be published."),
-  setting("insecure-unsigned-bundles", undefined, "false", "Takes bundles whoever signed them, or nobody; for trials only."),
+  setting(
+    "insecure-unsigned-bundles",
+    undefined,
+    "false",
+    "Takes bundles whoever signed them, or nobody; for trials only.",
+  ),
   setting("tls-cert", "FILE", undefined, "The server's certificate chain, PEM; read again when it changes."),
   setting("tls-key", "FILE", undefined, "Its private key, PEM; read again when it changes."),
-  setting("client-ca", "FILE", undefined, "Authorities of client certificates, PEM. What a certificate may do stands in `grants` of the file."),
-  setting("tokens", "FILE", undefined, "File with the SHA-256 of bearer tokens and what each may do; read again when it changes."),
-  setting("insecure-plaintext", undefined, "false", "Serves without TLS beyond loopback: tokens and policy can be read on the way."),
-  setting("nats-servers", "LIST", undefined, "NATS servers, separated by commas: several control processes then share everything."),
+  setting(
+    "client-ca",
+    "FILE",
+    undefined,
+    "Authorities of client certificates, PEM. What a certificate may do stands in `grants` of the file.",
+  ),
+  setting(
+    "tokens",
+    "FILE",
+    undefined,
+    "File with the SHA-256 of bearer tokens and what each may do; read again when it changes.",
+  ),
+  setting(
+    "insecure-plaintext",
+    undefined,
+    "false",
+    "Serves without TLS beyond loopback: tokens and policy can be read on the way.",
+  ),
+  setting(
+    "nats-servers",
+    "LIST",
+    undefined,
+    "NATS servers, separated by commas: several control processes then share everything.",
+  ),
   setting("nats-credentials", "FILE", undefined, "NATS credentials file."),
   setting("nats-ca", "FILE", undefined, "Authorities of the NATS servers' certificates, PEM."),
   setting("nats-prefix", "TEXT", "sallyport", "Begins the names of the buckets in NATS."),
@@ -42,7 +72,12 @@ export const CONTROL_SETTINGS: readonly ControlSetting[] = [
   setting("bundle-bytes-max", "BYTES", "67108864", "Largest bundle taken."),
   setting("heartbeat", "DURATION", "10s", "Between heartbeats to each sidecar; one that misses three calls elsewhere."),
   setting("drain-timeout", "DURATION", "5s", "How long calls under way are waited for at SIGTERM."),
-  setting("log-level", "debug|info|warn|error|silent", "info", "What the program says of itself on standard error, as JSON lines."),
+  setting(
+    "log-level",
+    "debug|info|warn|error|silent",
+    "info",
+    "What the program says of itself on standard error, as JSON lines.",
+  ),
 ];
 
 export interface ControlSettings {
@@ -115,7 +150,9 @@ export function readControlConfig(sources: ControlSources): ReadSettings {
 export function readTokens(
   text: string,
   file: string,
-): { readonly ok: true; readonly tokens: readonly Token[] } | { readonly ok: false; readonly problems: readonly string[] } {
+):
+  | { readonly ok: true; readonly tokens: readonly Token[] }
+  | { readonly ok: false; readonly problems: readonly string[] } {
   const parsed = parseTree(text, file);
   if (!parsed.ok) return { ok: false, problems: parsed.problems.map(formatProblem) };
   const message = decode(TokensFileSchema, parsed.tree, parsed.source);
@@ -142,7 +179,10 @@ function readWhole(text: string, name: string, problems: string[]): ControlConfi
 function overlay(merged: ControlConfig, name: string, text: string, where: string, problems: string[]): void {
   const field = ControlConfigSchema.fields.find(({ jsonName }) => jsonName === name) as DescField;
   const bare = field.scalar === ScalarType.BOOL || field.scalar === ScalarType.UINT32;
-  const parsed = parseTree(JSON.stringify({ [name]: bare && /^(?:true|false|\d+)$/.test(text) ? JSON.parse(text) : text }), where);
+  const parsed = parseTree(
+    JSON.stringify({ [name]: bare && /^(?:true|false|\d+)$/.test(text) ? JSON.parse(text) : text }),
+    where,
+  );
   if (!parsed.ok) {
     problems.push(`${where}: expected a plain text`);
     return;
@@ -192,7 +232,10 @@ function settle(config: ControlConfig, problems: string[]): ControlSettings {
     tlsCert !== "" || isLoopback(address) || config.insecurePlaintext,
     `address: ${address} is not loopback; expected tls-cert and tls-key (or insecure-plaintext, which shows tokens to the network)`,
   );
-  need(config.stateDir === "" || config.natsServers === "", "state-dir and nats-servers: expected one of them, got both");
+  need(
+    config.stateDir === "" || config.natsServers === "",
+    "state-dir and nats-servers: expected one of them, got both",
+  );
   const servers = config.natsServers.split(",").map((server) => server.trim());
   return {
     address,

@@ -1,6 +1,5 @@
 /** Decides whether a bundle may be handed out: signed by enough of the configured keys, or, where that is wanted, by anybody. */
 
-import { createHash } from "node:crypto";
 import { create } from "@bufbuild/protobuf";
 import { readBundle } from "../bundle/bundle-file.ts";
 import { readTrust, trustFor, writeTrust } from "../bundle/trust.ts";
@@ -12,37 +11,43 @@ import { manifestOf } from "./library.ts";
 
 /** What the keys say; sidecars verify again, by their own. */
 export function verifyingExaminer(keys: TrustRoot, bytesMax: number, now: () => number): Examiner {
+  const { read } = trustingExaminer(bytesMax);
   return {
-    examine: async (bytes, label, trust, kept) => {
+    read,
+    examine: async (bytes, label, remembered) => {
       const bundle = readBundle(bytes, label, bytesMax);
-      const remembered = trust === "" ? undefined : readTrust(trust, "trust of the channel");
-      const expected = trustFor(keys, remembered);
-      // A kept bundle was in its place already; it may have expired meanwhile, and a later one may have come.
-      const { facts, trust: next, warnings } = await verifyBundle(
+      const trust = trustFor(keys, remembered === "" ? undefined : readTrust(remembered, "trust of the channel"));
+      const verified = await verifyBundle(bundle, trust, now(), { label, bytesMax });
+      const { name, revision, digest } = verified.facts;
+      const { rootVersion } = verified.manifest;
+      return {
+        ref: create(BundleRefSchema, { name, revision: BigInt(revision), digest, rootVersion }),
         bundle,
-        kept ? { root: keys, accepted: undefined } : expected,
-        now(),
-        { label, acceptExpired: kept },
-      );
-      const { name, revision, digest } = facts;
-      const ref = create(BundleRefSchema, { name, revision: BigInt(revision), digest });
-      return { ref, bundle, trust: writeTrust(next), warnings };
+        trust: writeTrust(verified.trust),
+        // Verification lets a lower revision through only under a root that says so.
+        restarts: trust.accepted !== undefined && revision < trust.accepted.revision,
+        warnings: verified.warnings,
+      };
     },
   };
 }
 
 /** Takes every bundle that is whole. */
 export function trustingExaminer(bytesMax: number): Examiner {
+  const read: Examiner["read"] = (bytes, label) => {
+    const bundle = readBundle(bytes, label, bytesMax);
+    return { digest: manifestOf(bundle.manifest).digest, bundle };
+  };
   return {
+    read,
     examine: async (bytes, label) => {
-      const bundle = readBundle(bytes, label, bytesMax);
-      const { name, revision } = manifestOf(bundle.manifest);
-      const { payload } = JSON.parse(bundle.manifest) as { payload: string };
-      const digest = createHash("sha256").update(Buffer.from(payload, "base64url")).digest("hex");
+      const { digest, bundle } = read(bytes, label);
+      const { name, revision, rootVersion } = manifestOf(bundle.manifest).manifest;
       return {
-        ref: create(BundleRefSchema, { name, revision, digest }),
+        ref: create(BundleRefSchema, { name, revision, digest, rootVersion }),
         bundle,
         trust: "",
+        restarts: false,
         warnings: ["signatures were not looked at"],
       };
     },

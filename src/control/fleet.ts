@@ -1,5 +1,9 @@
 /** The fleet: what is offered to whom, changed by operators, told to sidecars. Joins store, library and verification. */
 
+import { create } from "@bufbuild/protobuf";
+import { timestampFromMs } from "@bufbuild/protobuf/wkt";
+import { suggest } from "../bundle/problem.ts";
+import type { Bundle } from "../gen/sallyport/bundle/v1/bundle_pb.ts";
 import {
   type BundleRef,
   type Channel,
@@ -9,14 +13,10 @@ import {
   type Sidecar,
   SidecarSchema,
 } from "../gen/sallyport/control/v1/control_pb.ts";
-import { create } from "@bufbuild/protobuf";
-import { timestampFromMs } from "@bufbuild/protobuf/wkt";
-import type { Bundle } from "../gen/sallyport/bundle/v1/bundle_pb.ts";
-import { suggest } from "../bundle/problem.ts";
 import { OperatingError } from "../model/errors.ts";
 import {
-  afterAbort,
   type Author,
+  afterAbort,
   CHANNELS_MAX,
   canaryAborted,
   canaryPromoted,
@@ -41,6 +41,8 @@ export interface Examined {
   readonly bundle: Bundle;
   /** The trust that its verification led to, as text; empty where nothing is verified. */
   readonly trust: string;
+  /** A later root has begun revisions anew, and this is of that root. */
+  readonly restarts: boolean;
   readonly warnings: readonly string[];
 }
 
@@ -50,7 +52,9 @@ export interface Examiner {
    * @param trust what the channel's last bundle led to; empty before the first
    * @throws {OperatingError} ERR_BUNDLE_*
    */
-  examine(bytes: Uint8Array, label: string, trust: string, kept: boolean): Promise<Examined>;
+  examine(bytes: Uint8Array, label: string, trust: string): Promise<Examined>;
+  /** Reads a bundle that was examined when it was published. */
+  read(bytes: Uint8Array, label: string): { readonly digest: string; readonly bundle: Bundle };
 }
 
 export interface FleetOptions {
@@ -196,7 +200,7 @@ export class Fleet {
   ): Promise<{ examined: Examined; channel: Channel }> {
     const { store, examiner } = this.options;
     const before = this.known(name, store.channels().get(name));
-    const examined = await examiner.examine(bytes, "bundle", before.trust, false);
+    const examined = await examiner.examine(bytes, "bundle", before.trust);
     change(before, examined); // refused before anything is written
     this.library.add(examined.ref, examined.bundle);
     await store.putBundle(examined.ref.digest, bytes);
@@ -235,7 +239,7 @@ export class Fleet {
       for (const channel of channels) {
         for (const ref of [channel.stable, channel.canary?.candidate, ...channel.kept]) {
           if (ref === undefined || this.library.has(ref.digest)) continue;
-          whole = (await this.fetch(channel, ref)) && whole;
+          whole = (await this.fetch(ref)) && whole;
         }
       }
       const kept = keptOf(store.channels().values());
@@ -247,15 +251,15 @@ export class Fleet {
     }
   }
 
-  private async fetch(channel: Channel, ref: BundleRef): Promise<boolean> {
+  private async fetch(ref: BundleRef): Promise<boolean> {
     try {
       const bytes = await this.options.store.bundle(ref.digest);
       if (bytes === undefined) throw new OperatingError("ERR_BUNDLE_INVALID", "its bytes are not in the store");
-      const examined = await this.options.examiner.examine(bytes, "kept bundle", channel.trust, true);
-      if (examined.ref.digest !== ref.digest) {
+      const { digest, bundle } = this.options.examiner.read(bytes, "kept bundle");
+      if (digest !== ref.digest) {
         throw new OperatingError("ERR_BUNDLE_INVALID", "the store holds another bundle under its name");
       }
-      this.library.add(ref, examined.bundle);
+      this.library.add(ref, bundle);
       this.unusable.delete(ref.digest);
       return true;
     } catch (error) {

@@ -2,8 +2,10 @@
 
 import { createHash } from "node:crypto";
 import { gzipSync } from "node:zlib";
-import { create, fromJsonString, toBinary } from "@bufbuild/protobuf";
-import { type Bundle, type ChunkRef, ManifestSchema } from "../gen/sallyport/bundle/v1/bundle_pb.ts";
+import { create, toBinary } from "@bufbuild/protobuf";
+import { readJws } from "../bundle/jws.ts";
+import { readManifestPayload } from "../bundle/manifest.ts";
+import type { Bundle, ChunkRef, Manifest } from "../gen/sallyport/bundle/v1/bundle_pb.ts";
 import {
   type BundleRef,
   ChunkEncoding,
@@ -126,7 +128,7 @@ export class Library {
  * @throws {OperatingError} ERR_BUNDLE_INVALID
  */
 export function chunksOf(manifest: string): ReadonlyMap<string, ChunkRef> {
-  const { files } = manifestOf(manifest);
+  const { files } = manifestOf(manifest).manifest;
   return new Map(
     files.flatMap((file) => file.chunks.map((ref) => [Buffer.from(ref.sha256).toString("hex"), ref] as const)),
   );
@@ -136,14 +138,11 @@ export function chunksOf(manifest: string): ReadonlyMap<string, ChunkRef> {
  * What a manifest says, whether or not it is to be believed.
  * @throws {OperatingError} ERR_BUNDLE_INVALID
  */
-export function manifestOf(manifest: string) {
-  try {
-    const { payload } = JSON.parse(manifest) as { payload: string };
-    return fromJsonString(ManifestSchema, Buffer.from(payload, "base64url").toString("utf8"));
-  } catch (cause) {
-    // Fails closed: without its list of pieces a bundle cannot be put together.
-    throw new OperatingError("ERR_BUNDLE_INVALID", "bundle: expected a signed manifest, got something else", { cause });
-  }
+export function manifestOf(text: string): { readonly manifest: Manifest; readonly digest: string } {
+  const { bytes } = readJws(text, "manifest");
+  const manifest = readManifestPayload(bytes);
+  if (typeof manifest === "string") throw new OperatingError("ERR_BUNDLE_INVALID", `manifest: ${manifest}`);
+  return { manifest, digest: createHash("sha256").update(bytes).digest("hex") };
 }
 
 function encoded(sha256: Uint8Array, data: Uint8Array): EncodedChunk {

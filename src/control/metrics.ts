@@ -29,7 +29,10 @@ export class ControlMetrics {
     this.chunksSent = counter("chunks_sent_total", "Pieces of bundles sent on request.");
     this.chunkBytesSent = counter("chunk_sent_bytes", "Bytes of pieces sent on request, as they travel.");
     this.reports = counter("reports_total", "Status reports, by result.", ["result"]);
-    this.changes = counter("changes_total", "Changes of the fleet asked for, by action and result.", ["action", "result"]);
+    this.changes = counter("changes_total", "Changes of the fleet asked for, by action and result.", [
+      "action",
+      "result",
+    ]);
     this.refusedCalls = counter("refused_calls_total", "Calls turned away, by reason.", ["reason"]);
     this.dropped = counter("dropped_sidecars_total", "Watches ended by this side, by reason.", ["reason"]);
     const gauge = (name: string, help: string, read: () => number): void => {

@@ -9,7 +9,7 @@
 import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { fromBinary, fromJsonString, toBinary, toJsonString } from "@bufbuild/protobuf";
-import { jetstream, JetStreamApiError } from "@nats-io/jetstream";
+import { JetStreamApiError, jetstream } from "@nats-io/jetstream";
 import { type KV, Kvm } from "@nats-io/kv";
 import { type ObjectStore, Objm } from "@nats-io/obj";
 import { connect, credsAuthenticator, type NatsConnection, type NodeConnectionOptions } from "@nats-io/transport-node";
@@ -171,7 +171,9 @@ export class NatsStore implements FleetStore {
       // A server that is gone without a word is noticed within half a minute.
       pingInterval: 10_000,
       maxPingOut: 2,
-      ...(credentials === undefined ? {} : { authenticator: credsAuthenticator(readBytes("nats-credentials", credentials)) }),
+      ...(credentials === undefined
+        ? {}
+        : { authenticator: credsAuthenticator(readBytes("nats-credentials", credentials)) }),
       ...(ca === undefined ? {} : { tls: { caFile: ca } }),
     };
   }

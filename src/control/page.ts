@@ -1,7 +1,6 @@
 /** The fleet page: one HTML file, one script and one style sheet. They hold nothing; data needs a viewer's rights. */
 
 import type { IncomingMessage, ServerResponse } from "node:http";
-import type { Http2ServerRequest, Http2ServerResponse } from "node:http2";
 
 const HTML = `<!doctype html>
 <html lang="en">
@@ -196,12 +195,7 @@ const PAGES: ReadonlyMap<string, readonly [type: string, body: string]> = new Ma
 ]);
 
 /** Answers what is no call of a service. */
-export function servePage(
-  request: IncomingMessage | Http2ServerRequest,
-  answer: ServerResponse | Http2ServerResponse,
-): void {
-  // Both kinds have the same methods; only their overloads differ.
-  const response = answer as ServerResponse;
+export function servePage(request: Pick<IncomingMessage, "url" | "method">, response: ServerResponse): void {
   const page = PAGES.get(request.url?.split("?", 1)[0] ?? "");
   if (page === undefined || (request.method !== "GET" && request.method !== "HEAD")) {
     response.writeHead(404, { "content-type": "text/plain" });

@@ -1,14 +1,14 @@
 /** The control plane's listener: HTTP/2 and HTTP/1.1 on one port, with TLS or, on loopback, without. */
 
 import { readFileSync } from "node:fs";
-import { createServer as createHttp, type IncomingMessage } from "node:http";
+import { createServer as createHttp, type IncomingMessage, type ServerResponse } from "node:http";
 import {
   createServer as createHttp2,
   createSecureServer,
   type Http2ServerRequest,
   type ServerHttp2Session,
 } from "node:http2";
-import { createServer as createNet, type AddressInfo, isIP, type Server, type Socket } from "node:net";
+import { type AddressInfo, createServer as createNet, isIP, type Server, type Socket } from "node:net";
 import { createSecureContext, type TLSSocket } from "node:tls";
 import { type ConnectRouter, createContextValues } from "@connectrpc/connect";
 import { connectNodeAdapter } from "@connectrpc/connect-node";
@@ -74,7 +74,8 @@ export class ControlListener {
       // Pieces come compressed from the library; nothing else is worth the server's time, a thousand times over.
       acceptCompression: [],
       contextValues: (request) => createContextValues().set(connectionKey, this.connectionOf(request)),
-      fallback: (request, response) => servePage(request, response),
+      // The messages of both versions have the same methods here; only their overloads differ.
+      fallback: (request, response) => servePage(request as IncomingMessage, response as ServerResponse),
     });
     this.server = tls === undefined ? this.plain(handle) : this.secure(tls, handle);
     this.server.maxConnections = this.options.connectionsMax;
@@ -181,7 +182,8 @@ export class ControlListener {
     const { address, tls, access, now } = this.options;
     const socket = "stream" in request ? request.stream.session?.socket : request.socket;
     const from = socket?.remoteAddress ?? "";
-    const certificate = tls?.clientCa === undefined || socket === undefined ? undefined : certificateOf(socket as TLSSocket);
+    const certificate =
+      tls?.clientCa === undefined || socket === undefined ? undefined : certificateOf(socket as TLSSocket);
     const evidence = {
       authorization: request.headers.authorization,
       from,
@@ -237,4 +239,3 @@ function readPem(setting: string, path: string): Buffer {
     throw new OperatingError("ERR_CONFIG_INVALID", `${setting} ${path}: expected a file that can be read`, { cause });
   }
 }
-

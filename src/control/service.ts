@@ -78,8 +78,14 @@ export function controlRoutes(options: ServiceOptions): (router: ConnectRouter) 
     const result = validator.validate(schema, message);
     if (result.kind === "valid") return;
     const first = result.violations?.[0];
-    const where = first?.field.map((part) => ("jsonName" in part ? part.jsonName : "")).filter(Boolean).join(".");
-    throw new ConnectError(`${where ?? "request"}: ${first?.message ?? "not as its schema wants"}`, Code.InvalidArgument);
+    const where = first?.field
+      .map((part) => ("jsonName" in part ? part.jsonName : ""))
+      .filter(Boolean)
+      .join(".");
+    throw new ConnectError(
+      `${where ?? "request"}: ${first?.message ?? "not as its schema wants"}`,
+      Code.InvalidArgument,
+    );
   };
 
   const callerOf = (context: HandlerContext): Caller => {
@@ -210,13 +216,15 @@ export function controlRoutes(options: ServiceOptions): (router: ConnectRouter) 
         listSidecars: (request, context) => {
           demand(context, Role.VIEWER);
           check(ListSidecarsRequestSchema, request);
-          const fitting = fleet.sidecars().filter(
-            (sidecar) =>
-              (request.channel === "" || sidecar.channel === request.channel) &&
-              (request.revision === 0n || sidecar.status?.inForce?.revision === request.revision) &&
-              (!request.lagging || sidecar.lagging) &&
-              (!request.failing || sidecar.failing),
-          );
+          const fitting = fleet
+            .sidecars()
+            .filter(
+              (sidecar) =>
+                (request.channel === "" || sidecar.channel === request.channel) &&
+                (request.revision === 0n || sidecar.status?.inForce?.revision === request.revision) &&
+                (!request.lagging || sidecar.lagging) &&
+                (!request.failing || sidecar.failing),
+            );
           const from = fitting.filter(({ status }) => status!.sidecarId > request.after);
           return {
             sidecars: from.slice(0, request.limit === 0 ? SIDECARS_LISTED_MAX : request.limit),
@@ -280,4 +288,3 @@ export function connectError(error: unknown): ConnectError {
   const code = CODES[error.code] ?? Code.InvalidArgument;
   return new ConnectError(error.message, code, { [CODE_HEADER]: error.code });
 }
-

@@ -1,8 +1,9 @@
 /** Puts the control plane together, in the order in which its parts need each other, and takes it down again. */
 
-import { readFileSync, watchFile, unwatchFile } from "node:fs";
+import { readFileSync, unwatchFile, watchFile } from "node:fs";
 import { parseTrustRoot } from "../bundle/trust.ts";
 import { Access } from "../control/access.ts";
+import { refText } from "../control/channels.ts";
 import { type ControlSettings, readTokens } from "../control/config.ts";
 import { trustingExaminer, verifyingExaminer } from "../control/examiner.ts";
 import { Fleet } from "../control/fleet.ts";
@@ -13,7 +14,6 @@ import { NatsStore } from "../control/nats-store.ts";
 import { ControlListener } from "../control/server.ts";
 import { controlRoutes } from "../control/service.ts";
 import type { FleetStore } from "../control/store.ts";
-import { refText } from "../control/channels.ts";
 import { OperatingError } from "../model/errors.ts";
 import { errorFields, type Logger } from "../telemetry/log.ts";
 import { HealthServer } from "./health.ts";
@@ -160,7 +160,10 @@ function storeOf({ nats, stateDir, sidecarsMax, bundleBytesMax }: ControlSetting
       reportsMax,
       now: Date.now,
       onSetAside: (path, why) =>
-        log.error({ event: "state.unusable", path, why }, "set aside; channels start empty, sidecars keep what they have"),
+        log.error(
+          { event: "state.unusable", path, why },
+          "set aside; channels start empty, sidecars keep what they have",
+        ),
     });
   }
   return new NatsStore({
