@@ -29,6 +29,8 @@ const LAYERS: readonly (readonly [prefix: string, layer: number])[] = [
   ["control/", 4],
   ["telemetry/", 4],
   ["bundle/jws.ts", 4],
+  ["bundle/keys.ts", 4],
+  ["bundle/sign.ts", 4],
   ["bundle/verify.ts", 4],
   ["bundle/load.ts", 4],
   ["bundle/loader.ts", 4],

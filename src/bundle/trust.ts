@@ -1,7 +1,7 @@
 /** Whose signatures count: the key file that operators hand out, and what a verifier remembers of what it accepted. */
 
 import { createHash } from "node:crypto";
-import { fromJson, type JsonValue } from "@bufbuild/protobuf";
+import { create, fromJson, type JsonValue, toJson } from "@bufbuild/protobuf";
 import { createValidator } from "@bufbuild/protovalidate";
 import { type Root, RootSchema } from "../gen/sallyport/bundle/v1/bundle_pb.ts";
 import type { BundleFacts, Trust, TrustedKey, TrustRoot } from "../model/bundle.ts";
@@ -61,6 +61,18 @@ export function readRootPayload(payload: Uint8Array): TrustRoot | string {
   if (result.kind !== "valid") return `a root breaks its schema: ${result.error.message}`;
   const root = toTrustRoot(message);
   return rootFault(root) ?? root;
+}
+
+/** The bytes of a root to sign; the same root gives the same bytes. */
+export function writeRootPayload(root: TrustRoot): Uint8Array {
+  const { version, threshold, restartsRevisions = false } = root;
+  const message = create(RootSchema, {
+    version,
+    threshold,
+    restartsRevisions,
+    keys: root.keys.map(({ kid, x, owner }) => ({ kid, x, owner })),
+  });
+  return Buffer.from(JSON.stringify(toJson(RootSchema, message)));
 }
 
 /** The RFC 7638 thumbprint of a public Ed25519 key, base64url. */
