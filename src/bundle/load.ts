@@ -5,13 +5,16 @@ import { constants } from "node:fs";
 import { open } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
 import type { BundleFacts, Trust } from "../model/bundle.ts";
+import { type ErrorCode, OperatingError } from "../model/errors.ts";
 import type { Policy } from "../model/policy.ts";
+import { readBundle } from "./bundle-file.ts";
 import { compilePolicy } from "./compile.ts";
 import { type FileContent, namedFiles } from "./files.ts";
 import { type PolicyDocument, parsePolicy } from "./parse.ts";
 import { fileProblem, type Problem } from "./problem.ts";
 import { shippedNetworks } from "./shipped-networks.ts";
 import { TEXT_BYTES_MAX } from "./tree.ts";
+import { verifyBundle } from "./verify.ts";
 
 export type LoadResult = Loaded | NotLoaded;
 
@@ -37,6 +40,7 @@ export interface LoadOptions {
 }
 
 export interface NotLoaded {
+  readonly code: ErrorCode;
   readonly ok: false;
   readonly problems: readonly Problem[];
   readonly files: readonly string[];
@@ -59,10 +63,23 @@ export async function loadPolicy(path: string, _options: LoadOptions = {}): Prom
     const problem = content.ok
       ? fileProblem(path, "UTF-8 text", "other bytes")
       : fileProblem(path, "a file that can be read", content.fault);
-    return { ok: false, problems: [problem], files: [absolute], digest: hash.digest("hex") };
+    return {
+      ok: false,
+      code: "ERR_POLICY_INVALID",
+      problems: [problem],
+      files: [absolute],
+      digest: hash.digest("hex"),
+    };
   }
   const parsed = parsePolicy(text, path);
-  if (!parsed.ok) return { ok: false, problems: parsed.problems, files: [absolute], digest: hash.digest("hex") };
+  if (!parsed.ok)
+    return {
+      ok: false,
+      code: "ERR_POLICY_INVALID",
+      problems: parsed.problems,
+      files: [absolute],
+      digest: hash.digest("hex"),
+    };
   const { document } = parsed;
   const named = namedFiles(document.policy);
   const folder = dirname(absolute);
@@ -75,13 +92,55 @@ export async function loadPolicy(path: string, _options: LoadOptions = {}): Prom
   const files = [absolute, ...named.map(({ name }) => resolve(folder, name))];
   const digest = hash.digest("hex");
   const compiled = compilePolicy(document, contents, `sha256:${digest.slice(0, 12)}`, shippedNetworks());
-  if (!compiled.ok) return { ok: false, problems: compiled.problems, files, digest };
-  return { ok: true, policy: compiled.policy, document, files, digest, bundle: undefined, trust: undefined, warnings: [] };
+  if (!compiled.ok) return { ok: false, code: "ERR_POLICY_INVALID", problems: compiled.problems, files, digest };
+  return {
+    ok: true,
+    policy: compiled.policy,
+    document,
+    files,
+    digest,
+    bundle: undefined,
+    trust: undefined,
+    warnings: [],
+  };
 }
 
-export async function loadBytes(label: string, bytes: Uint8Array, _options: LoadOptions = {}): Promise<LoadResult> {
+export async function loadBytes(label: string, bytes: Uint8Array, options: LoadOptions = {}): Promise<LoadResult> {
   const digest = createHash("sha256").update(bytes).digest("hex");
-  return { ok: false, problems: [fileProblem(label, "a bundle", "other bytes")], files: [], digest };
+  const refused = (problem: Problem, code: ErrorCode): NotLoaded => ({
+    ok: false,
+    code,
+    problems: [problem],
+    files: [],
+    digest,
+  });
+  if (options.trust === undefined)
+    return refused(fileProblem(label, "keys", "none configured"), "ERR_BUNDLE_SIGNATURE");
+  try {
+    const verified = await verifyBundle(readBundle(bytes, label), options.trust, options.nowMs ?? 0, {
+      label,
+      acceptExpired: options.acceptExpired ?? false,
+    });
+    const { facts, manifest } = verified;
+    const parsed = parsePolicy(textOf(verified.files.get(manifest.policy)!) ?? "", label);
+    if (!parsed.ok) return { ...refused(parsed.problems[0]!, "ERR_POLICY_INVALID"), problems: parsed.problems };
+    const revision = `${facts.name}:${facts.revision}`;
+    const compiled = compilePolicy(parsed.document, new Map(), revision, shippedNetworks());
+    if (!compiled.ok) return { ...refused(compiled.problems[0]!, "ERR_POLICY_INVALID"), problems: compiled.problems };
+    return {
+      ok: true,
+      policy: { ...compiled.policy, revision },
+      document: parsed.document,
+      files: [],
+      digest,
+      bundle: facts,
+      trust: verified.trust,
+      warnings: verified.warnings,
+    };
+  } catch (error) {
+    if (!(error instanceof OperatingError)) throw error;
+    return refused(fileProblem(label, "a bundle", error.message), error.code);
+  }
 }
 
 /** Name and length come first, so that no two sets of files give the same bytes. */

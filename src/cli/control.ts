@@ -17,7 +17,7 @@ export const controlCommand: Command = {
     {
       name: "config",
       value: "FILE",
-      summary: "YAML file with these settings, by the same names, and `grants`; or SALLYPORT_CONTROL_CONFIG.",
+      summary: "YAML file with these settings, by the same names, and `grants`; or SALLYPORT_CONTROL_PLANE_CONFIG.",
     },
     ...CONTROL_SETTINGS.map(({ name, value, fallback, summary }) => ({
       name,
@@ -26,7 +26,7 @@ export const controlCommand: Command = {
     })),
   ],
   run: async ({ values, switches }, terminal) => {
-    const path = values.config ?? terminal.environment.SALLYPORT_CONTROL_CONFIG;
+    const path = values.config ?? terminal.environment.SALLYPORT_CONTROL_PLANE_CONFIG;
     const read = readControlConfig({
       flags: values,
       switches,

@@ -117,7 +117,7 @@ export type ReadSettings =
   | { readonly ok: true; readonly settings: ControlSettings }
   | { readonly ok: false; readonly problems: readonly string[] };
 
-const PREFIX = "SALLYPORT_CONTROL_";
+const PREFIX = "SALLYPORT_CONTROL_PLANE_";
 
 export function controlVariable(name: string): string {
   return `${PREFIX}${name.toUpperCase().replaceAll("-", "_")}`;

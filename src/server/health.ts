@@ -1,8 +1,8 @@
 /** `/healthz`, `/readyz` and `/metrics` over HTTP, for kubelets and Prometheus. */
 
 import { createServer, type Server } from "node:http";
-import { closeHttp, listenHttp } from "../console/listen.ts";
 import type { Registry } from "prom-client";
+import { closeHttp, listenHttp } from "../console/listen.ts";
 
 export interface Readiness {
   readonly ready: boolean;

@@ -10,6 +10,8 @@ const BUFFERED_BYTES_MAX = 16 * 1024 * 1024;
 export interface DecisionLogLabels {
   readonly id: string;
   readonly version: string;
+  /** What the operator says of this sidecar. */
+  readonly [label: string]: string;
 }
 
 /**
@@ -46,7 +48,12 @@ export function decisionLine(record: DecisionRecord, labels: DecisionLogLabels):
         reasons: record.reasons,
       },
     },
-    bundles: { policy: { revision: record.policyRevision } },
+    bundles: {
+      [record.bundle?.name ?? "policy"]: {
+        revision: record.bundle === undefined ? record.policyRevision : String(record.bundle.revision),
+        freshness: record.policyFreshness,
+      },
+    },
     metrics: { timer_check_ns: record.latencyUs * 1_000 },
   });
 }

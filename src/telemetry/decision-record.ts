@@ -1,5 +1,6 @@
 /** One decision as it is remembered and shown: flat, without secrets. */
 
+import type { BundleFacts, PolicyFreshness } from "../model/bundle.ts";
 import type { Protocol, RequestFacts } from "../model/facts.ts";
 import type { DecisionKind, Mode, Reason, Verdict } from "../model/verdict.ts";
 
@@ -26,6 +27,10 @@ export interface DecisionRecord {
   readonly requestId: string | undefined;
   readonly answered: boolean;
   readonly latencyUs: number;
+  /** How the policy stood when it decided; `undefined` where nobody keeps it up to date. */
+  readonly policyFreshness?: PolicyFreshness | undefined;
+  /** The bundle that the policy is; `undefined`: unsigned. */
+  readonly bundle?: Pick<BundleFacts, "name" | "revision"> | undefined;
 }
 
 export function recordOf(facts: RequestFacts, verdict: Verdict, latencyUs: number): DecisionRecord {

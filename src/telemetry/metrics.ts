@@ -19,13 +19,12 @@ export class Metrics {
   private readonly answered: Counter;
   readonly checkErrors: Counter;
   readonly outcomes: Counter<"stage">;
-  readonly policyLoads: Counter<"result">;
   readonly snapshots: Counter<"result">;
   readonly keyFetchErrors: Counter;
   readonly unlogged: Counter;
   checksTotal = 0;
 
-  constructor(stats: () => LineStats, policyLoadedAtMs: () => number) {
+  constructor(stats: () => LineStats) {
     const registers = [this.registry];
     collectDefaultMetrics({ register: this.registry, prefix: "sallyport_" });
     this.checks = new Counter({
@@ -62,12 +61,6 @@ export class Metrics {
       labelNames: ["stage"],
       registers,
     });
-    this.policyLoads = new Counter({
-      name: "sallyport_policy_loads_total",
-      help: "Policies read, by result; a refused one leaves the last good one in force.",
-      labelNames: ["result"],
-      registers,
-    });
     this.snapshots = new Counter({
       name: "sallyport_snapshots_total",
       help: "Snapshots of what was learned, by result.",
@@ -93,12 +86,6 @@ export class Metrics {
       "sallyport_evicted_sessions",
       "Sessions forgotten because memory is bounded.",
       () => stats().evictedSessions,
-      registers,
-    );
-    gauge(
-      "sallyport_policy_loaded_timestamp_seconds",
-      "When the policy in force was loaded.",
-      () => policyLoadedAtMs() / 1000,
       registers,
     );
   }
