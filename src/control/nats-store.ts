@@ -100,7 +100,9 @@ export class NatsStore implements FleetStore {
       const text = toJsonString(ChannelSchema, changed);
       try {
         // Of two processes that change the same revision of the entry, JetStream lets one through.
-        await this.calling(() => channels.update(name, text, entry?.revision ?? 0));
+        await this.calling(() =>
+          entry === null ? channels.create(name, text) : channels.update(name, text, entry.revision),
+        );
       } catch (error) {
         if (isConflict(error)) continue;
         throw error;
