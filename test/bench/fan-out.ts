@@ -14,7 +14,7 @@ import { makeSigner, type Signer } from "../bundle/sync/bundles.ts";
 const SIDECARS = Number(process.argv[2] ?? 1_000);
 const PROCESSES = 4;
 const RANGES = 200_000;
-const STEP_MS_MAX = 300_000;
+const STEP_MS_MAX = 600_000;
 const MAIN = fileURLToPath(new URL("../../dist/main.js", import.meta.url));
 const FLEET = fileURLToPath(new URL("./fan-out-fleet.ts", import.meta.url));
 const TOKEN = { sidecar: "bench-sidecar-token", operator: "bench-operator-token" };
