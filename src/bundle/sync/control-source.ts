@@ -302,7 +302,9 @@ class ControlSource implements PolicySource {
       ...(keyFile === undefined ? {} : { key: readText("key", keyFile) }),
       ...(caFile === undefined ? {} : { ca: readText("authorities", caFile) }),
     };
-    const sessionManager = new Http2SessionManager(address, { pingIntervalMs: HEARTBEAT_MS }, nodeOptions);
+    // No pings: the watch has heartbeats of its own, and a ping that times out ends this library's session with an error
+    // that nobody can catch.
+    const sessionManager = new Http2SessionManager(address, {}, nodeOptions);
     const transport = createConnectTransport({
       httpVersion: "2",
       baseUrl: address,
