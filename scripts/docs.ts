@@ -110,7 +110,9 @@ function commandsPage(): string {
     if (name === "serve") lines.push("Its flags are in [configuration.md](configuration.md).", "");
     else {
       for (const flag of flags)
-        lines.push(`- \`--${flag.name}${flag.value === undefined ? "" : ` ${flag.value}`}\`: ${flag.summary}`);
+        lines.push(
+          `- \`--${flag.name}${flag.value === undefined ? "" : ` ${flag.value}`}\`${flag.many === true ? " (may be repeated)" : ""}: ${flag.summary}`,
+        );
       if (flags.length > 0) lines.push("");
     }
   }

@@ -7,7 +7,7 @@ import type { BundleFacts, Trust, TrustRoot } from "../model/bundle.ts";
 import { OperatingError } from "../model/errors.ts";
 import { BUNDLE_BYTES_MAX } from "./bundle-file.ts";
 import { joinFiles } from "./chunks.ts";
-import { type Jws, type JwsType, readJws, signersOf } from "./jws.ts";
+import { type Jws, type JwsType, readJws, type Signers, signersOf } from "./jws.ts";
 import { readManifestPayload } from "./manifest.ts";
 import { readRootPayload, rootDigest, sameRoot } from "./trust.ts";
 
@@ -28,6 +28,8 @@ export interface Verified {
   readonly facts: BundleFacts;
   /** Content by name. */
   readonly files: ReadonlyMap<string, Uint8Array>;
+  /** Names of the keys whose signatures of the manifest counted. */
+  readonly signers: readonly string[];
   /** What to remember once the bundle is in force. */
   readonly trust: Trust;
   /** What does not stand in the way, but should be seen. */
@@ -48,14 +50,8 @@ export async function verifyBundle(
 ): Promise<Verified> {
   const label = options.label ?? "bundle";
   const walked = await walkRoots(bundle.roots, trust.root, label);
-  const { manifest, digest, warnings } = await verifyManifest(bundle.manifest, walked.root, label);
-  const facts: BundleFacts = {
-    name: manifest.name,
-    revision: Number(manifest.revision),
-    digest,
-    issuedAtMs: timestampMs(manifest.issuedAt!),
-    expiresAtMs: timestampMs(manifest.expiresAt!),
-  };
+  const { manifest, digest, signers, warnings } = await verifyManifest(bundle.manifest, walked.root, label);
+  const facts = factsOf({ manifest, digest });
   refuseRollback(facts, trust.accepted, walked.restarted, label);
   const late = checkTimes(facts, nowMs, options.acceptExpired === true, label);
   const files = joinFiles(manifest, bundle.chunks, options.bytesMax ?? BUNDLE_BYTES_MAX, label);
@@ -63,9 +59,42 @@ export async function verifyBundle(
     manifest,
     facts,
     files,
+    signers,
     trust: { root: walked.root, accepted: facts, anchor: trust.anchor ?? rootDigest(trust.root) },
     warnings: [...walked.warnings, ...warnings, ...late],
   };
+}
+
+/** A manifest, and the SHA-256 of the bytes that are signed. */
+export interface Claimed {
+  readonly manifest: Manifest;
+  readonly digest: string;
+}
+
+/**
+ * What a bundle says of itself. Nothing is verified.
+ * @throws {OperatingError} ERR_BUNDLE_INVALID
+ */
+export function claimedManifest(bundle: Bundle, label: string): Claimed {
+  const jws = readJws(bundle.manifest, `${label}: manifest`);
+  const manifest = readManifestPayload(jws.bytes);
+  if (typeof manifest === "string") throw invalid(`${label}: manifest: ${manifest}`);
+  return { manifest, digest: digestOf(jws) };
+}
+
+/** What a manifest, verified or not, says of its bundle in few words. */
+export function factsOf({ manifest, digest }: Claimed): BundleFacts {
+  return {
+    name: manifest.name,
+    revision: Number(manifest.revision),
+    digest,
+    issuedAtMs: timestampMs(manifest.issuedAt!),
+    expiresAtMs: timestampMs(manifest.expiresAt!),
+  };
+}
+
+function digestOf({ bytes }: Jws): string {
+  return createHash("sha256").update(bytes).digest("hex");
 }
 
 /** The root that a bundle leads to. */
@@ -107,22 +136,24 @@ export async function walkRoots(texts: readonly string[], from: TrustRoot, label
         `${where}: expected root ${root.version + 1} next, got root ${next.version}; the roots between are missing: hand out a newer key file`,
       );
     }
-    warnings.push(...(await requireSigners(jws, "sallyport-root+jws", root, where)));
-    warnings.push(...(await requireSigners(jws, "sallyport-root+jws", next, where)));
+    const byOld = await requireSigners(jws, "sallyport-root+jws", root, where);
+    const byNew = await requireSigners(jws, "sallyport-root+jws", next, where);
+    // A key that comes or goes is foreign to one of the two: only what counts for neither is worth a word.
+    warnings.push(...byNew.warnings.filter((warning) => byOld.warnings.includes(warning)));
     if (next.restartsRevisions === true) restarted = true;
     root = next;
   }
-  return { root, restarted, warnings: [...new Set(warnings)] };
+  return { root, restarted, warnings };
 }
 
 async function verifyManifest(
   text: string,
   root: TrustRoot,
   label: string,
-): Promise<{ readonly manifest: Manifest; readonly digest: string; readonly warnings: readonly string[] }> {
+): Promise<Claimed & Pick<Verified, "signers" | "warnings">> {
   const where = `${label}: manifest`;
   const jws = readJws(text, where);
-  const warnings = await requireSigners(jws, "sallyport-manifest+jws", root, where, claimOf(jws, root));
+  const { kids, warnings } = await requireSigners(jws, "sallyport-manifest+jws", root, where, claimOf(jws, root));
   const manifest = readManifestPayload(jws.bytes);
   if (typeof manifest === "string") throw invalid(`${where}: ${manifest}`);
   if (manifest.rootVersion !== root.version) {
@@ -132,7 +163,7 @@ async function verifyManifest(
       }`,
     );
   }
-  return { manifest, digest: createHash("sha256").update(jws.bytes).digest("hex"), warnings };
+  return { manifest, digest: digestOf(jws), signers: [...kids], warnings };
 }
 
 /** What a manifest that was not signed by enough says of itself, where that explains it; only for a message. */
@@ -143,16 +174,10 @@ function claimOf(jws: Jws, root: TrustRoot): string {
   return `; it says that it is for root ${claimed.rootVersion}, and this verifier has root ${root.version}`;
 }
 
-/** @returns what is to be said of signatures that do not count */
-async function requireSigners(
-  jws: Jws,
-  type: JwsType,
-  root: TrustRoot,
-  where: string,
-  claim = "",
-): Promise<readonly string[]> {
-  const { kids, warnings } = await signersOf(jws, type, root.keys, where);
-  if (kids.size >= root.threshold) return warnings;
+async function requireSigners(jws: Jws, type: JwsType, root: TrustRoot, where: string, claim = ""): Promise<Signers> {
+  const signers = await signersOf(jws, type, root.keys, where);
+  const { kids, warnings } = signers;
+  if (kids.size >= root.threshold) return signers;
   const reasons = warnings.slice(0, REASONS_SHOWN_MAX).map((warning) => `; ${warning.slice(where.length + 2)}`);
   throw signature(
     `${where}: expected ${root.threshold} of the ${root.keys.length} keys of root ${root.version} to have signed, got ${kids.size}${claim}${reasons.join("")}`,

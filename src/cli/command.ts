@@ -14,12 +14,16 @@ export interface Flag {
   /** Name of its value in help texts; `undefined` for a switch. */
   readonly value: string | undefined;
   readonly summary: string;
+  /** May be given several times. */
+  readonly many?: true;
 }
 
 export interface Invocation {
   readonly positionals: readonly string[];
-  /** Values of flags that take one. */
+  /** Values of flags that take one and may be given once. */
   readonly values: Readonly<Record<string, string | undefined>>;
+  /** Values of flags that may be given several times, in order. */
+  readonly lists: Readonly<Record<string, readonly string[]>>;
   /** Names of switches that were set. */
   readonly switches: ReadonlySet<string>;
   /** `--output json`. */
@@ -65,7 +69,10 @@ export function readInvocation(command: Command, args: readonly string[]): Invoc
       allowPositionals: true,
       strict: true,
       options: Object.fromEntries(
-        flags.map(({ name, value }) => [name, { type: value === undefined ? "boolean" : "string" } as const]),
+        flags.map(({ name, value, many }) => [
+          name,
+          { type: value === undefined ? "boolean" : "string", multiple: many === true } as const,
+        ]),
       ),
     });
   } catch (cause) {
@@ -86,6 +93,11 @@ export function readInvocation(command: Command, args: readonly string[]): Invoc
     values: Object.fromEntries(
       Object.entries(parsed.values).flatMap(([name, value]) => (typeof value === "string" ? [[name, value]] : [])),
     ),
+    lists: Object.fromEntries(
+      Object.entries(parsed.values).flatMap(([name, value]) =>
+        Array.isArray(value) ? [[name, value.filter((one) => typeof one === "string")]] : [],
+      ),
+    ),
     switches: new Set(Object.entries(parsed.values).flatMap(([name, value]) => (value === true ? [name] : []))),
     json: output === "json",
   };
@@ -98,7 +110,8 @@ export function usage(message: string): OperatingError {
 export function helpOf(command: Command): string {
   const lines = [`usage: sallyport ${command.name} ${command.arguments}`.trimEnd(), "", command.summary, ""];
   for (const flag of [...command.flags, OUTPUT]) {
-    lines.push(`  --${flag.name}${flag.value === undefined ? "" : ` ${flag.value}`}`, `        ${flag.summary}`);
+    const value = flag.value === undefined ? "" : ` ${flag.value}${flag.many === true ? " ..." : ""}`;
+    lines.push(`  --${flag.name}${value}`, `        ${flag.summary}`);
   }
   return lines.join("\n");
 }

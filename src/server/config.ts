@@ -79,6 +79,7 @@ export function readConfig(sources: ConfigSources): ReadConfig {
   const problems: string[] = [];
   const fromFile = sources.file === undefined ? new Map<string, Given>() : readFile(sources.file, problems);
   for (const name of Object.keys(sources.environment)) {
+    if (OTHER_COMMANDS.some((prefix) => name.startsWith(prefix))) continue;
     if (name.startsWith("SALLYPORT_") && !KNOWN_ENVIRONMENT.has(name)) {
       problems.push(`${name}: unknown setting${suggestion(name, [...KNOWN_ENVIRONMENT])}`);
     }
@@ -169,6 +170,8 @@ const OTHER_ENVIRONMENT = [
   "SALLYPORT_FORBID_SKIPS",
   "SALLYPORT_SHARED",
 ];
+/** Begin the variables of `sallyport control` and `sallyport fleet`. */
+const OTHER_COMMANDS = ["SALLYPORT_CONTROL_PLANE_", "SALLYPORT_FLEET_"];
 const KNOWN_ENVIRONMENT = new Set([...SETTINGS.map(({ name }) => environmentName(name)), ...OTHER_ENVIRONMENT]);
 
 /** Files are watched: they need no confirming unless the operator says so. */
