@@ -1,6 +1,7 @@
 /** Reads the authorities of a SPIFFE trust domain: a bundle (JSON) or certificates (PEM). */
 
 import { createPublicKey, X509Certificate } from "node:crypto";
+import type { AuthorityPolicy } from "../model/policy.ts";
 
 /** Most authorities, and most keys for JWT-SVIDs, of one trust domain. */
 const AUTHORITIES_MAX = 100;
@@ -9,8 +10,7 @@ const EXPECTED = "a SPIFFE bundle (JSON) or certificates of authorities (PEM)";
 
 /** What a trust domain vouches with. */
 export interface Authorities {
-  /** DER. */
-  readonly certificates: readonly Uint8Array[];
+  readonly certificates: readonly AuthorityPolicy[];
   /** A JSON Web Key Set; `undefined`: no keys for JWT-SVIDs. */
   readonly jwtKeys: string | undefined;
 }
@@ -35,7 +35,7 @@ function readPem(text: string): AnchorsResult {
     return refuse("something other than certificates");
   }
   if (blocks.length > AUTHORITIES_MAX) return refuse(`more than ${AUTHORITIES_MAX} certificates`);
-  const certificates: Uint8Array[] = [];
+  const certificates: AuthorityPolicy[] = [];
   for (const [index, block] of blocks.entries()) {
     const read = authorityOf(block);
     if (typeof read === "string") return refuse(`${read} as certificate ${index + 1}`);
@@ -55,7 +55,7 @@ function readBundle(text: string): AnchorsResult {
   }
   const keys = (bundle as { readonly keys?: unknown }).keys;
   if (!Array.isArray(keys)) return refuse("JSON without a list of `keys`");
-  const certificates: Uint8Array[] = [];
+  const certificates: AuthorityPolicy[] = [];
   const jwtKeys: Record<string, unknown>[] = [];
   for (const [index, key] of keys.entries()) {
     const at = `keys[${index}]`;
@@ -83,15 +83,16 @@ function readBundle(text: string): AnchorsResult {
   };
 }
 
-/** The DER of a certificate that may sign others, or what it is instead. */
-function authorityOf(encoded: string | Buffer): Uint8Array | string {
+/** The authority whose certificate it is, or what it is instead. */
+function authorityOf(encoded: string | Buffer): AuthorityPolicy | string {
   let certificate: X509Certificate;
   try {
     certificate = new X509Certificate(encoded);
   } catch {
     return "no certificate"; // fails closed: the policy is refused
   }
-  return certificate.ca ? new Uint8Array(certificate.raw) : "a certificate that is no authority's (CA:TRUE is missing)";
+  if (!certificate.ca) return "a certificate that is no authority's (CA:TRUE is missing)";
+  return { subject: certificate.subject, der: new Uint8Array(certificate.raw) };
 }
 
 function publicKeyOf(key: Record<string, unknown>, kty: unknown): Record<string, unknown> | undefined {

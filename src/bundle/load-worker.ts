@@ -1,5 +1,6 @@
 /** The thread on which policies are prepared: takes one load at a time, and answers with what can be taken over whole. */
 
+import { setPriority } from "node:os";
 import { parentPort } from "node:worker_threads";
 import { type LoadOptions, type PolicyOrigin, prepareOrigin } from "./load.ts";
 import { transferable } from "./prepare.ts";
@@ -11,7 +12,11 @@ export type LoadOrder =
   /** `origin.bytes` is what the parts before it make up. */
   | { readonly kind: "load"; readonly origin: PolicyOrigin; readonly options: LoadOptions };
 
+const NICEST = 19;
+
 const port = parentPort;
+// On Linux this is about the calling thread alone: where cores are few, requests go first.
+if (port !== null && process.platform === "linux") setPriority(0, NICEST);
 let parts: Uint8Array[] = [];
 
 port?.on("message", (order: LoadOrder) => {

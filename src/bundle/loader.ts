@@ -78,31 +78,37 @@ export class PolicyLoader {
   private async prepare(origin: PolicyOrigin, options: LoadOptions): Promise<PreparedLoad> {
     const worker = this.worker ?? this.start();
     worker.ref();
-    let timer: NodeJS.Timeout | undefined;
-    const answered = new Promise<PreparedLoad>((settle) => {
-      this.abandon = (why) => settle(refusal(origin, why));
-      // Keeps the last good policy: whatever ends the thread is a load that did not come about.
-      worker.once("message", settle);
-      worker.once("error", (error) => settle(refusal(origin, `a thread that failed: ${nameOf(error)}`)));
-      worker.once("exit", () => settle(refusal(origin, "a thread that ended")));
-      timer = setTimeout(() => settle(refusal(origin, "one that does not")), this.timeoutMs);
+    let settle: (result: PreparedLoad) => void = () => undefined;
+    const answered = new Promise<PreparedLoad>((resolve) => {
+      settle = resolve;
     });
+    const refuse = (why: string): void => settle(refusal(origin, why));
+    // Keeps the last good policy: whatever ends the thread is a load that did not come about.
+    const onError = (error: Error): void => refuse(`a thread that failed: ${nameOf(error)}`);
+    const onExit = (): void => refuse("a thread that ended");
+    const timer = setTimeout(() => refuse("one that does not"), this.timeoutMs);
+    this.abandon = refuse;
+    worker.on("message", settle).on("error", onError).on("exit", onExit);
     await send(worker, origin, options, () => this.worker === worker);
     const result = await answered;
     clearTimeout(timer);
     this.abandon = undefined;
-    // By name: Node's own listeners make a worker hear anything at all, and must stay for the next load.
-    for (const event of ["message", "error", "exit"]) worker.removeAllListeners(event);
-    // Late failures of a thread that is given up are nobody's business any more.
-    worker.on("error", () => undefined);
+    worker.off("message", settle).off("exit", onExit).off("error", onError);
     if (!result.ok && result.digest === "") await this.end();
     return result;
   }
 
   private start(): Worker {
     const limits = { resourceLimits: { maxOldGenerationSizeMb: this.heapMbMax } };
-    this.worker = import.meta.url.endsWith(".ts") ? startFromSources(limits) : startBuilt(limits);
-    return this.worker;
+    const worker = import.meta.url.endsWith(".ts") ? startFromSources(limits) : startBuilt(limits);
+    // Told to whoever waits for a load; between loads, an end of the thread only means that the next one starts another.
+    worker
+      .on("error", () => undefined)
+      .on("exit", () => {
+        if (this.worker === worker) this.worker = undefined;
+      });
+    this.worker = worker;
+    return worker;
   }
 
   private async end(): Promise<void> {

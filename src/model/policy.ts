@@ -142,11 +142,18 @@ export interface IssuerPolicy {
   readonly clockToleranceMs: number;
 }
 
+/** Somebody who issues certificates of a trust domain. */
+export interface AuthorityPolicy {
+  /** As the certificates that it issues name their issuer. */
+  readonly subject: string;
+  /** Its own certificate, DER. */
+  readonly der: Uint8Array;
+}
+
 /** A SPIFFE trust domain whose authorities are known. */
 export interface TrustDomainPolicy {
   readonly name: string;
-  /** Certificates of its authorities, DER. */
-  readonly authorities: readonly Uint8Array[];
+  readonly authorities: readonly AuthorityPolicy[];
   /** Its keys for JWT-SVIDs, a JSON Web Key Set; `undefined`: it has none. */
   readonly jwtKeys: string | undefined;
   /** One of these must be among a JWT-SVID's audiences; empty: its JWT-SVIDs are not verified. */
