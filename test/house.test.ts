@@ -26,6 +26,7 @@ const LAYERS: readonly (readonly [prefix: string, layer: number])[] = [
   ["simulate/", 3],
   ["envoy/", 4],
   ["console/", 4],
+  ["control/", 4],
   ["telemetry/", 4],
   ["bundle/jws.ts", 4],
   ["bundle/keys.ts", 4],
@@ -35,6 +36,7 @@ const LAYERS: readonly (readonly [prefix: string, layer: number])[] = [
   ["bundle/load-worker.ts", 4],
   ["bundle/loader.ts", 4],
   ["bundle/paced.ts", 4],
+  ["bundle/sync/", 4],
   ["bundle/watch.ts", 4],
   ["bundle/shipped-networks.ts", 4],
   ["server/", 5],
@@ -43,7 +45,7 @@ const LAYERS: readonly (readonly [prefix: string, layer: number])[] = [
 ];
 
 /** Who may know generated protobuf types. */
-const GEN_READERS = ["envoy/", "bundle/", "console/", "server/", "cli/", "gen/"];
+const GEN_READERS = ["envoy/", "bundle/", "console/", "control/", "server/", "cli/", "gen/"];
 
 /** Node's own modules that touch nothing outside their arguments. */
 const PURE_BUILTINS = ["node:crypto", "node:net", "node:zlib"];

@@ -83,7 +83,7 @@ export function packFingerprints(lists: readonly FingerprintList[], files: Files
   for (const [index, list] of lists.entries()) {
     const hitOf = hitsOf(list, hits);
     const take = (text: string, bits: number | undefined): boolean => {
-      if (!/^[!-~]{1,256}$/.test(text)) return false;
+      if (!/^[A-Za-z0-9][!-~]{0,255}$/.test(text)) return false;
       if (table.size >= LISTED_MAX) return true;
       const hit = hitOf(bits);
       const number = table.add(text);

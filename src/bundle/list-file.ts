@@ -63,6 +63,8 @@ export function readCsvFile(text: string, file: string, columns: CsvColumns, ent
   let taken = 0;
   const read = (record: readonly string[], line: number): void => {
     if (places === undefined) {
+      // A notice of several lines before the first entry, such as a licence.
+      if (record.some((cell) => cell.includes("\n"))) return;
       const found = placesOf(columns, record);
       if ("fault" in found) {
         faults.add(line, found.fault, quote(record.join(",")));

@@ -1,17 +1,20 @@
 /** `sallyport doctor`: is this installation as it should be? */
 
 import { readFileSync } from "node:fs";
+import { type Timestamp, timestampDate } from "@bufbuild/protobuf/wkt";
 import { credentials, Client as GrpcClient } from "@grpc/grpc-js";
 import { parse } from "yaml";
 import { defaultPolicy } from "../bundle/default-policy.ts";
-import { loadPolicy } from "../bundle/load.ts";
+import { type LoadOptions, loadPolicy } from "../bundle/load.ts";
 import { formatProblem } from "../bundle/problem.ts";
 import { shippedNetworks } from "../bundle/shipped-networks.ts";
 import { type Finding, inspectEnvoy } from "../envoy/inspect.ts";
+import type { GetStatusResponse } from "../gen/sallyport/local/v1/local_pb.ts";
 import { OperatingError } from "../model/errors.ts";
 import type { Policy } from "../model/policy.ts";
 import type { Mode } from "../model/verdict.ts";
-import { readConfig } from "../server/config.ts";
+import { readConfig, type ServeConfig } from "../server/config.ts";
+import { readKeyFile } from "../server/policy-trust.ts";
 import { type Command, EXIT_BAD, EXIT_GOOD } from "./command.ts";
 import { API_FLAGS, calling, localClient } from "./local-client.ts";
 import { serveCommand, sourcesOf } from "./serve.ts";
@@ -42,7 +45,7 @@ export const doctorCommand: Command = {
       return report(findings, invocation.json, terminal.out);
     }
     findings.push({ level: "good", about: "settings", message: "read" });
-    const policy = await policyFor(read.config.policy, findings);
+    const policy = await policyFor(read.config, findings);
     let running: Mode | undefined;
     if (!invocation.switches.has("offline")) {
       running = await askSidecar(invocation, terminal, findings);
@@ -58,12 +61,24 @@ export const doctorCommand: Command = {
   },
 };
 
-async function policyFor(path: string | undefined, findings: Finding[]): Promise<Policy | undefined> {
-  if (path === undefined) {
+async function policyFor(config: ServeConfig, findings: Finding[]): Promise<Policy | undefined> {
+  const { policy: place, control, bundleKeys } = config;
+  const url = place?.kind === "url" ? place.url : undefined;
+  const from = control?.address ?? (url === undefined ? undefined : `${url.origin}${url.pathname}`);
+  if (from !== undefined) {
+    findings.push({
+      level: "good",
+      about: "policy",
+      message: `comes from ${from}: only a running sidecar can say more`,
+    });
+    return undefined;
+  }
+  if (place?.kind !== "path") {
     findings.push({ level: "good", about: "policy", message: "none given: the shipped one is in force" });
     return defaultPolicy(shippedNetworks());
   }
-  const loaded = await loadPolicy(path);
+  const { path } = place;
+  const loaded = await loadPolicy(path, await keysFor(bundleKeys));
   if (!loaded.ok) {
     for (const problem of loaded.problems)
       findings.push({ level: "bad", about: "policy", message: formatProblem(problem) });
@@ -71,6 +86,12 @@ async function policyFor(path: string | undefined, findings: Finding[]): Promise
   }
   findings.push({ level: "good", about: "policy", message: `${path} ${loaded.policy.revision}` });
   return loaded.policy;
+}
+
+/** @throws {OperatingError} ERR_KEY_INVALID */
+async function keysFor(path: string | undefined): Promise<LoadOptions> {
+  if (path === undefined) return { nowMs: Date.now() };
+  return { nowMs: Date.now(), trust: { root: await readKeyFile(path), accepted: undefined } };
 }
 
 async function askSidecar(
@@ -89,8 +110,11 @@ async function askSidecar(
       findings.push({
         level: "bad",
         about: "sidecar policy",
-        message: `latest refused, last good in force: ${problem}`,
+        message: `newest not in force, the last good one is: ${problem}`,
       });
+    }
+    if (status.policyFreshness !== "" && status.policyFreshness !== "fresh") {
+      findings.push({ level: "bad", about: "sidecar policy", message: freshnessText(status) });
     }
     return status.mode === "observe" ? "observe" : "enforce";
   } catch (error) {
@@ -98,6 +122,19 @@ async function askSidecar(
     findings.push({ level: "bad", about: "sidecar", message });
     return undefined;
   }
+}
+
+function freshnessText({
+  policyFreshness,
+  policyConfirmedAt,
+  policyExpiresAt,
+  policySource,
+}: GetStatusResponse): string {
+  const at = (time: Timestamp | undefined): string =>
+    time === undefined ? "never since its start" : timestampDate(time).toISOString();
+  return policyFreshness === "expired"
+    ? `past its time since ${at(policyExpiresAt)}: ${policySource} should bring a newer one`
+    : `stale: last confirmed by ${policySource} ${at(policyConfirmedAt)}`;
 }
 
 /** Asks `grpc.health.v1` on the streams address, as Envoy or a kubelet would. */

@@ -7,9 +7,11 @@ import { buildCommand, inspectCommand, signCommand, verifyCommand } from "./bund
 import { keygenCommand, rootCommand } from "./bundle-keys.ts";
 import { checkCommand } from "./check.ts";
 import { type Command, EXIT_BAD, EXIT_GOOD, EXIT_USAGE, helpOf, readInvocation, type Terminal } from "./command.ts";
+import { controlCommand } from "./control.ts";
 import { costCommand } from "./cost.ts";
 import { doctorCommand } from "./doctor.ts";
 import { explainCommand } from "./explain.ts";
+import { fleetCommand } from "./fleet.ts";
 import { lockCommand, locksCommand, unlockCommand } from "./locks.ts";
 import { postureCommand } from "./posture.ts";
 import { replayCommand } from "./replay.ts";
@@ -24,6 +26,8 @@ export const COMMANDS: readonly Command[] = [
   serveCommand,
   checkCommand,
   testCommand,
+  controlCommand,
+  fleetCommand,
   doctorCommand,
   replayCommand,
   costCommand,

@@ -117,9 +117,10 @@ async function watch() {
 
 async function refresh() {
   const now = await call("GetStatus", {});
-  const problems = (now.policyProblems ?? []).length ? " · newest policy refused: " + now.policyProblems[0] : "";
+  const problems = (now.policyProblems ?? []).length ? " · newest policy not in force: " + now.policyProblems[0] : "";
+  const freshness = now.policyFreshness && now.policyFreshness !== "fresh" ? " · policy " + now.policyFreshness : "";
   status.textContent = "policy " + now.policyName + " " + now.policyRevision + " · " + now.mode + " · " +
-    (now.checks ?? 0) + " checks · " + (now.principals ?? 0) + " principals · " + (now.locks ?? 0) + " locks" + problems;
+    (now.checks ?? 0) + " checks · " + (now.principals ?? 0) + " principals · " + (now.locks ?? 0) + " locks" + freshness + problems;
 }
 
 setInterval(() => refresh().catch(() => { status.textContent = "not reachable"; }), 2000);

@@ -28,7 +28,7 @@ export function thresholdsFor(policy: Policy, rule: Rule | undefined): Threshold
 }
 
 export function modeFor(policy: Policy, rule: Rule | undefined): Mode {
-  return rule?.mode ?? policy.mode;
+  return policy.modeForAll ?? rule?.mode ?? policy.mode;
 }
 
 /**

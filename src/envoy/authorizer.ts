@@ -2,6 +2,7 @@
 
 import type { CheckRequest, CheckResponse } from "../gen/envoy/service/auth/v3/external_auth_pb.ts";
 import { CertificateCache } from "../identity/certificate.ts";
+import type { PolicyFreshness } from "../model/bundle.ts";
 import type { RequestFacts } from "../model/facts.ts";
 import type { TokenFacts } from "../model/identity.ts";
 import type { Line } from "../model/line.ts";
@@ -22,6 +23,8 @@ export interface AuthorizerOptions {
   readonly line: Line;
   /** The policy in force; asked once per request. */
   readonly policy: () => Policy;
+  /** How that policy stands to what should be in force; without it, it counts as fresh. */
+  readonly freshness?: () => PolicyFreshness;
   readonly tokens: Tokens;
   /** Key of the hashes that stand for credentials. */
   readonly key: Uint8Array;
@@ -30,7 +33,7 @@ export interface AuthorizerOptions {
   /** Monotonic microseconds, for latency. */
   readonly microseconds: () => number;
   /** Told of every verdict after it was made. */
-  readonly onVerdict: (facts: RequestFacts, verdict: Verdict, latencyUs: number) => void;
+  readonly onVerdict: (facts: RequestFacts, verdict: Verdict, latencyUs: number, freshness: PolicyFreshness) => void;
 }
 
 export class Authorizer {
@@ -58,6 +61,7 @@ export class Authorizer {
 
   private judge(read: ReadRequest, token: TokenFacts, policy: Policy, startedUs: number): CheckResponse {
     const { line, key, now, microseconds, onVerdict } = this.options;
+    const policyFreshness = this.options.freshness?.() ?? "fresh";
     const facts = factsOf(read, token, policy.identity, key, toEpochMs(now()));
     const verdict = line.check(facts, policy);
     const latencyUs = Math.max(0, Math.round(microseconds() - startedUs));
@@ -66,10 +70,11 @@ export class Authorizer {
       policy: policy.response,
       ownHeaders: read.headers.names(OWN_PREFIX),
       latencyUs,
+      policyFreshness,
     });
     setImmediate(() => {
       line.learn(facts, verdict);
-      onVerdict(facts, verdict, latencyUs);
+      onVerdict(facts, verdict, latencyUs, policyFreshness);
     });
     return response;
   }

@@ -12,6 +12,7 @@ import {
 import { HttpStatusSchema, StatusCode } from "../gen/envoy/type/v3/http_status_pb.ts";
 import { ErrorInfoSchema } from "../gen/google/rpc/error_details_pb.ts";
 import { type Status, StatusSchema } from "../gen/google/rpc/status_pb.ts";
+import type { PolicyFreshness } from "../model/bundle.ts";
 import type { Protocol } from "../model/facts.ts";
 import type { BodyPolicy, ResponsePolicy } from "../model/policy.ts";
 import { SECOND_MS } from "../model/units.ts";
@@ -33,10 +34,12 @@ export interface ResponseContext {
   /** Names of the request's headers that begin with our prefix: none of them goes upstream unless set here. */
   readonly ownHeaders: readonly string[];
   readonly latencyUs: number;
+  /** Without it, the policy counts as fresh. */
+  readonly policyFreshness?: PolicyFreshness;
 }
 
 export function responseOf(verdict: Verdict, context: ResponseContext): CheckResponse {
-  const dynamicMetadata = metadataOf(verdict, context.latencyUs);
+  const dynamicMetadata = metadataOf(verdict, context);
   const policy = verdict.response ?? context.policy;
   if (verdict.enforced === "allow") return allow(verdict, { ...context, policy }, dynamicMetadata);
   const refusal = refusalOf(verdict.decision);
@@ -241,7 +244,7 @@ function challengeFields(challenge: Challenge | undefined): Record<string, strin
   };
 }
 
-function metadataOf(verdict: Verdict, latencyUs: number): JsonObject {
+function metadataOf(verdict: Verdict, { latencyUs, policyFreshness = "fresh" }: ResponseContext): JsonObject {
   const metadata: JsonObject = {
     decision: verdict.decision.kind,
     enforced: verdict.enforced,
@@ -256,6 +259,8 @@ function metadataOf(verdict: Verdict, latencyUs: number): JsonObject {
     mode: verdict.mode,
     latency_us: latencyUs,
   };
+  // Absent means fresh.
+  if (policyFreshness !== "fresh") metadata.policy_freshness = policyFreshness;
   // Absent means no: Envoy's matchers and the Lua filter look for `true` only.
   if (verdict.peerGroup !== undefined) metadata.peer_group = verdict.peerGroup;
   if (verdict.enforced === "terminate") metadata.terminate = true;

@@ -255,6 +255,8 @@ export interface Policy {
   readonly revision: string;
   readonly name: string;
   readonly mode: Mode;
+  /** Counts whatever the policy and its rules say; set by the settings of a process. */
+  readonly modeForAll?: Mode | undefined;
   readonly thresholds: Thresholds;
   /** First match wins. */
   readonly rules: readonly Rule[];

@@ -2,14 +2,36 @@
 
 import { isMap, isScalar, LineCounter, parseDocument } from "yaml";
 import { suggest } from "../bundle/problem.ts";
+import { LABELS_MAX, type Places, parseLabels, readPlaces } from "./policy-config.ts";
 import { environmentName, SETTINGS, type Setting, type SettingName } from "./settings.ts";
 
+/** Where a policy comes from. */
+export type PolicyPlace =
+  | { readonly kind: "path"; readonly path: string }
+  | { readonly kind: "url"; readonly url: URL };
+
 export interface ServeConfig {
-  readonly policy: string | undefined;
+  /** `undefined`: the shipped policy, or the control plane's. */
+  readonly policy: PolicyPlace | undefined;
   /** Candidate policy, asked but never obeyed. */
-  readonly shadow: string | undefined;
+  readonly shadow: PolicyPlace | undefined;
   /** Share of requests, 0..1, that it is asked about. */
   readonly shadowShare: number;
+  readonly bundleKeys: string | undefined;
+  readonly policyPollMs: number;
+  readonly policyTokenFile: string | undefined;
+  readonly policyCaFile: string | undefined;
+  readonly policyBytesMax: number;
+  readonly policyWaitMs: number;
+  readonly policyMissing: "fail" | "shipped";
+  /** `undefined`: never stale. */
+  readonly policyStaleAfterMs: number | undefined;
+  readonly policyOnStale: "keep" | "unready";
+  readonly policyOnExpiry: "keep" | "unready" | "deny";
+  readonly control: ControlConfig | undefined;
+  /** `undefined`: a random one. */
+  readonly sidecarId: string | undefined;
+  readonly labels: Readonly<Record<string, string>>;
   readonly mode: "policy" | "observe";
   readonly extAuthzAddress: string;
   readonly streamsAddress: string;
@@ -28,6 +50,14 @@ export interface ServeConfig {
   readonly recording: string | undefined;
   readonly logLevel: "debug" | "info" | "warn" | "error" | "silent";
   readonly drainTimeoutMs: number;
+}
+
+export interface ControlConfig {
+  readonly address: string;
+  readonly tokenFile: string | undefined;
+  readonly certFile: string | undefined;
+  readonly keyFile: string | undefined;
+  readonly caFile: string | undefined;
 }
 
 export interface ConfigSources {
@@ -52,6 +82,7 @@ export function readConfig(sources: ConfigSources): ReadConfig {
   const problems: string[] = [];
   const fromFile = sources.file === undefined ? new Map<string, Given>() : readFile(sources.file, problems);
   for (const name of Object.keys(sources.environment)) {
+    if (OTHER_COMMANDS.some((prefix) => name.startsWith(prefix))) continue;
     if (name.startsWith("SALLYPORT_") && !KNOWN_ENVIRONMENT.has(name)) {
       problems.push(`${name}: unknown setting${suggestion(name, [...KNOWN_ENVIRONMENT])}`);
     }
@@ -74,6 +105,13 @@ export function readConfig(sources: ConfigSources): ReadConfig {
       problems.push(`${found?.where}: expected ${value.wanted}, got ${JSON.stringify(text.slice(0, 80))}`);
     else values.set(setting.name, value.value);
   }
+  const where = new Map(
+    (SETTINGS as readonly Setting[]).flatMap((setting) => {
+      const found = given(setting);
+      return found === undefined ? [] : [[setting.name, found.where] as const];
+    }),
+  );
+  const places = readPlaces(values, where, problems);
   if (problems.length > 0) return { ok: false, problems };
   const text = (name: SettingName): string => String(values.get(name));
   const optional = (name: SettingName): string | undefined => {
@@ -83,9 +121,31 @@ export function readConfig(sources: ConfigSources): ReadConfig {
   return {
     ok: true,
     config: {
-      policy: optional("policy"),
-      shadow: optional("shadow"),
+      policy: places.policy,
+      shadow: places.shadow,
       shadowShare: values.get("shadow-share") as number,
+      bundleKeys: optional("bundle-keys"),
+      policyPollMs: values.get("policy-poll") as number,
+      policyTokenFile: optional("policy-token-file"),
+      policyCaFile: optional("policy-ca-file"),
+      policyBytesMax: values.get("policy-bytes-max") as number,
+      policyWaitMs: values.get("policy-wait") as number,
+      policyMissing: text("policy-missing") as ServeConfig["policyMissing"],
+      policyStaleAfterMs: staleAfter(values, places),
+      policyOnStale: text("policy-on-stale") as ServeConfig["policyOnStale"],
+      policyOnExpiry: text("policy-on-expiry") as ServeConfig["policyOnExpiry"],
+      control:
+        places.control === undefined
+          ? undefined
+          : {
+              address: places.control,
+              tokenFile: optional("control-token-file"),
+              certFile: optional("control-cert-file"),
+              keyFile: optional("control-key-file"),
+              caFile: optional("control-ca-file"),
+            },
+      sidecarId: optional("sidecar-id"),
+      labels: parseLabels(optional("labels") ?? "") ?? {},
       mode: text("mode") as ServeConfig["mode"],
       extAuthzAddress: text("ext-authz-address"),
       streamsAddress: text("streams-address"),
@@ -114,7 +174,18 @@ const OTHER_ENVIRONMENT = [
   "SALLYPORT_FORBID_SKIPS",
   "SALLYPORT_SHARED",
 ];
+/** Begin the variables of `sallyport control` and `sallyport fleet`. */
+const OTHER_COMMANDS = ["SALLYPORT_CONTROL_PLANE_", "SALLYPORT_FLEET_"];
 const KNOWN_ENVIRONMENT = new Set([...SETTINGS.map(({ name }) => environmentName(name)), ...OTHER_ENVIRONMENT]);
+
+/** Files are watched: they need no confirming unless the operator says so. */
+function staleAfter(values: ReadonlyMap<SettingName, string | number | undefined>, places: Places): number | undefined {
+  const given = values.get("policy-stale-after") as number | undefined;
+  if (given !== undefined || (places.control === undefined && places.policy?.kind !== "url")) return given;
+  return STALE_POLLS * (values.get("policy-poll") as number);
+}
+
+const STALE_POLLS = 3;
 
 function readFile(file: { readonly name: string; readonly text: string }, problems: string[]): Map<string, Given> {
   const found = new Map<string, Given>();
@@ -160,6 +231,10 @@ function parse(setting: Setting, text: string): Parsed {
       return text === "off" ? { value: text } : parseAddress(text);
     case "address":
       return parseAddress(text);
+    case "labels":
+      return parseLabels(text) === undefined
+        ? { wanted: `KEY=VALUE,KEY=VALUE with at most ${LABELS_MAX} different keys, none of them id or version` }
+        : { value: text };
     case "path":
     case "text":
       return text === "" ? { wanted: "a text that is not empty" } : { value: text };

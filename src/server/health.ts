@@ -1,8 +1,8 @@
 /** `/healthz`, `/readyz` and `/metrics` over HTTP, for kubelets and Prometheus. */
 
 import { createServer, type Server } from "node:http";
+import type { Registry } from "prom-client";
 import { closeHttp, listenHttp } from "../console/listen.ts";
-import type { Metrics } from "../telemetry/metrics.ts";
 
 export interface Readiness {
   readonly ready: boolean;
@@ -15,7 +15,7 @@ export class HealthServer {
   private readonly server: Server;
   private bound = "";
 
-  constructor(address: string, metrics: Metrics, readiness: () => Readiness) {
+  constructor(address: string, metrics: { readonly registry: Registry }, readiness: () => Readiness) {
     this.address = address;
     this.server = createServer((request, response) => {
       const path = request.url?.split("?")[0];

@@ -3,7 +3,16 @@
 export interface Setting {
   /** Kebab-case: `--name`, `SALLYPORT_NAME` and the key in the configuration file. */
   readonly name: string;
-  readonly kind: "share" | "address" | "optional-address" | "path" | "integer" | "duration" | "choice" | "text";
+  readonly kind:
+    | "address"
+    | "optional-address"
+    | "path"
+    | "integer"
+    | "duration"
+    | "choice"
+    | "text"
+    | "labels"
+    | "share";
   /** As it would be written; `undefined`: unset. */
   readonly fallback: string | undefined;
   readonly summary: string;
@@ -17,16 +26,134 @@ const DAY_MS = 86_400_000;
 export const SETTINGS = [
   {
     name: "policy",
-    kind: "path",
+    kind: "text",
     fallback: undefined,
-    summary: "Policy file (YAML), watched for changes. Without one the shipped policy is in force.",
+    summary:
+      "Where policy comes from: a YAML file, a bundle file or a folder, watched for changes; or the `https://` address of a bundle, asked regularly (`http://` on loopback only). Without it, and without `control`, the shipped policy is in force.",
   },
   {
-    name: "shadow",
+    name: "bundle-keys",
     kind: "path",
     fallback: undefined,
     summary:
-      "Candidate policy (YAML), watched for changes: asked about live requests, counted where it would decide otherwise, never obeyed.",
+      "Key file with the public keys whose signatures count. Once it is set, everything unsigned is refused, YAML files included. Needed where policy comes over the network.",
+  },
+  {
+    name: "policy-poll",
+    kind: "duration",
+    fallback: "60s",
+    range: [1_000, DAY_MS],
+    summary: "How often an address is asked for a newer bundle, give or take a tenth. Files are watched at all times.",
+  },
+  {
+    name: "policy-token-file",
+    kind: "path",
+    fallback: undefined,
+    summary: "File with the bearer token for the address in `policy`; read anew at every poll.",
+  },
+  {
+    name: "policy-ca-file",
+    kind: "path",
+    fallback: undefined,
+    summary:
+      "PEM certificates that are believed for the address in `policy`, instead of the system's; read anew at every poll.",
+  },
+  {
+    name: "policy-bytes-max",
+    kind: "integer",
+    fallback: "268435456",
+    range: [1_024, 268_435_456],
+    summary: "Largest bundle that is taken, in bytes, as it arrives and unpacked.",
+  },
+  {
+    name: "policy-wait",
+    kind: "duration",
+    fallback: "10s",
+    range: [0, 3_600_000],
+    summary: "How long a start without a last good bundle waits for the first one.",
+  },
+  {
+    name: "policy-missing",
+    kind: "choice",
+    choices: ["fail", "shipped"],
+    fallback: "fail",
+    summary:
+      "What happens when `policy-wait` is over without a policy: `fail` does not start; `shipped` starts with the shipped policy, not ready, until the first one comes.",
+  },
+  {
+    name: "policy-stale-after",
+    kind: "duration",
+    fallback: undefined,
+    range: [1_000, 365 * DAY_MS],
+    summary:
+      "How long the source may be silent, or offer only what is refused, before the policy counts as stale. Default three times `policy-poll` for an address or `control`; files are never stale unless this is set.",
+  },
+  {
+    name: "policy-on-stale",
+    kind: "choice",
+    choices: ["keep", "unready"],
+    fallback: "keep",
+    summary: "A stale policy decides on either way; `unready` also fails `/readyz`.",
+  },
+  {
+    name: "policy-on-expiry",
+    kind: "choice",
+    choices: ["keep", "unready", "deny"],
+    fallback: "keep",
+    summary:
+      "What a bundle past its time does: `keep` decides on by it (fails static); `unready` also fails `/readyz`; `deny` also denies every request (fails closed) in the policy's own mode.",
+  },
+  {
+    name: "shadow",
+    kind: "text",
+    fallback: undefined,
+    summary:
+      "A candidate policy that is asked beside the one in force and never obeyed: the same kinds of place as `policy`, with the same keys, token and certificates.",
+  },
+  {
+    name: "control",
+    kind: "text",
+    fallback: undefined,
+    summary:
+      "Address of the control plane, `https://HOST:9292` (`http://` on loopback only), instead of `policy`; several, separated by commas, are tried in turn.",
+  },
+  {
+    name: "control-token-file",
+    kind: "path",
+    fallback: undefined,
+    summary: "File with the bearer token for `control`; read anew at every connection.",
+  },
+  {
+    name: "control-cert-file",
+    kind: "path",
+    fallback: undefined,
+    summary: "PEM certificate (SPIFFE) that this sidecar shows to `control`; read anew at every connection.",
+  },
+  {
+    name: "control-key-file",
+    kind: "path",
+    fallback: undefined,
+    summary: "PEM private key of `control-cert-file`.",
+  },
+  {
+    name: "control-ca-file",
+    kind: "path",
+    fallback: undefined,
+    summary: "PEM certificates that are believed for `control`, instead of the system's.",
+  },
+  {
+    name: "sidecar-id",
+    kind: "text",
+    fallback: undefined,
+    summary:
+      "Name of this sidecar for the control plane and in the decision log's labels, such as the pod's name. Default: a random one for each start.",
+  },
+  {
+    name: "labels",
+    kind: "labels",
+    fallback: undefined,
+    summary:
+      "What this sidecar is, as `KEY=VALUE,KEY=VALUE`: the control plane chooses policy by it, and the decision log shows it.",
   },
   {
     name: "shadow-share",

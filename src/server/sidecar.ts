@@ -4,13 +4,6 @@ import { randomBytes, randomUUID } from "node:crypto";
 import { closeSync, openSync, readFileSync, writeSync } from "node:fs";
 import { create } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
-import { CurrentPolicy } from "../bundle/current.ts";
-import { defaultPolicy } from "../bundle/default-policy.ts";
-import { type LoadResult, loadPolicy } from "../bundle/load.ts";
-import { PolicyLoader } from "../bundle/loader.ts";
-import { formatProblem } from "../bundle/problem.ts";
-import { shippedNetworks } from "../bundle/shipped-networks.ts";
-import { type PolicyListener, watchPolicy } from "../bundle/watch.ts";
 import { createLine } from "../check/line.ts";
 import { recording } from "../check/recording.ts";
 import { loadToken } from "../console/access.ts";
@@ -34,6 +27,7 @@ import { RecentDecisions } from "../telemetry/recent.ts";
 import type { ServeConfig } from "./config.ts";
 import { GrpcListener } from "./grpc.ts";
 import { HealthServer } from "./health.ts";
+import { type PolicyStatus, type RunningPolicy, startPolicy } from "./policy.ts";
 import { pooledRandom } from "./random.ts";
 import { shadowed } from "./shadowing.ts";
 import { StateFiles } from "./state-files.ts";
@@ -80,22 +74,15 @@ async function assemble(
 ): Promise<Sidecar["addresses"]> {
   const now = Date.now;
   const startedAtMs = now();
-  let policyLoadedAtMs = startedAtMs;
-  let policyProblems: readonly string[] = [];
   let stage: "starting" | "serving" | "draining" = "starting";
 
   const { principalsMax, sessionsMax } = config;
   const bare = createLine({ principalsMax, sessionsMax, random: pooledRandom() });
   const recorded = config.recording === undefined ? bare : recordTo(config.recording, bare, closers);
-  const metrics = new Metrics(
-    () => recorded.stats(),
-    () => policyLoadedAtMs,
-  );
-  const candidate = await candidateOf(config.shadow, log, closers);
-  const { line, report: shadow } = shadowed(recorded, candidate, config.shadowShare, metrics, log);
-
-  const loaded = config.policy === undefined ? undefined : await loadPolicy(config.policy);
-  const current = new CurrentPolicy(effective(policyOf(loaded), config));
+  const metrics = new Metrics(() => recorded.stats());
+  let candidate: () => Policy | undefined = () => undefined;
+  const { line, report: shadow } = shadowed(recorded, () => candidate(), config.shadowShare, metrics, log);
+  const sidecarId = config.sidecarId ?? randomUUID();
 
   const keySets = new KeySets({
     now,
@@ -107,36 +94,22 @@ async function assemble(
   const state = config.stateDir === undefined ? undefined : new StateFiles(config.stateDir);
   const key = state?.credentialKey() ?? randomBytes(32);
   const tokens = new Tokens({ key, keySets, now });
-  await keySets.refresh(current.get().identity.issuers);
-  closers.push(
-    () => keySets.close(),
-    every(KEY_REFRESH_MS, () => keySets.refresh(current.get().identity.issuers)),
-  );
-
-  if (config.policy !== undefined && loaded !== undefined) {
-    const loader = new PolicyLoader();
-    closers.push(() => loader.close());
-    const listener: PolicyListener = {
-      onPolicy: ({ policy }) => {
-        current.replace(effective(policy, config));
-        policyLoadedAtMs = now();
-        policyProblems = [];
-        tokens.forget();
-        metrics.policyLoads.inc({ result: "accepted" });
-        log.info({ event: "policy.replaced", policy: policy.name, revision: policy.revision }, "new policy in force");
-        void keySets.refresh(policy.identity.issuers);
-      },
-      onProblems: ({ problems }) => {
-        policyProblems = problems.map(formatProblem);
-        metrics.policyLoads.inc({ result: "refused" });
-        log.error({ event: "policy.refused", problems: policyProblems }, "kept the last good policy");
-      },
-    };
-    const watcher = watchPolicy(config.policy, loaded, listener, {
-      load: (path) => loader.load({ kind: "path", path }),
-    });
-    closers.push(() => watcher.close());
-  }
+  closers.push(() => keySets.close());
+  const policy = await startPolicy({
+    config,
+    sidecarId,
+    log,
+    registry: metrics.registry,
+    onChange: ({ identity }) => {
+      tokens.forget();
+      void keySets.refresh(identity.issuers);
+    },
+    report: () => ({ checks: metrics.checksTotal, scoreBands: bandsOf(line, policy) }),
+  });
+  candidate = () => policy.candidate();
+  closers.push(() => policy.close());
+  await keySets.refresh(policy.get().identity.issuers);
+  closers.push(every(KEY_REFRESH_MS, () => keySets.refresh(policy.get().identity.issuers)));
 
   const restored = state !== undefined && restore(line, state, log);
   if (!restored && config.prior !== undefined) startWarm(line, config.prior, log);
@@ -157,20 +130,22 @@ async function assemble(
   const decisionLog =
     config.decisionLog === undefined
       ? undefined
-      : new DecisionLog(config.decisionLog, { id: randomUUID(), version: VERSION }, (error) =>
+      : new DecisionLog(config.decisionLog, { ...config.labels, id: sidecarId, version: VERSION }, (error) =>
           log.error({ event: "decision-log.failed", ...errorFields(error) }, "decisions go on unlogged"),
         );
   if (decisionLog !== undefined) closers.push(() => decisionLog.close());
 
   const authorizer = new Authorizer({
     line,
-    policy: () => current.get(),
+    policy: () => policy.get(),
+    freshness: () => policy.freshness(),
     tokens,
     key,
     now,
     microseconds: () => performance.now() * 1_000,
-    onVerdict: (facts, verdict, latencyUs) => {
-      const record = recordOf(facts, verdict, latencyUs);
+    onVerdict: (facts, verdict, latencyUs, policyFreshness) => {
+      const bundle = policy.bundleOf(verdict.policyRevision);
+      const record = { ...recordOf(facts, verdict, latencyUs), policyFreshness, bundle };
       metrics.verdict(facts, verdict, latencyUs);
       recent.add(record);
       if (decisionLog?.write(record) === false) metrics.unlogged.inc();
@@ -179,14 +154,10 @@ async function assemble(
   // First up and last down, so that it can tell of the time between.
   let health: HealthServer | undefined;
   if (config.healthAddress !== undefined) {
-    health = new HealthServer(config.healthAddress, metrics, () => ({
-      ready: stage === "serving",
-      detail: {
-        policy_revision: current.get().revision,
-        policy: policyProblems.length === 0 ? "current" : "latest refused, last good in force",
-        state: stage,
-      },
-    }));
+    health = new HealthServer(config.healthAddress, metrics, () => {
+      const status = policy.status();
+      return { ready: stage === "serving" && status.ready, detail: { ...policyDetail(status), state: stage } };
+    });
     await health.listen();
     closers.push(() => health?.close());
   }
@@ -221,19 +192,24 @@ async function assemble(
     line,
     recent,
     shadow,
-    policyLocks: () => current.get().locks,
+    policyLocks: () => policy.get().locks,
     status: () => {
-      const { name, revision, mode, thresholds } = current.get();
-      const levels = [20, 30, thresholds.challenge, thresholds.deny]
-        .map(Math.round)
-        .filter((level) => level > 0 && level < 100);
+      const { name, revision, mode } = policy.get();
+      const { bundle, freshness, confirmedAtMs, problems, problemCode, source } = policy.status();
       const { principals, sessions, locks, scored } = line.stats();
       return {
         version: VERSION,
         policyName: name,
         policyRevision: revision,
         mode,
-        policyProblems: [...policyProblems],
+        policyProblems: [...problems],
+        policyProblemCode: problemCode ?? "",
+        policyFreshness: freshness,
+        policySource: source,
+        ...(bundle === undefined ? {} : { policyExpiresAt: timestampFromMs(bundle.expiresAtMs) }),
+        ...(confirmedAtMs === undefined ? {} : { policyConfirmedAt: timestampFromMs(Math.floor(confirmedAtMs)) }),
+        sidecarId,
+        labels: { ...config.labels },
         startedAt: timestampFromMs(startedAtMs),
         checks: BigInt(metrics.checksTotal),
         principals,
@@ -241,9 +217,9 @@ async function assemble(
         locks,
         extAuthzAddress: check.boundAddress,
         streamsAddress: streams.boundAddress,
-        scoreBands: line
-          .scoreBands([...new Set(levels)].sort((a, b) => a - b))
-          .map((band) => create(ScoreBandSchema, { ...band, requests: BigInt(band.requests) })),
+        scoreBands: bandsOf(line, policy).map((band) =>
+          create(ScoreBandSchema, { ...band, requests: BigInt(band.requests) }),
+        ),
         scored: BigInt(scored),
       };
     },
@@ -274,41 +250,23 @@ async function assemble(
   };
 }
 
-function policyOf(loaded: LoadResult | undefined): Policy {
-  if (loaded === undefined) return defaultPolicy(shippedNetworks());
-  if (loaded.ok) return loaded.policy;
-  throw new OperatingError("ERR_POLICY_INVALID", `policy refused:\n${loaded.problems.map(formatProblem).join("\n")}`);
+/** How often scores reached 20, 30 and the policy's thresholds. */
+function bandsOf(line: Line, policy: RunningPolicy) {
+  const { challenge, deny } = policy.get().thresholds;
+  const levels = [20, 30, challenge, deny].map(Math.round).filter((level) => level > 0 && level < 100);
+  return line.scoreBands([...new Set(levels)].sort((a, b) => a - b));
 }
 
-/** The candidate as it is on disk; a bad one leaves the last good one beside the policy in force, or none. */
-async function candidateOf(
-  path: string | undefined,
-  log: Logger,
-  closers: (() => Promise<void> | void)[],
-): Promise<() => Policy | undefined> {
-  if (path === undefined) return () => undefined;
-  let candidate: Policy | undefined;
-  const take = (loaded: LoadResult): void => {
-    if (loaded.ok) {
-      candidate = loaded.policy;
-      const { name, revision } = loaded.policy;
-      log.info({ event: "shadow.replaced", policy: name, revision }, "candidate policy beside the one in force");
-    } else {
-      const problems = loaded.problems.map(formatProblem);
-      log.error({ event: "shadow.refused", problems }, "the candidate policy is not taken");
-    }
+/** What `/readyz` says of the policy. */
+function policyDetail({ policy, bundle, freshness, confirmedAtMs, summary, source }: PolicyStatus) {
+  return {
+    policy: summary,
+    policy_revision: policy.revision,
+    policy_freshness: freshness,
+    policy_source: source,
+    ...(bundle === undefined ? {} : { policy_expires: new Date(bundle.expiresAtMs).toISOString() }),
+    ...(confirmedAtMs === undefined ? {} : { policy_confirmed: new Date(confirmedAtMs).toISOString() }),
   };
-  const loaded = await loadPolicy(path);
-  take(loaded);
-  const watcher = watchPolicy(path, loaded, { onPolicy: take, onProblems: take });
-  closers.push(() => watcher.close());
-  return () => candidate;
-}
-
-/** `--mode observe` turns enforcement off everywhere, rules included, without touching the policy. */
-function effective(policy: Policy, { mode }: ServeConfig): Policy {
-  if (mode !== "observe") return policy;
-  return { ...policy, mode: "observe", rules: policy.rules.map((rule) => ({ ...rule, mode: undefined })) };
 }
 
 /** @throws {OperatingError} when the operator names a prior that cannot be read or is none */

@@ -11,6 +11,8 @@ const BUFFERED_BYTES_MAX = 16 * 1024 * 1024;
 export interface DecisionLogLabels {
   readonly id: string;
   readonly version: string;
+  /** What the operator says of this sidecar. */
+  readonly [label: string]: string;
 }
 
 /**
@@ -52,7 +54,13 @@ export function decisionLine(record: DecisionRecord, labels: DecisionLogLabels):
       },
     },
     ...(record.shadow === undefined ? {} : { shadow: shadowOf(record.shadow) }),
-    bundles: { policy: { name: record.policyName, revision: record.policyRevision } },
+    bundles: {
+      [record.bundle?.name ?? "policy"]: {
+        name: record.policyName,
+        revision: record.bundle === undefined ? record.policyRevision : String(record.bundle.revision),
+        freshness: record.policyFreshness,
+      },
+    },
     metrics: { timer_check_ns: record.latencyUs * 1_000 },
   });
 }

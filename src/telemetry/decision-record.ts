@@ -1,5 +1,6 @@
 /** One decision as it is remembered and shown: flat, without secrets. */
 
+import type { BundleFacts, PolicyFreshness } from "../model/bundle.ts";
 import type { Protocol, RequestFacts } from "../model/facts.ts";
 import type { Thresholds } from "../model/policy.ts";
 import type { DecisionKind, Mode, Reason, ShadowVerdict, Verdict } from "../model/verdict.ts";
@@ -36,6 +37,10 @@ export interface DecisionRecord {
   readonly latencyUs: number;
   /** What the candidate policy would have said, where that is another decision. */
   readonly shadow: ShadowVerdict | undefined;
+  /** How the policy stood when it decided; `undefined` where nobody keeps it up to date. */
+  readonly policyFreshness?: PolicyFreshness | undefined;
+  /** The bundle that the policy is; `undefined`: unsigned. */
+  readonly bundle?: Pick<BundleFacts, "name" | "revision"> | undefined;
 }
 
 const NAMES = ["challenge", "deny", "terminate"] as const;

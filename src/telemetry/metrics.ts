@@ -20,7 +20,6 @@ export class Metrics {
   private readonly conditionErrors: Counter;
   readonly checkErrors: Counter;
   readonly outcomes: Counter<"stage">;
-  readonly policyLoads: Counter<"result">;
   readonly snapshots: Counter<"result">;
   readonly keyFetchErrors: Counter;
   readonly unlogged: Counter;
@@ -29,7 +28,7 @@ export class Metrics {
   readonly shadowDifferences: Counter<"active" | "candidate">;
   checksTotal = 0;
 
-  constructor(stats: () => LineStats, policyLoadedAtMs: () => number) {
+  constructor(stats: () => LineStats) {
     const registers = [this.registry];
     collectDefaultMetrics({ register: this.registry, prefix: "sallyport_" });
     this.checks = new Counter({
@@ -69,12 +68,6 @@ export class Metrics {
       name: "sallyport_outcomes_total",
       help: "Access-log entries taken in.",
       labelNames: ["stage"],
-      registers,
-    });
-    this.policyLoads = new Counter({
-      name: "sallyport_policy_loads_total",
-      help: "Policies read, by result; a refused one leaves the last good one in force.",
-      labelNames: ["result"],
       registers,
     });
     this.snapshots = new Counter({
@@ -118,12 +111,6 @@ export class Metrics {
       "sallyport_evicted_sessions",
       "Sessions forgotten because memory is bounded.",
       () => stats().evictedSessions,
-      registers,
-    );
-    gauge(
-      "sallyport_policy_loaded_timestamp_seconds",
-      "When the policy in force was loaded.",
-      () => policyLoadedAtMs() / 1000,
       registers,
     );
   }

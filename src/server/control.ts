@@ -1,0 +1,194 @@
+/** Puts the control plane together, in the order in which its parts need each other, and takes it down again. */
+
+import { readFileSync, unwatchFile, watchFile } from "node:fs";
+import { parseTrustRoot } from "../bundle/trust.ts";
+import { Access } from "../control/access.ts";
+import { refText } from "../control/channels.ts";
+import { type ControlSettings, readTokens } from "../control/config.ts";
+import { trustingExaminer, verifyingExaminer } from "../control/examiner.ts";
+import { Fleet } from "../control/fleet.ts";
+import { FolderStore } from "../control/folder-store.ts";
+import { Hub } from "../control/hub.ts";
+import { ControlMetrics } from "../control/metrics.ts";
+import { NatsStore } from "../control/nats-store.ts";
+import { ControlListener } from "../control/server.ts";
+import { controlRoutes } from "../control/service.ts";
+import type { FleetStore } from "../control/store.ts";
+import { OperatingError } from "../model/errors.ts";
+import { errorFields, type Logger } from "../telemetry/log.ts";
+import { HealthServer } from "./health.ts";
+
+/** Reports of more sidecars than may connect here: a fleet has several control processes. */
+const REPORTS_FACTOR = 10;
+
+/** Connections beside those of sidecars: each sidecar has one, operators and pages the rest. */
+const CONNECTIONS_EXTRA = 1_000;
+
+/** How often the file of tokens is looked at. */
+const TOKENS_LOOK_MS = 2_000;
+
+export interface RunningControl {
+  readonly addresses: { readonly control: string; readonly health: string | undefined };
+  stop(): Promise<void>;
+}
+
+/** @throws {OperatingError} for settings that cannot be met; nothing is left running then */
+export async function startControl(settings: ControlSettings, log: Logger): Promise<RunningControl> {
+  const closers: (() => Promise<void> | void)[] = [];
+  const stop = async (): Promise<void> => {
+    for (const close of closers.splice(0).reverse()) await close();
+  };
+  try {
+    return { addresses: await assemble(settings, log, closers), stop };
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+}
+
+async function assemble(
+  settings: ControlSettings,
+  log: Logger,
+  closers: (() => Promise<void> | void)[],
+): Promise<RunningControl["addresses"]> {
+  const now = Date.now;
+  const { bundleKeys, bundleBytesMax, heartbeatMs, sidecarsMax } = settings;
+  const examiner =
+    bundleKeys === undefined
+      ? trustingExaminer(bundleBytesMax)
+      : verifyingExaminer(parseTrustRoot(readText("bundle-keys", bundleKeys), bundleKeys), bundleBytesMax, now);
+  if (bundleKeys === undefined) {
+    log.warn({ event: "control.insecure" }, "insecure-unsigned-bundles: bundles are taken from anybody");
+  }
+  let access = new Access(tokensOf(settings), settings.grants);
+  if (settings.tokens !== undefined) {
+    const path = settings.tokens;
+    watchFile(path, { interval: TOKENS_LOOK_MS, persistent: false }, () => {
+      try {
+        access = new Access(tokensOf(settings), settings.grants);
+        log.info({ event: "tokens.read", path }, "tokens read again");
+      } catch (error) {
+        // Keeps the last good tokens: a half-written file is followed by a whole one.
+        log.error({ event: "tokens.refused", ...errorFields(error) }, "kept the last good tokens");
+      }
+    });
+    closers.push(() => unwatchFile(path));
+  }
+
+  const store = storeOf(settings, log);
+  closers.push(() => store.close());
+  const fleet = new Fleet({
+    store,
+    examiner,
+    revisionsKept: settings.revisionsKept,
+    onUnusable: (ref, error) =>
+      log.error(
+        { event: "bundle.unusable", bundle: refText(ref), ...errorFields(error) },
+        "it is not handed out; sidecars keep what they have",
+      ),
+  });
+  closers.push(() => fleet.close());
+  const metrics: ControlMetrics = new ControlMetrics({
+    watchers: () => hub.watchers,
+    reported: () => [...store.reports()].length,
+    bundles: () => fleet.library.size,
+    chunkBytes: () => fleet.library.bytes,
+    storeOk: () => store.health().ok,
+  });
+  const hub: Hub = new Hub({
+    fleet,
+    metrics,
+    sidecarsMax,
+    heartbeatMs,
+    loaded: () => store.health().loaded,
+    now,
+    random: Math.random,
+  });
+  let stage = "starting";
+  let health: HealthServer | undefined;
+  if (settings.healthAddress !== undefined) {
+    health = new HealthServer(settings.healthAddress, metrics, () => {
+      const { loaded, detail } = store.health();
+      // Without its store it still serves what it has: only one that knows nothing yet, or is going, is not ready.
+      return {
+        ready: stage === "serving" && loaded,
+        detail: { state: stage, store: detail, sidecars: String(hub.watchers), bundles: String(fleet.library.size) },
+      };
+    });
+    await health.listen();
+    closers.push(() => health?.close());
+  }
+  await fleet.start();
+  const listener = new ControlListener({
+    address: settings.address,
+    tls: settings.tls,
+    access: () => access,
+    connectionsMax: sidecarsMax + CONNECTIONS_EXTRA,
+    now,
+    routes: controlRoutes({
+      fleet,
+      hub,
+      store,
+      metrics,
+      bundleBytesMax,
+      now,
+      onAudit: (entry) => log.info({ event: "audit", ...entry }, "fleet change"),
+    }),
+    onCertificates: (error) => {
+      if (error === undefined) log.info({ event: "tls.read" }, "new certificates in use");
+      else log.error({ event: "tls.refused", ...errorFields(error) }, "kept the last good certificates");
+    },
+  });
+  await listener.listen();
+  closers.push(() => listener.close(settings.drainTimeoutMs));
+  closers.push(() => {
+    stage = "draining";
+    hub.drain();
+  });
+  stage = "serving";
+  return { control: listener.boundAddress, health: health?.boundAddress };
+}
+
+function storeOf({ nats, stateDir, sidecarsMax, bundleBytesMax }: ControlSettings, log: Logger): FleetStore {
+  const reportsMax = sidecarsMax * REPORTS_FACTOR;
+  if (nats === undefined) {
+    if (stateDir === undefined) {
+      log.warn({ event: "control.memory" }, "neither state-dir nor nats-servers: channels end with this process");
+    }
+    return new FolderStore({
+      folder: stateDir,
+      reportsMax,
+      now: Date.now,
+      onSetAside: (path, why) =>
+        log.error(
+          { event: "state.unusable", path, why },
+          "set aside; channels start empty, sidecars keep what they have",
+        ),
+    });
+  }
+  return new NatsStore({
+    ...nats,
+    bundleBytesMax,
+    reportsMax,
+    now: Date.now,
+    onState: (connected, detail) => {
+      if (connected) log.info({ event: "store.reached" }, "NATS is reachable");
+      else log.warn({ event: "store.lost", detail }, "serving what is known; changes are refused");
+    },
+  });
+}
+
+function tokensOf({ tokens }: ControlSettings) {
+  if (tokens === undefined) return [];
+  const read = readTokens(readText("tokens", tokens), tokens);
+  if (read.ok) return read.tokens;
+  throw new OperatingError("ERR_CONFIG_INVALID", read.problems.join("\n"));
+}
+
+function readText(setting: string, path: string): string {
+  try {
+    return readFileSync(path, "utf8");
+  } catch (cause) {
+    throw new OperatingError("ERR_CONFIG_INVALID", `${setting} ${path}: expected a file that can be read`, { cause });
+  }
+}
