@@ -12,11 +12,12 @@ export type LoadOrder =
   /** `origin.bytes` is what the parts before it make up. */
   | { readonly kind: "load"; readonly origin: PolicyOrigin; readonly options: LoadOptions };
 
-const NICEST = 19;
+/** Below requests, and still a third of a share of a busy core: a load must come to its end. */
+const NICE = 5;
 
 const port = parentPort;
 // On Linux this is about the calling thread alone: where cores are few, requests go first.
-if (port !== null && process.platform === "linux") setPriority(0, NICEST);
+if (port !== null && process.platform === "linux") setPriority(0, NICE);
 let parts: Uint8Array[] = [];
 
 port?.on("message", (order: LoadOrder) => {

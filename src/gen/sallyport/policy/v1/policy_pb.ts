@@ -494,7 +494,11 @@ export const IdentitySchema: GenMessage<Identity> = /*@__PURE__*/
   messageDesc(file_sallyport_policy_v1_policy, 8);
 
 /**
- * A SPIFFE trust domain and its authorities (SPIFFE Trust Domain and Bundle, section 4).
+ * A SPIFFE trust domain and its authorities (SPIFFE Trust Domain and Bundle, section 4). A SPIFFE ID of the domain names
+ * its caller only when one of these authorities issued the certificate that carries it; otherwise the request is denied
+ * (`identity.untrusted`). Envoy shows the leaf alone, so list the authorities that sign leaves, intermediates among them.
+ * A certificate of which only the hash was told, by Envoy without `include_peer_certificate` or by a hop without `Cert`,
+ * proves no ID of the domain; and its authorities' certificates prove no ID of any other.
  *
  * @generated from message sallyport.policy.v1.TrustDomain
  */
