@@ -4,6 +4,7 @@
  */
 
 import type { Outcome, RequestFacts } from "./facts.ts";
+import type { Identity } from "./identity.ts";
 import type { Lock, Policy, PostureFacts } from "./policy.ts";
 import type { EpochMs } from "./units.ts";
 import type { Verdict } from "./verdict.ts";
@@ -44,6 +45,8 @@ export interface LockTable {
   /** @throws {OperatingError} ERR_LOCK_INVALID for an empty scope, a bad range, or a full table. */
   add(lock: Lock): void;
   remove(id: string): boolean;
+  /** The lock in force that matches a request, if any. */
+  match(facts: RequestFacts, identity: Identity, now: EpochMs): Lock | undefined;
 }
 
 /** Posture facts told at run time (local API); they win over the policy's when newer. Bounded. */

@@ -18,6 +18,7 @@ import { type ConsoleServer, startConsole } from "../console/server.ts";
 import { outcomesOf } from "../envoy/access-log.ts";
 import { Authorizer } from "../envoy/authorizer.ts";
 import { KeySets } from "../envoy/key-sets.ts";
+import { externalProcessorService } from "../envoy/ext-proc.ts";
 import { accessLogService, authorizationService } from "../envoy/service.ts";
 import { Tokens } from "../envoy/tokens.ts";
 import { ScoreBandSchema } from "../gen/sallyport/local/v1/local_pb.ts";
@@ -34,6 +35,7 @@ import type { ServeConfig } from "./config.ts";
 import { GrpcListener } from "./grpc.ts";
 import { HealthServer } from "./health.ts";
 import { pooledRandom } from "./random.ts";
+import { OpenStreams } from "../streams/open-streams.ts";
 import { StateFiles } from "./state-files.ts";
 import { VERSION } from "./version.ts";
 
@@ -153,8 +155,10 @@ async function assemble(
         );
   if (decisionLog !== undefined) closers.push(() => decisionLog.close());
 
+  const openStreams = new OpenStreams({ streamsMax: 100_000, awaitedMax: 20_000, awaitedMs: 30_000 });
   const authorizer = new Authorizer({
     line,
+    onHeld: (facts, verdict) => openStreams.expect(facts, verdict),
     policy: () => current.get(),
     tokens,
     key,
@@ -199,6 +203,13 @@ async function assemble(
           line.outcome(outcome);
         }
       }, onError),
+      externalProcessorService(
+        {
+          attach: (decisionId, end) => openStreams.attach(decisionId, now(), end),
+          detach: (stream) => openStreams.detach(stream),
+        },
+        onError,
+      ),
     ],
     { reflection: true },
   );
@@ -240,7 +251,20 @@ async function assemble(
     now,
     newId: () => `lock-${randomBytes(6).toString("hex")}`,
     token: config.apiTokenFile === undefined ? undefined : loadToken(config.apiTokenFile),
-    onChange: (change) => log.info({ event: "audit", ...change }, "changed over the local API"),
+    onChange: (change) => {
+      if (change.change === "lock.added") {
+        const at = performance.now();
+        const all = openStreams.all();
+        let ended = 0;
+        for (const stream of all) {
+          if (line.locks.match(stream.facts, stream.verdict.identity, toEpochMs(now())) === undefined) continue;
+          stream.end("lock");
+          ended++;
+        }
+        log.info({ event: "streams.ended", ended, ms: performance.now() - at }, "lock");
+      }
+      log.info({ event: "audit", ...change }, "changed over the local API");
+    },
   });
   let api: ConsoleServer | undefined;
   for (const address of [config.apiAddress, config.apiSocket === undefined ? undefined : `unix:${config.apiSocket}`]) {
