@@ -53,7 +53,8 @@ export class OpenStreams {
   expect(facts: RequestFacts, verdict: Verdict): void {
     const oldest = this.awaited.entries().next().value;
     const tooOld = oldest !== undefined && facts.time - oldest[1].facts.time > this.options.awaitedMs;
-    if (oldest !== undefined && (tooOld || this.awaited.size >= this.options.awaitedMax)) this.awaited.delete(oldest[0]);
+    if (oldest !== undefined && (tooOld || this.awaited.size >= this.options.awaitedMax))
+      this.awaited.delete(oldest[0]);
     this.awaited.set(verdict.decisionId, { facts, verdict });
   }
 
