@@ -49,6 +49,11 @@ export interface LockTable {
   match(facts: RequestFacts, identity: Identity, now: EpochMs): Lock | undefined;
 }
 
+/** What happened to the table of locks. */
+export type LockChange =
+  | { readonly kind: "added"; readonly lock: Lock }
+  | { readonly kind: "removed"; readonly id: string };
+
 /** Posture facts told at run time (local API); they win over the policy's when newer. Bounded. */
 export interface PostureTable {
   put(subject: string, facts: PostureFacts): void;
