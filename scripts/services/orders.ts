@@ -21,7 +21,8 @@ interface Order {
 
 /**
  * `GET /orders` (`?size=N` pads every order with N bytes), `GET|DELETE /orders/{id}`, `POST /orders`, `GET /customers/{id}`,
- * `GET /admin/export` (1 MB), `GET /stream` (an event every 100 ms) and the WebSocket `/live`, which echoes.
+ * `GET /admin/export` (1 MB), `GET /stream` (an event every 100 ms), `GET /download` (64 KiB every 100 ms, without end),
+ * `POST /upload` (reads without end, answers with what it got) and the WebSocket `/live`, which echoes.
  */
 export async function startOrders(port: number): Promise<OrdersService> {
   const receipts = new Receipts();
@@ -81,6 +82,10 @@ async function answer(orders: Map<number, Order>, request: IncomingMessage, resp
       return json(response, 200, { everything: "x".repeat(BODY_BYTES_MAX) });
     case "GET /stream":
       return stream(response);
+    case "GET /download":
+      return download(response);
+    case "POST /upload":
+      return json(response, 200, { bytes: await lengthOf(request) });
     default:
       return json(response, 404, { error: "no such route" });
   }
@@ -93,6 +98,20 @@ function stream(response: ServerResponse): void {
   send();
   const timer = setInterval(send, TICK_MS);
   response.once("close", () => clearInterval(timer));
+}
+
+function download(response: ServerResponse): void {
+  response.writeHead(200, { "content-type": "application/octet-stream" });
+  const send = (): void => void response.write(Buffer.alloc(65_536));
+  send();
+  const timer = setInterval(send, TICK_MS);
+  response.once("close", () => clearInterval(timer));
+}
+
+async function lengthOf(request: IncomingMessage): Promise<number> {
+  let bytes = 0;
+  for await (const part of request as AsyncIterable<Buffer>) bytes += part.length;
+  return bytes;
 }
 
 async function bodyOf(request: IncomingMessage): Promise<string> {

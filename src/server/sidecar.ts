@@ -87,9 +87,11 @@ async function assemble(
   const { principalsMax, sessionsMax } = config;
   const bare = createLine({ principalsMax, sessionsMax, random: pooledRandom() });
   const line = config.recording === undefined ? bare : recordTo(config.recording, bare, closers);
+  const openStreams = new OpenStreams({ streamsMax: 100_000, awaitedMax: 20_000, awaitedMs: 30_000 });
   const metrics = new Metrics(
     () => line.stats(),
     () => policyLoadedAtMs,
+    () => openStreams.size,
   );
 
   const loaded = config.policy === undefined ? undefined : await loadPolicy(config.policy);
@@ -155,7 +157,6 @@ async function assemble(
         );
   if (decisionLog !== undefined) closers.push(() => decisionLog.close());
 
-  const openStreams = new OpenStreams({ streamsMax: 100_000, awaitedMax: 20_000, awaitedMs: 30_000 });
   const authorizer = new Authorizer({
     line,
     onHeld: (facts, verdict) => openStreams.expect(facts, verdict),

@@ -25,7 +25,7 @@ export class Metrics {
   readonly unlogged: Counter;
   checksTotal = 0;
 
-  constructor(stats: () => LineStats, policyLoadedAtMs: () => number) {
+  constructor(stats: () => LineStats, policyLoadedAtMs: () => number, openStreams: () => number) {
     const registers = [this.registry];
     collectDefaultMetrics({ register: this.registry, prefix: "sallyport_" });
     this.checks = new Counter({
@@ -82,6 +82,7 @@ export class Metrics {
     );
     gauge("sallyport_principals", "Principals with a baseline.", () => stats().principals, registers);
     gauge("sallyport_sessions", "Sessions remembered.", () => stats().sessions, registers);
+    gauge("sallyport_open_streams", "Streams held open at Envoy, to be ended when need be.", openStreams, registers);
     gauge("sallyport_locks", "Locks in the table.", () => stats().locks, registers);
     gauge(
       "sallyport_evicted_principals",
