@@ -46,7 +46,7 @@ export const INVENTORY = {
 } satisfies ServiceDefinition;
 
 /** `Get` answers with NOT_FOUND for the item `unicorn`; `Watch` sends a count every 100 ms until the caller leaves; `Reserve` answers each. */
-export async function startInventory(port: number): Promise<InventoryService> {
+export async function startInventory(port: number, tickMs = TICK_MS): Promise<InventoryService> {
   const receipts = new Receipts();
   const server = new Server();
   const get: handleUnaryCall<StockRequest, Stock> = (call, done) => {
@@ -59,7 +59,7 @@ export async function startInventory(port: number): Promise<InventoryService> {
     let count = 0;
     const send = (): void => void call.write({ item: call.request.item, count: ++count });
     send();
-    const timer = setInterval(send, TICK_MS);
+    const timer = setInterval(send, tickMs);
     call.on("cancelled", () => clearInterval(timer));
     call.on("error", () => clearInterval(timer));
     call.on("close", () => clearInterval(timer));

@@ -45,8 +45,8 @@ export function externalProcessorService(streams: HeldStreams, onError: (error: 
         const { request: part } = request;
         if (part.case === "requestHeaders" && held === undefined) {
           const attached = streams.attach(decisionIdOf(request), () => {
+            // Envoy then ends the call by itself; ending it here as well would hold up the next stream's message.
             call.write(END);
-            finish();
           });
           if (attached.kind === "held") held = attached.stream;
           // Envoy goes on without watch where the call ends; the first message still has its answer.

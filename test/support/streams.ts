@@ -108,7 +108,7 @@ export async function uploadOverHttp2(session: ClientHttp2Session): Promise<Stre
 }
 
 export async function webSocket(caller: Caller): Promise<Stream> {
-  const options: ClientOptions = {
+  const options: ClientOptions & { readonly servername: string } = {
     ca: caller.caPem,
     servername: "localhost",
     headers: { host: HOST },
