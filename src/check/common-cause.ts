@@ -40,11 +40,33 @@ export class CommonCause {
     if (moved === undefined || moved.size <= OTHERS_MIN) return 0;
     forgetOld(moved, now);
     forgetOld(this.active, now);
-    const others = moved.size - (moved.has(principal) ? 1 : 0);
-    if (others < OTHERS_MIN) return 0;
-    const active = this.active.size - (this.active.has(principal) ? 1 : 0);
-    return Math.min(1, others / (active + PRIOR_ACTIVE));
+    return shareOf(moved, this.active, principal, now);
   }
+
+  /** The same share, without forgetting what is old. */
+  peek(signal: string, principal: string, now: number): number {
+    const moved = this.bySignal.get(signal);
+    if (moved === undefined || moved.size <= OTHERS_MIN) return 0;
+    return shareOf(moved, this.active, principal, now);
+  }
+}
+
+function shareOf(moved: Map<string, number>, active: Map<string, number>, principal: string, now: number): number {
+  const others = othersIn(moved, principal, now);
+  if (others < OTHERS_MIN) return 0;
+  return Math.min(1, others / (othersIn(active, principal, now) + PRIOR_ACTIVE));
+}
+
+/** How many others than `principal` are in a map, old entries not counted. */
+function othersIn(map: Map<string, number>, principal: string, now: number): number {
+  let left = map.size;
+  let present = map.has(principal);
+  for (const [name, at] of map) {
+    if (now - at <= WINDOW_MS) break;
+    left--;
+    if (name === principal) present = false;
+  }
+  return left - (present ? 1 : 0);
 }
 
 /** Maps stay in order of time, so that forgetting stops at the first recent entry. */

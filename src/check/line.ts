@@ -8,14 +8,14 @@ import { identify } from "../identity/identify.ts";
 import type { Outcome, RequestFacts } from "../model/facts.ts";
 import type { Identity } from "../model/identity.ts";
 import type { Line, LineStats, PrincipalSummary, RandomBytes, ScoreBand } from "../model/line.ts";
-import type { Policy, PostureFacts } from "../model/policy.ts";
+import type { Policy, PostureFacts, Rule, Thresholds } from "../model/policy.ts";
 import { type EpochMs, HOUR_MS, SECOND_MS } from "../model/units.ts";
-import type { DecisionKind, Verdict } from "../model/verdict.ts";
+import type { Decision, Mode, Verdict } from "../model/verdict.ts";
 import { ScoreBands } from "../score/bands.ts";
 import { Calibrations } from "../score/calibration.ts";
 import { gather } from "../score/gather.ts";
-import { type Evidence, score } from "../score/score.ts";
-import { type CredentialUse, noteRoute, RATE_WINDOW_MS, type Session } from "../sessions/session.ts";
+import { type Evidence, type Scored, score } from "../score/score.ts";
+import { type CredentialUse, copyOf, noteRoute, RATE_WINDOW_MS, type Session } from "../sessions/session.ts";
 import { SessionStore } from "../sessions/store.ts";
 import { SIGNALS } from "../signals/catalog.ts";
 import { otherUser } from "../signals/credential-use.ts";
@@ -51,6 +51,9 @@ const NOTICED_BITS = 3;
 /** Readings below this are not worth a reason. */
 const READING_SHOWN_BITS = 0.1;
 
+/** The nil UUID (RFC 9562, section 5.9): a preview is no decision, and uses up no random bytes. */
+const PREVIEW_ID = "00000000-0000-0000-0000-000000000000";
+
 export function createLine(options: LineOptions): Line {
   return new RequestLine(options);
 }
@@ -74,13 +77,28 @@ class RequestLine implements Line {
   }
 
   check(facts: RequestFacts, policy: Policy): Verdict {
+    const judged = this.judge(facts, policy, true);
+    return this.commit(judged, facts, policy);
+  }
+
+  preview(facts: RequestFacts, policy: Policy): Verdict {
+    const judged = this.judge(facts, policy, false);
+    return verdictOf(judged, PREVIEW_ID, facts, policy);
+  }
+
+  /**
+   * Judges one request: identity, session, readings, score, rule, decision. Nothing that others see is changed but the
+   * session, and that only when `live`; otherwise a copy of it is judged and thrown away.
+   */
+  private judge(facts: RequestFacts, policy: Policy, live: boolean): Judged {
     const now = facts.time;
     const identity = identify(facts.presented, policy.identity);
     const principal = identity.principal.name;
     const origin = originOf(facts, policy.geo);
     const { population } = this.baselines;
     const route = facts.protocol === "tcp" ? facts.destination : population.templates.route(facts.method, facts.path);
-    const session = this.sessions.open(`${principal}|${origin.key}`, principal, identity.credential, now);
+    const opened = this.sessions.open(`${principal}|${origin.key}`, principal, identity.credential, now);
+    const session = live ? opened : copyOf(opened);
     const credentialUse = identity.proven ? this.sessions.credential(identity.credential) : undefined;
     const answered = this.settleChallenge(session, facts, identity, credentialUse, policy);
     const closedWindow = rollWindow(session, now);
@@ -96,7 +114,10 @@ class RequestLine implements Line {
       session,
       credentialUse,
       posture: this.postureOf(identity, facts, policy),
-      commonCause: (signal, value) => this.causes.share(causeKey(signal, value), principal, now),
+      commonCause: (signal, value) =>
+        live
+          ? this.causes.share(causeKey(signal, value), principal, now)
+          : this.causes.peek(causeKey(signal, value), principal, now),
     };
     const second = identity.second === undefined ? undefined : this.baselines.get(identity.second.name);
     const gathered = gatherAll(context, second, now);
@@ -113,7 +134,9 @@ class RequestLine implements Line {
       });
       certain = { kind: "terminate", because: "lock", signal: "lock" };
     }
-    const scored = score(gathered.evidence, (bits) => this.calibrations.score(bits, context.baseline), certain?.signal);
+    const points = (bits: number): number =>
+      live ? this.calibrations.score(bits, context.baseline) : this.calibrations.peek(bits, context.baseline);
+    const scored = score(gathered.evidence, points, certain?.signal);
 
     const rule = ruleFor(policy, facts, principal, route);
     const discharged = now < session.standing.dischargedUntilMs;
@@ -135,22 +158,29 @@ class RequestLine implements Line {
       () => issueStepUp(policy.challenge, now),
     );
     const mode = modeFor(policy, rule);
-    const enforced: DecisionKind = mode === "enforce" ? decision.kind : "allow";
-    const verdict: Verdict = {
-      decisionId: decisionId(now, this.random(16)),
-      time: now,
-      identity,
-      score: scored.score,
-      reasons: scored.reasons,
-      decision,
-      enforced,
+    return {
+      context,
+      rule,
+      thresholds,
       mode,
-      rule: rule?.name ?? "default",
-      policyRevision: policy.revision,
-      route,
+      scored,
+      decision,
       answered,
-      watch: rule?.watch ?? false,
+      discharged,
+      seasoned,
+      closedWindow,
+      newSignals: gathered.newSignals,
     };
+  }
+
+  /** Carries out what was judged: the session goes on, the counters count, and the verdict awaits its outcome. */
+  private commit(judged: Judged, facts: RequestFacts, policy: Policy): Verdict {
+    const { context, thresholds, scored, discharged } = judged;
+    const { identity, origin, route, session, credentialUse } = context;
+    const principal = identity.principal.name;
+    const now = facts.time;
+    const verdict = verdictOf(judged, decisionId(now, this.random(16)), facts, policy);
+    const { decision, enforced, mode } = verdict;
     if (identity.proven) this.bands.count(scored.score);
     this.carryOut(verdict, facts, policy, session);
 
@@ -182,14 +212,14 @@ class RequestLine implements Line {
       bits: scored.bits,
       teaches,
       settles: discharged,
-      suspect: seasoned && discharged && scored.score >= thresholds.challenge,
+      suspect: judged.seasoned && discharged && scored.score >= thresholds.challenge,
       moved,
       shared:
         credentialUse === undefined || session.requests > 1
           ? undefined
           : otherUser(credentialUse, principal, now) !== undefined,
-      newSignals: gathered.newSignals,
-      closedWindow,
+      newSignals: judged.newSignals,
+      closedWindow: judged.closedWindow,
       learned: false,
       bytesBits: 0,
     });
@@ -394,6 +424,43 @@ class RequestLine implements Line {
     }
     return newest;
   }
+}
+
+/** All that judging one request came to. */
+interface Judged {
+  readonly context: SignalContext;
+  readonly rule: Rule | undefined;
+  readonly thresholds: Thresholds;
+  readonly mode: Mode;
+  readonly scored: Scored;
+  readonly decision: Decision;
+  readonly answered: boolean;
+  readonly discharged: boolean;
+  readonly seasoned: boolean;
+  readonly closedWindow: Pending["closedWindow"];
+  readonly newSignals: readonly string[];
+}
+
+function verdictOf(judged: Judged, id: string, facts: RequestFacts, policy: Policy): Verdict {
+  const { context, rule, scored, decision, mode } = judged;
+  return {
+    decisionId: id,
+    time: facts.time,
+    identity: context.identity,
+    score: scored.score,
+    reasons: scored.reasons,
+    decision,
+    enforced: mode === "enforce" ? decision.kind : "allow",
+    mode,
+    rule: rule?.name ?? "default",
+    thresholds: judged.thresholds,
+    ruleThresholds: rule?.thresholds,
+    policyName: policy.name,
+    policyRevision: policy.revision,
+    route: context.route,
+    answered: judged.answered,
+    watch: rule?.watch ?? false,
+  };
 }
 
 interface GatheredEvidence {

@@ -25,6 +25,7 @@ export function recording(line: Line, write: (event: RecordedEvent) => void): Li
       write({ told: "check", facts, verdict });
       return verdict;
     },
+    preview: (facts, policy) => line.preview(facts, policy),
     learn: (facts, verdict) => {
       line.learn(facts, verdict);
       write({ told: "learn", facts, verdict });

@@ -15,6 +15,11 @@ export type RandomBytes = (size: number) => Uint8Array;
 export interface Line {
   /** Judges one request: synchronous, no clock, no I/O. Memory is not taught until {@link Line.learn}. */
   check(facts: RequestFacts, policy: Policy): Verdict;
+  /**
+   * What {@link check} would say under another policy just now; changes nothing, whatever comes after. The decision id is
+   * the nil UUID. Memory is what the decisions really taken have made it: what is open, answered or denied is theirs.
+   */
+  preview(facts: RequestFacts, policy: Policy): Verdict;
   /** Teaches memory what a verdict allows it to learn; called once per verdict, after the answer was sent. */
   learn(facts: RequestFacts, verdict: Verdict): void;
   /** Takes what became of a request. Unknown ids are ignored. */

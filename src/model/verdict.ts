@@ -1,6 +1,7 @@
 /** What the line concludes: readings, their evidence, the score, and the decision with its reasons. */
 
 import type { Identity } from "./identity.ts";
+import type { Thresholds } from "./policy.ts";
 import type { Bits, EpochMs, Score } from "./units.ts";
 
 /** `absent` means we cannot know; it is not the same as an ordinary reading. */
@@ -61,6 +62,11 @@ export interface Verdict {
   readonly mode: Mode;
   /** Name of the policy rule that set thresholds, mode or decision; `default` without one. */
   readonly rule: string;
+  /** Thresholds in force for this request. */
+  readonly thresholds: Thresholds;
+  /** Those of them that the rule sets; the others are the policy's. */
+  readonly ruleThresholds: Partial<Thresholds> | undefined;
+  readonly policyName: string;
   readonly policyRevision: string;
   /** Learned or declared template of the path. */
   readonly route: string;
@@ -68,4 +74,16 @@ export interface Verdict {
   readonly answered: boolean;
   /** Whether long-lived streams under this verdict should be held so that they can be ended. */
   readonly watch: boolean;
+  /** What the candidate policy would have said, where that is another decision. */
+  readonly shadow?: ShadowVerdict;
+}
+
+/** What a candidate policy says of a request that it does not decide. */
+export interface ShadowVerdict {
+  readonly policyName: string;
+  readonly policyRevision: string;
+  readonly decision: DecisionKind;
+  readonly score: number;
+  readonly rule: string;
+  readonly reasons: readonly Reason[];
 }

@@ -44,8 +44,7 @@ export function newOwnTotals(): OwnTotals {
 export class Calibration {
   readonly counts = new Float64Array(BINS);
   requests = 0;
-  private readonly shares = new Float64Array(BINS + 1);
-  private readonly reached = new Float64Array(BINS + 1);
+  private readonly derived = newDerived();
   private learnedSince = Number.POSITIVE_INFINITY;
 
   /**
@@ -55,13 +54,23 @@ export class Calibration {
   score(bits: number, own: OwnTotals | undefined): number {
     if (bits <= 0) return 0;
     if (this.learnedSince >= 100) this.rebuild();
+    return this.points(bits, own, this.derived);
+  }
+
+  /** What {@link score} would say, without bringing anything up to date. */
+  peek(bits: number, own: OwnTotals | undefined): number {
+    if (bits <= 0) return 0;
+    return this.points(bits, own, this.learnedSince >= 100 ? this.derive(newDerived()) : this.derived);
+  }
+
+  private points(bits: number, own: OwnTotals | undefined, pool: Derived): number {
     let reached = own === undefined ? 0 : own.requests;
     let points = 0;
     const last = Math.min(BINS, Math.floor(bits) + 1);
     for (let level = 1; level <= last; level++) {
       const theory = points + POINTS_PER_BIT;
-      let share = this.shares[level] as number;
-      let isMeasured = (this.reached[level] as number) >= MEASURED_MIN;
+      let share = pool.shares[level] as number;
+      let isMeasured = (pool.reached[level] as number) >= MEASURED_MIN;
       if (own !== undefined) {
         reached = level <= OWN_BINS ? Math.max(0, reached - (own.counts[level - 1] as number)) : 0;
         share = (reached + POOL_REQUESTS * share) / (own.requests + POOL_REQUESTS);
@@ -102,13 +111,28 @@ export class Calibration {
   /** Brings what is derived from the counts up to date: what is restored from them then judges alike. */
   rebuild(): void {
     this.learnedSince = 0;
+    this.derive(this.derived);
+  }
+
+  private derive(into: Derived): Derived {
     let above = 0;
     for (let level = BINS; level >= 0; level--) {
       if (level < BINS) above += this.counts[level] as number;
-      this.reached[level] = above;
-      this.shares[level] = (above + PRIOR_REQUESTS * 2 ** -level) / (this.requests + PRIOR_REQUESTS);
+      into.reached[level] = above;
+      into.shares[level] = (above + PRIOR_REQUESTS * 2 ** -level) / (this.requests + PRIOR_REQUESTS);
     }
+    return into;
   }
+}
+
+/** By level: how many requests reached it, and their share. */
+interface Derived {
+  readonly shares: Float64Array;
+  readonly reached: Float64Array;
+}
+
+function newDerived(): Derived {
+  return { shares: new Float64Array(BINS + 1), reached: new Float64Array(BINS + 1) };
 }
 
 function countOwn(own: OwnTotals, bits: number, share: number): void {
@@ -136,6 +160,13 @@ export class Calibrations {
     return principal !== undefined && principal.requests >= ESTABLISHED_REQUESTS
       ? this.established.score(bits, principal.totals)
       : this.newcomers.score(bits, undefined);
+  }
+
+  /** The same points, without bringing anything up to date. */
+  peek(bits: number, principal: Judged | undefined): number {
+    return principal !== undefined && principal.requests >= ESTABLISHED_REQUESTS
+      ? this.established.peek(bits, principal.totals)
+      : this.newcomers.peek(bits, undefined);
   }
 
   /** Counts one request that was let through and judged ordinary; see {@link Calibration.learn}. */

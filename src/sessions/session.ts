@@ -148,6 +148,19 @@ export function newSession(key: string, credential: string, standing: Standing, 
   };
 }
 
+/** A copy that shares nothing with the session, for judging what would be. */
+export function copyOf(session: Session): Session {
+  const gathered = new Map<string, Gathered>();
+  for (const [signal, held] of session.gathered) gathered.set(signal, { ...held });
+  return {
+    ...session,
+    standing: { ...session.standing },
+    gathered,
+    windowRoutes: new Set(session.windowRoutes),
+    newRoutes: [...session.newRoutes],
+  };
+}
+
 /** Notes that a session used a route, and whether that was new to the principal; bounded. */
 export function noteRoute(session: Session, route: string, isNew: boolean): void {
   if (session.windowRoutes.size < ROUTES_MAX) session.windowRoutes.add(route);
