@@ -72,6 +72,10 @@ export function compilePolicy(
     geo: compileGeo(spec?.geo, files, networks),
     locks: (spec?.locks ?? []).map(compileLock),
     postureFacts: compilePostureFacts(spec?.posture, files),
+    streams: {
+      endWithCredential: spec?.streams?.endWithCredential ?? true,
+      endOnChallenge: spec?.streams?.endOnChallenge ?? false,
+    },
     autoLockMs: msOf(spec?.autoLock) ?? defaults.AUTO_LOCK_MS,
   };
   return files.problems.length > 0 ? { ok: false, problems: files.problems } : { ok: true, policy };

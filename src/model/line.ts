@@ -20,6 +20,11 @@ export interface Line {
    * the nil UUID. Memory is what the decisions really taken have made it: what is open, answered or denied is theirs.
    */
   preview(facts: RequestFacts, policy: Policy): Verdict;
+  /**
+   * Judges an open stream anew: the request that opened it, as things stand at `facts.time`, by what its session has
+   * gathered since. Nothing is touched, and the request counts for nothing a second time.
+   */
+  review(facts: RequestFacts, policy: Policy): Verdict;
   /** Teaches memory what a verdict allows it to learn; called once per verdict, after the answer was sent. */
   learn(facts: RequestFacts, verdict: Verdict): void;
   /** Takes what became of a request. Unknown ids are ignored. */

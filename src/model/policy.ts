@@ -152,6 +152,14 @@ export interface IdentityPolicy {
   readonly singleUseIssuers: readonly string[];
 }
 
+/** What becomes of streams that are held. */
+export interface StreamPolicy {
+  /** Whether a stream ends when the credential that opened it does. */
+  readonly endWithCredential: boolean;
+  /** Whether a stream ends when its caller would be challenged now. */
+  readonly endOnChallenge: boolean;
+}
+
 export interface ResponsePolicy {
   /** Whether deny bodies name the reasons. Default false. */
   readonly revealReasons: boolean;
@@ -180,6 +188,7 @@ export interface Policy {
   readonly locks: readonly Lock[];
   /** Posture facts by principal name, SPIFFE ID or address. */
   readonly postureFacts: ReadonlyMap<string, PostureFacts>;
+  readonly streams: StreamPolicy;
   /** How long an automatic lock lasts. */
   readonly autoLockMs: number;
 }

@@ -17,16 +17,14 @@ import { localApi } from "../console/api.ts";
 import { type ConsoleServer, startConsole } from "../console/server.ts";
 import { outcomesOf } from "../envoy/access-log.ts";
 import { Authorizer } from "../envoy/authorizer.ts";
-import { externalProcessorService } from "../envoy/ext-proc.ts";
 import { KeySets } from "../envoy/key-sets.ts";
 import { accessLogService, authorizationService } from "../envoy/service.ts";
 import { Tokens } from "../envoy/tokens.ts";
 import { ScoreBandSchema } from "../gen/sallyport/local/v1/local_pb.ts";
 import { OperatingError } from "../model/errors.ts";
-import type { Line } from "../model/line.ts";
+import type { Line, LockChange } from "../model/line.ts";
 import type { Policy } from "../model/policy.ts";
 import { MINUTE_MS, toEpochMs } from "../model/units.ts";
-import { OpenStreams } from "../streams/open-streams.ts";
 import { DecisionLog } from "../telemetry/decision-log.ts";
 import { recordOf } from "../telemetry/decision-record.ts";
 import { errorFields, type Logger } from "../telemetry/log.ts";
@@ -35,6 +33,7 @@ import { RecentDecisions } from "../telemetry/recent.ts";
 import type { ServeConfig } from "./config.ts";
 import { GrpcListener } from "./grpc.ts";
 import { HealthServer } from "./health.ts";
+import { HeldStreams } from "./held-streams.ts";
 import { pooledRandom } from "./random.ts";
 import { StateFiles } from "./state-files.ts";
 import { VERSION } from "./version.ts";
@@ -85,13 +84,16 @@ async function assemble(
   let stage: "starting" | "serving" | "draining" = "starting";
 
   const { principalsMax, sessionsMax } = config;
-  const bare = createLine({ principalsMax, sessionsMax, random: pooledRandom() });
+  let held: HeldStreams | undefined;
+  const onLock = ({ kind }: LockChange): void => {
+    if (kind === "added") held?.locked();
+  };
+  const bare = createLine({ principalsMax, sessionsMax, random: pooledRandom(), onLock });
   const line = config.recording === undefined ? bare : recordTo(config.recording, bare, closers);
-  const openStreams = new OpenStreams({ streamsMax: 100_000, awaitedMax: 20_000, awaitedMs: 30_000 });
   const metrics = new Metrics(
     () => line.stats(),
     () => policyLoadedAtMs,
-    () => openStreams.size,
+    () => held?.size ?? 0,
   );
 
   const loaded = config.policy === undefined ? undefined : await loadPolicy(config.policy);
@@ -157,9 +159,23 @@ async function assemble(
         );
   if (decisionLog !== undefined) closers.push(() => decisionLog.close());
 
+  const onError = (error: unknown): void => {
+    metrics.checkErrors.inc();
+    log.error({ event: "call.failed", ...errorFields(error) }, "Envoy's failure mode decides");
+  };
+  const holding = new HeldStreams({
+    line,
+    policy: () => current.get(),
+    now,
+    log,
+    onEnd: (because) => metrics.streamEnded(because),
+    onError,
+  });
+  held = holding;
+  closers.push(() => holding.close());
   const authorizer = new Authorizer({
     line,
-    onHeld: (facts, verdict) => openStreams.expect(facts, verdict),
+    onHeld: (facts, verdict) => holding.expect(facts, verdict),
     policy: () => current.get(),
     tokens,
     key,
@@ -169,6 +185,7 @@ async function assemble(
       const record = recordOf(facts, verdict, latencyUs);
       metrics.verdict(facts, verdict, latencyUs);
       recent.add(record);
+      holding.judged(verdict);
       if (decisionLog?.write(record) === false) metrics.unlogged.inc();
     },
   });
@@ -186,10 +203,6 @@ async function assemble(
     await health.listen();
     closers.push(() => health?.close());
   }
-  const onError = (error: unknown): void => {
-    metrics.checkErrors.inc();
-    log.error({ event: "call.failed", ...errorFields(error) }, "Envoy's failure mode decides");
-  };
   const check = new GrpcListener(
     config.extAuthzAddress,
     [authorizationService((request) => authorizer.check(request), onError)],
@@ -202,15 +215,10 @@ async function assemble(
         for (const outcome of outcomesOf(message, toEpochMs(now()))) {
           metrics.outcomes.inc({ stage: outcome.stage });
           line.outcome(outcome);
+          holding.reported(outcome);
         }
       }, onError),
-      externalProcessorService(
-        {
-          attach: (decisionId, end) => openStreams.attach(decisionId, now(), end),
-          detach: (stream) => openStreams.detach(stream),
-        },
-        onError,
-      ),
+      holding.service,
     ],
     { reflection: true },
   );
@@ -253,17 +261,7 @@ async function assemble(
     newId: () => `lock-${randomBytes(6).toString("hex")}`,
     token: config.apiTokenFile === undefined ? undefined : loadToken(config.apiTokenFile),
     onChange: (change) => {
-      if (change.change === "lock.added") {
-        const at = performance.now();
-        const all = openStreams.all();
-        let ended = 0;
-        for (const stream of all) {
-          if (line.locks.match(stream.facts, stream.verdict.identity, toEpochMs(now())) === undefined) continue;
-          stream.end("lock");
-          ended++;
-        }
-        log.info({ event: "streams.ended", ended, ms: performance.now() - at }, "lock");
-      }
+      if (change.change === "posture.stated" && change.subject !== undefined) holding.stated(change.subject);
       log.info({ event: "audit", ...change }, "changed over the local API");
     },
   });

@@ -11,6 +11,9 @@ const SCORE_BUCKETS = [
 ];
 const LATENCY_BUCKETS = [0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5];
 
+/** Reasons that are told apart; rules and signals have names of their own and count as `other`. */
+const ENDINGS = ["lock", "expired", "score", "challenge", "challenges unanswered"];
+
 export class Metrics {
   readonly registry = new Registry();
   private readonly checks: Counter<"decision" | "enforced" | "protocol">;
@@ -23,6 +26,7 @@ export class Metrics {
   readonly snapshots: Counter<"result">;
   readonly keyFetchErrors: Counter;
   readonly unlogged: Counter;
+  private readonly streamsEnded: Counter<"because">;
   checksTotal = 0;
 
   constructor(stats: () => LineStats, policyLoadedAtMs: () => number, openStreams: () => number) {
@@ -80,6 +84,12 @@ export class Metrics {
       "Decisions missing from the decision log because it could not be written fast enough, or at all.",
       registers,
     );
+    this.streamsEnded = new Counter({
+      name: "sallyport_streams_ended_total",
+      help: "Open streams that were ended, by why.",
+      labelNames: ["because"],
+      registers,
+    });
     gauge("sallyport_principals", "Principals with a baseline.", () => stats().principals, registers);
     gauge("sallyport_sessions", "Sessions remembered.", () => stats().sessions, registers);
     gauge("sallyport_open_streams", "Streams held open at Envoy, to be ended when need be.", openStreams, registers);
@@ -102,6 +112,11 @@ export class Metrics {
       () => policyLoadedAtMs() / 1000,
       registers,
     );
+  }
+
+  /** @param because `lock`, `expired`, `score`, `challenge`, or what else decided */
+  streamEnded(because: string): void {
+    this.streamsEnded.inc({ because: ENDINGS.includes(because) ? because : "other" });
   }
 
   verdict(facts: RequestFacts, verdict: Verdict, latencyUs: number): void {

@@ -16,7 +16,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file sallyport/policy/v1/policy.proto.
  */
 export const file_sallyport_policy_v1_policy: GenFile = /*@__PURE__*/
-  fileDesc("CiBzYWxseXBvcnQvcG9saWN5L3YxL3BvbGljeS5wcm90bxITc2FsbHlwb3J0LnBvbGljeS52MSK/AQoKUG9saWN5RmlsZRIvCgthcGlfdmVyc2lvbhgBIAEoCUIaukgXyAEBchIKEHNhbGx5cG9ydC5kZXYvdjESHgoEa2luZBgCIAEoCUIQukgNyAEBcggKBlBvbGljeRI3CghtZXRhZGF0YRgDIAEoCzIdLnNhbGx5cG9ydC5wb2xpY3kudjEuTWV0YWRhdGFCBrpIA8gBARInCgRzcGVjGAQgASgLMhkuc2FsbHlwb3J0LnBvbGljeS52MS5TcGVjInAKCE1ldGFkYXRhEjoKBG5hbWUYASABKAlCLLpIKcgBAXIkGD8yIF5bYS16MC05XShbYS16MC05Li1dKlthLXowLTldKT8kEigKCHJldmlzaW9uGAIgASgJQha6SA9yDRiAATIIXlshLX5dKiSItRgBIu8FCgRTcGVjEicKBG1vZGUYASABKA4yGS5zYWxseXBvcnQucG9saWN5LnYxLk1vZGUSMwoKdGhyZXNob2xkcxgCIAEoCzIfLnNhbGx5cG9ydC5wb2xpY3kudjEuVGhyZXNob2xkcxIzCgVydWxlcxgDIAMoCzIZLnNhbGx5cG9ydC5wb2xpY3kudjEuUnVsZUIJukgGkgEDEJBOEjcKB3NpZ25hbHMYBCADKAsyJi5zYWxseXBvcnQucG9saWN5LnYxLlNwZWMuU2lnbmFsc0VudHJ5Ei8KCGlkZW50aXR5GAUgASgLMh0uc2FsbHlwb3J0LnBvbGljeS52MS5JZGVudGl0eRIxCgljaGFsbGVuZ2UYBiABKAsyHi5zYWxseXBvcnQucG9saWN5LnYxLkNoYWxsZW5nZRItCgdwb3N0dXJlGAcgASgLMhwuc2FsbHlwb3J0LnBvbGljeS52MS5Qb3N0dXJlEikKBWxpc3RzGAggASgLMhouc2FsbHlwb3J0LnBvbGljeS52MS5MaXN0cxIlCgNnZW8YCSABKAsyGC5zYWxseXBvcnQucG9saWN5LnYxLkdlbxIzCgVsb2NrcxgKIAMoCzIZLnNhbGx5cG9ydC5wb2xpY3kudjEuTG9ja0IJukgGkgEDEJBOEj8KCWF1dG9fbG9jaxgLIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIRukgOqgELIgUIgOeEDzICCAESLwoIcmVzcG9uc2UYDCABKAsyHS5zYWxseXBvcnQucG9saWN5LnYxLlJlc3BvbnNlEj4KC3BlZXJfZ3JvdXBzGA0gAygLMh4uc2FsbHlwb3J0LnBvbGljeS52MS5QZWVyR3JvdXBCCbpIBpIBAxCQThpPCgxTaWduYWxzRW50cnkSCwoDa2V5GAEgASgJEi4KBXZhbHVlGAIgASgLMh8uc2FsbHlwb3J0LnBvbGljeS52MS5TaWduYWxSdWxlOgI4ASKAAQoJUGVlckdyb3VwEkQKBG5hbWUYASABKAlCNrpIM8gBAXIuGD8yKl5bQS1aYS16MC05XShbQS1aYS16MC05Ll8tXSpbQS1aYS16MC05XSk/JBItCgpwcmluY2lwYWxzGAIgAygJQhm6SBLIAQGSAQwQ6AciB3IFEAEYgASQtRgBIr8BCgpUaHJlc2hvbGRzEi8KCWNoYWxsZW5nZRgBIAEoAUIXukgUEhIZAAAAAAAAWUApAAAAAAAAAABIAIgBARIqCgRkZW55GAIgASgBQhe6SBQSEhkAAAAAAABZQCkAAAAAAAAAAEgBiAEBEi8KCXRlcm1pbmF0ZRgDIAEoAUIXukgUEhIZAAAAAAAAWUApAAAAAAAAAABIAogBAUIMCgpfY2hhbGxlbmdlQgcKBV9kZW55QgwKCl90ZXJtaW5hdGUi4wQKBFJ1bGUSRAoEbmFtZRgBIAEoCUI2ukgzyAEBci4YPzIqXltBLVphLXowLTldKFtBLVphLXowLTkuXy1dKltBLVphLXowLTldKT8kEikKBW1hdGNoGAIgASgLMhouc2FsbHlwb3J0LnBvbGljeS52MS5NYXRjaBInCgRtb2RlGAMgASgOMhkuc2FsbHlwb3J0LnBvbGljeS52MS5Nb2RlEjMKCnRocmVzaG9sZHMYBCABKAsyHy5zYWxseXBvcnQucG9saWN5LnYxLlRocmVzaG9sZHMSNAoIZGVjaXNpb24YBSABKA4yIi5zYWxseXBvcnQucG9saWN5LnYxLkZpeGVkRGVjaXNpb24SEgoFd2F0Y2gYBiABKAhIAIgBARIaCgR3aGVuGAcgASgJQgy6SAVyAxiAIJC1GAUSNwoHc2lnbmFscxgIIAMoCzImLnNhbGx5cG9ydC5wb2xpY3kudjEuUnVsZS5TaWduYWxzRW50cnkSMQoJY2hhbGxlbmdlGAkgASgLMh4uc2FsbHlwb3J0LnBvbGljeS52MS5DaGFsbGVuZ2USLwoIcmVzcG9uc2UYCiABKAsyHS5zYWxseXBvcnQucG9saWN5LnYxLlJlc3BvbnNlEi4KCG9uX2Vycm9yGAsgASgOMhwuc2FsbHlwb3J0LnBvbGljeS52MS5PbkVycm9yGk8KDFNpZ25hbHNFbnRyeRILCgNrZXkYASABKAkSLgoFdmFsdWUYAiABKAsyHy5zYWxseXBvcnQucG9saWN5LnYxLlNpZ25hbFJ1bGU6AjgBQggKBl93YXRjaCLfAQoFTWF0Y2gSLAoMZGVzdGluYXRpb25zGAEgAygJQha6SA+SAQwQ6AciB3IFEAEYgASQtRgBEiYKBnJvdXRlcxgCIAMoCUIWukgPkgEMEOgHIgdyBRABGIAEkLUYARIsCgdtZXRob2RzGAMgAygJQhu6SBiSARUQZCIRcg8YIDILXltBLVphLXpdKyQSKgoKcHJpbmNpcGFscxgEIAMoCUIWukgPkgEMEOgHIgdyBRABGIAEkLUYARImCgtwZWVyX2dyb3VwcxgFIAMoCUIRukgOkgELEOgHIgZyBBABGD8ieAoKU2lnbmFsUnVsZRItCgRtb2RlGAEgASgOMh8uc2FsbHlwb3J0LnBvbGljeS52MS5TaWduYWxNb2RlEi4KCGNhcF9iaXRzGAIgASgBQhe6SBQSEhkAAAAAAABQQCkAAAAAAAAAAEgAiAEBQgsKCV9jYXBfYml0cyKFAwoISWRlbnRpdHkSNwoHaXNzdWVycxgBIAMoCzIbLnNhbGx5cG9ydC5wb2xpY3kudjEuSXNzdWVyQgm6SAaSAQMQ6AcSKQoJeGZjY19ob3BzGAIgAygJQha6SA+SAQwQ6AciB3IFEAEYgASQtRgBEi4KCGFwaV9rZXlzGAMgASgLMhwuc2FsbHlwb3J0LnBvbGljeS52MS5BcGlLZXlzEi4KDnRydXN0ZWRfc3BpZmZlGAQgAygJQha6SA+SAQwQkE4iB3IFEAEYgASQtRgBEj8KC2RlbGVnYXRpb25zGAUgAygLMh8uc2FsbHlwb3J0LnBvbGljeS52MS5EZWxlZ2F0aW9uQgm6SAaSAQMQkE4SMAoSc2luZ2xlX3VzZV9pc3N1ZXJzGAYgAygJQhS6SBGSAQ4Q6AcYASIHcgUQARiAEBJCCg10cnVzdF9kb21haW5zGAcgAygLMiAuc2FsbHlwb3J0LnBvbGljeS52MS5UcnVzdERvbWFpbkIJukgGkgEDEOgHIm8KC1RydXN0RG9tYWluEikKBG5hbWUYASABKAlCG7pIGMgBAXITGP8BMg5eW2EtejAtOS5fLV0rJBI1CgdhbmNob3JzGAIgASgLMhwuc2FsbHlwb3J0LnBvbGljeS52MS5BbmNob3JzQga6SAPIAQEiVQoHQW5jaG9ycxIaCgRmaWxlGAEgASgJQgq6SAdyBRABGIAgSAASHQoGaW5saW5lGAIgASgJQgu6SAhyBhABGMCEPUgAQg8KBnNvdXJjZRIFukgCCAEisQIKBklzc3VlchIbCgZpc3N1ZXIYASABKAlCC7pICMgBAXIDGIAQEiUKCWF1ZGllbmNlcxgCIAMoCUISukgPkgEMEOgHIgdyBRABGIAQEi8KBGp3a3MYAyABKAsyGS5zYWxseXBvcnQucG9saWN5LnYxLkp3a3NCBrpIA8gBARJvCgphbGdvcml0aG1zGAQgAygJQlu6SFiSAVUYASJRck9SBVJTMjU2UgVSUzM4NFIFUlM1MTJSBVBTMjU2UgVQUzM4NFIFUFM1MTJSBUVTMjU2UgVFUzM4NFIFRVM1MTJSBUVkRFNBUgdFZDI1NTE5EkEKD2Nsb2NrX3RvbGVyYW5jZRgFIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkINukgKqgEHIgMI2AQyACJ4CgRKd2tzEhoKBGZpbGUYASABKAlCCrpIB3IFEAEYgCBIABIdCgN1cmwYAiABKAlCDrpIB3IFEAEYgBCQtRgDSAASJAoGaW5saW5lGAMgASgJQhKAAQG6SAhyBhABGMCEPZC1GARIAEIPCgZzb3VyY2USBbpIAggBInkKB0FwaUtleXMSNwoGaGVhZGVyGAEgASgJQie6SCRyIhiAATIdXltBLVphLXowLTkhIyQlJicqKy5eX2B8fi1dKiQSNQoEa2V5cxgCIAMoCzIbLnNhbGx5cG9ydC5wb2xpY3kudjEuQXBpS2V5Qgq6SAeSAQQQoI0GIl0KBkFwaUtleRIjCgRuYW1lGAEgASgJQhW6SBLIAQFyDRiAAjIIXlshLX5dKyQSLgoGc2hhMjU2GAIgASgJQh6AAQG6SBjIAQFyEzIRXlswLTlBLUZhLWZdezY0fSQiTwoKRGVsZWdhdGlvbhIfCgZjYWxsZXIYASABKAlCD7pICMgBAXIDGIAEkLUYARIgCgdzdWJqZWN0GAIgASgJQg+6SAjIAQFyAxiABJC1GAEi3wIKCUNoYWxsZW5nZRIhCgl0cmllc19tYXgYASABKA1CCbpIBioEGGQoAUgAiAEBEjgKA3R0bBgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIQukgNqgEKIgQIgKMFMgIIARI/CglkaXNjaGFyZ2UYAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CEbpIDqoBCyIFCICangEyAggBEjUKCmFjcl92YWx1ZXMYBCADKAlCIbpIHpIBGxAUGAEiFXITGIACMg5eWyEjLVxbXF0tfl0rJBI9CgdtYXhfYWdlGAUgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQhG6SA6qAQsiBQiA54QPMgIIARIwCgRraW5kGAYgASgOMiIuc2FsbHlwb3J0LnBvbGljeS52MS5DaGFsbGVuZ2VLaW5kQgwKCl90cmllc19tYXgijwMKB1Bvc3R1cmUSPQoHbWF4X2FnZRgBIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIRukgOqgELIgUIgOeEDzICCAESMgoMbWlzc2luZ19iaXRzGAIgASgBQhe6SBQSEhkAAAAAAABQQCkAAAAAAAAAAEgAiAEBEjAKCnN0YWxlX2JpdHMYAyABKAFCF7pIFBISGQAAAAAAAFBAKQAAAAAAAAAASAGIAQESKAoIcmVxdWlyZWQYBCADKAlCFrpID5IBDBCQTiIHcgUQARiABJC1GAESOQoGZm9yYmlkGAUgAygLMh4uc2FsbHlwb3J0LnBvbGljeS52MS5Gb3JiaWRkZW5CCbpIBpIBAxDoBxI1CgVmYWN0cxgGIAMoCzIaLnNhbGx5cG9ydC5wb2xpY3kudjEuRmFjdHNCCrpIB5IBBBCgjQYSIwoFZmlsZXMYByADKAlCFLpIEZIBDhDoBxgBIgdyBRABGIAgQg8KDV9taXNzaW5nX2JpdHNCDQoLX3N0YWxlX2JpdHMiiAEKCUZvcmJpZGRlbhIYCgRuYW1lGAEgASgJQgq6SAfIAQFyAhg/EhkKBGZhY3QYAiABKAlCC7pICMgBAXIDGIABEiAKAmluGAMgAygJQhS6SA2SAQoQkE4iBXIDGIAIiLUYARIkCgZub3RfaW4YBCADKAlCFLpIDZIBChCQTiIFcgMYgAiItRgBIvIBCgVGYWN0cxIcCgdzdWJqZWN0GAEgASgJQgu6SAjIAQFyAxiAEBJSCgVmYWN0cxgCIAMoCzIlLnNhbGx5cG9ydC5wb2xpY3kudjEuRmFjdHMuRmFjdHNFbnRyeUIcukgVmgESEGQiB3IFEAEYgAEqBXIDGIAIiLUYARIYCgZzb3VyY2UYAyABKAlCCLpIBXIDGIACEi8KC3JlcG9ydGVkX2F0GAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBosCgpGYWN0c0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiQgoJRmFjdHNGaWxlEjUKBWZhY3RzGAEgAygLMhouc2FsbHlwb3J0LnBvbGljeS52MS5GYWN0c0IKukgHkgEEEKCNBiKOAQoFTGlzdHMSPgoJYWRkcmVzc2VzGAEgAygLMiAuc2FsbHlwb3J0LnBvbGljeS52MS5BZGRyZXNzTGlzdEIJukgGkgEDEOgHEkUKDGZpbmdlcnByaW50cxgCIAMoCzIkLnNhbGx5cG9ydC5wb2xpY3kudjEuRmluZ2VycHJpbnRMaXN0Qgm6SAaSAQMQ6AcikAMKC0FkZHJlc3NMaXN0EhgKBG5hbWUYASABKAlCCrpIB8gBAXICGD8SLwoGYWN0aW9uGAIgASgOMh8uc2FsbHlwb3J0LnBvbGljeS52MS5MaXN0QWN0aW9uEioKBGJpdHMYAyABKAFCF7pIFBISGQAAAAAAAFBAKQAAAAAAAAAASACIAQESGAoGcmVhc29uGAQgASgJQgi6SAVyAxiAAhIeCgZyYW5nZXMYBSADKAlCDrpIB5IBBBCgjQaQtRgCEhYKBGZpbGUYBiABKAlCCLpIBXIDGIAgEi8KBmZvcm1hdBgHIAEoDjIfLnNhbGx5cG9ydC5wb2xpY3kudjEuTGlzdEZvcm1hdBIcCgZjb2x1bW4YCCABKAlCDLpIBXIDGIABiLUYARIhCgtiaXRzX2NvbHVtbhgJIAEoCUIMukgFcgMYgAGItRgBEhcKBWZpZWxkGAogASgJQgi6SAVyAxiAAhIkCgZ2YWx1ZXMYCyADKAlCFLpIDZIBChCQTiIFcgMYgAKItRgBQgcKBV9iaXRzIuICCg9GaW5nZXJwcmludExpc3QSGAoEbmFtZRgBIAEoCUIKukgHyAEBcgIYPxIvCgZhY3Rpb24YAiABKA4yHy5zYWxseXBvcnQucG9saWN5LnYxLkxpc3RBY3Rpb24SKgoEYml0cxgDIAEoAUIXukgUEhIZAAAAAAAAUEApAAAAAAAAAABIAIgBARIYCgZyZWFzb24YBCABKAlCCLpIBXIDGIACEisKBnZhbHVlcxgFIAMoCUIbukgYkgEVEKCNBiIPcg0YgAIyCF5bIS1+XSskEhYKBGZpbGUYBiABKAlCCLpIBXIDGIAgEi8KBmZvcm1hdBgHIAEoDjIfLnNhbGx5cG9ydC5wb2xpY3kudjEuTGlzdEZvcm1hdBIcCgZjb2x1bW4YCCABKAlCDLpIBXIDGIABiLUYARIhCgtiaXRzX2NvbHVtbhgJIAEoCUIMukgFcgMYgAGItRgBQgcKBV9iaXRzIjcKA0dlbxIVCgNhc24YASABKAlCCLpIBXIDGIAgEhkKB2NvdW50cnkYAiABKAlCCLpIBXIDGIAgIqoBCgRMb2NrEiEKAmlkGAEgASgJQhW6SBLIAQFyDRiAATIIXlshLX5dKyQSNQoFc2NvcGUYAiABKAsyHi5zYWxseXBvcnQucG9saWN5LnYxLkxvY2tTY29wZUIGukgDyAEBEhsKBnJlYXNvbhgDIAEoCUILukgIyAEBcgMYgAQSKwoHZXhwaXJlcxgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAizQEKCUxvY2tTY29wZRIbCglwcmluY2lwYWwYASABKAlCCLpIBXIDGIAQEhwKCmNyZWRlbnRpYWwYAiABKAlCCLpIBXIDGIAEEjAKC2NlcnRpZmljYXRlGAMgASgJQhu6SBRyEhhAMg5eWzAtOUEtRmEtZl0qJIi1GAESHQoLZmluZ2VycHJpbnQYBCABKAlCCLpIBXIDGIACEhUKB2FkZHJlc3MYBSABKAlCBJC1GAISHQoLZGVzdGluYXRpb24YBiABKAlCCLpIBXIDGIAEIqEDCghSZXNwb25zZRIbCg5yZXZlYWxfcmVhc29ucxgBIAEoCEgAiAEBEh0KEHVwc3RyZWFtX2hlYWRlcnMYAiABKAhIAYgBARJ8CgdoZWFkZXJzGAMgAygLMiouc2FsbHlwb3J0LnBvbGljeS52MS5SZXNwb25zZS5IZWFkZXJzRW50cnlCP7pIPJoBORAgIiRyIhiAATIdXltBLVphLXowLTkhIyQlJicqKy5eX2B8fi1dKyQqD3INGIAIMgheWyAtfl0qJBIsCgljaGFsbGVuZ2UYBCABKAsyGS5zYWxseXBvcnQucG9saWN5LnYxLkJvZHkSJwoEZGVueRgFIAEoCzIZLnNhbGx5cG9ydC5wb2xpY3kudjEuQm9keRIsCgl0ZXJtaW5hdGUYBiABKAsyGS5zYWxseXBvcnQucG9saWN5LnYxLkJvZHkaLgoMSGVhZGVyc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAFCEQoPX3JldmVhbF9yZWFzb25zQhMKEV91cHN0cmVhbV9oZWFkZXJzImkKBEJvZHkSKAoMY29udGVudF90eXBlGAEgASgJQhK6SA9yDRiAAjIIXlsgLX5dKiQSFwoEdGV4dBgCIAEoCUIJukgGcgQYgIABEh4KDGdycGNfbWVzc2FnZRgDIAEoCUIIukgFcgMYgAgqQAoETW9kZRIUChBNT0RFX1VOU1BFQ0lGSUVEEAASEAoMTU9ERV9FTkZPUkNFEAESEAoMTU9ERV9PQlNFUlZFEAIqgAEKDUZpeGVkRGVjaXNpb24SHgoaRklYRURfREVDSVNJT05fVU5TUEVDSUZJRUQQABIYChRGSVhFRF9ERUNJU0lPTl9BTExPVxABEhwKGEZJWEVEX0RFQ0lTSU9OX0NIQUxMRU5HRRACEhcKE0ZJWEVEX0RFQ0lTSU9OX0RFTlkQAypOCgdPbkVycm9yEhgKFE9OX0VSUk9SX1VOU1BFQ0lGSUVEEAASFQoRT05fRVJST1JfTk9fTUFUQ0gQARISCg5PTl9FUlJPUl9NQVRDSBACKnAKClNpZ25hbE1vZGUSGwoXU0lHTkFMX01PREVfVU5TUEVDSUZJRUQQABIXChNTSUdOQUxfTU9ERV9FTkZPUkNFEAESFwoTU0lHTkFMX01PREVfT0JTRVJWRRACEhMKD1NJR05BTF9NT0RFX09GRhADKmcKDUNoYWxsZW5nZUtpbmQSHgoaQ0hBTExFTkdFX0tJTkRfVU5TUEVDSUZJRUQQABIaChZDSEFMTEVOR0VfS0lORF9TVEVQX1VQEAESGgoWQ0hBTExFTkdFX0tJTkRfRk9SV0FSRBACKlcKCkxpc3RBY3Rpb24SGwoXTElTVF9BQ1RJT05fVU5TUEVDSUZJRUQQABIVChFMSVNUX0FDVElPTl9CTE9DSxABEhUKEUxJU1RfQUNUSU9OX1NDT1JFEAIqawoKTGlzdEZvcm1hdBIbChdMSVNUX0ZPUk1BVF9VTlNQRUNJRklFRBAAEhUKEUxJU1RfRk9STUFUX1BMQUlOEAESEwoPTElTVF9GT1JNQVRfQ1NWEAISFAoQTElTVF9GT1JNQVRfTU1EQhADYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_timestamp, file_sallyport_policy_v1_options]);
+  fileDesc("CiBzYWxseXBvcnQvcG9saWN5L3YxL3BvbGljeS5wcm90bxITc2FsbHlwb3J0LnBvbGljeS52MSK/AQoKUG9saWN5RmlsZRIvCgthcGlfdmVyc2lvbhgBIAEoCUIaukgXyAEBchIKEHNhbGx5cG9ydC5kZXYvdjESHgoEa2luZBgCIAEoCUIQukgNyAEBcggKBlBvbGljeRI3CghtZXRhZGF0YRgDIAEoCzIdLnNhbGx5cG9ydC5wb2xpY3kudjEuTWV0YWRhdGFCBrpIA8gBARInCgRzcGVjGAQgASgLMhkuc2FsbHlwb3J0LnBvbGljeS52MS5TcGVjInAKCE1ldGFkYXRhEjoKBG5hbWUYASABKAlCLLpIKcgBAXIkGD8yIF5bYS16MC05XShbYS16MC05Li1dKlthLXowLTldKT8kEigKCHJldmlzaW9uGAIgASgJQha6SA9yDRiAATIIXlshLX5dKiSItRgBIp4GCgRTcGVjEicKBG1vZGUYASABKA4yGS5zYWxseXBvcnQucG9saWN5LnYxLk1vZGUSMwoKdGhyZXNob2xkcxgCIAEoCzIfLnNhbGx5cG9ydC5wb2xpY3kudjEuVGhyZXNob2xkcxIzCgVydWxlcxgDIAMoCzIZLnNhbGx5cG9ydC5wb2xpY3kudjEuUnVsZUIJukgGkgEDEJBOEjcKB3NpZ25hbHMYBCADKAsyJi5zYWxseXBvcnQucG9saWN5LnYxLlNwZWMuU2lnbmFsc0VudHJ5Ei8KCGlkZW50aXR5GAUgASgLMh0uc2FsbHlwb3J0LnBvbGljeS52MS5JZGVudGl0eRIxCgljaGFsbGVuZ2UYBiABKAsyHi5zYWxseXBvcnQucG9saWN5LnYxLkNoYWxsZW5nZRItCgdwb3N0dXJlGAcgASgLMhwuc2FsbHlwb3J0LnBvbGljeS52MS5Qb3N0dXJlEikKBWxpc3RzGAggASgLMhouc2FsbHlwb3J0LnBvbGljeS52MS5MaXN0cxIlCgNnZW8YCSABKAsyGC5zYWxseXBvcnQucG9saWN5LnYxLkdlbxIzCgVsb2NrcxgKIAMoCzIZLnNhbGx5cG9ydC5wb2xpY3kudjEuTG9ja0IJukgGkgEDEJBOEj8KCWF1dG9fbG9jaxgLIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIRukgOqgELIgUIgOeEDzICCAESLwoIcmVzcG9uc2UYDCABKAsyHS5zYWxseXBvcnQucG9saWN5LnYxLlJlc3BvbnNlEj4KC3BlZXJfZ3JvdXBzGA0gAygLMh4uc2FsbHlwb3J0LnBvbGljeS52MS5QZWVyR3JvdXBCCbpIBpIBAxCQThItCgdzdHJlYW1zGA4gASgLMhwuc2FsbHlwb3J0LnBvbGljeS52MS5TdHJlYW1zGk8KDFNpZ25hbHNFbnRyeRILCgNrZXkYASABKAkSLgoFdmFsdWUYAiABKAsyHy5zYWxseXBvcnQucG9saWN5LnYxLlNpZ25hbFJ1bGU6AjgBIncKB1N0cmVhbXMSIAoTZW5kX3dpdGhfY3JlZGVudGlhbBgBIAEoCEgAiAEBEh0KEGVuZF9vbl9jaGFsbGVuZ2UYAiABKAhIAYgBAUIWChRfZW5kX3dpdGhfY3JlZGVudGlhbEITChFfZW5kX29uX2NoYWxsZW5nZSKAAQoJUGVlckdyb3VwEkQKBG5hbWUYASABKAlCNrpIM8gBAXIuGD8yKl5bQS1aYS16MC05XShbQS1aYS16MC05Ll8tXSpbQS1aYS16MC05XSk/JBItCgpwcmluY2lwYWxzGAIgAygJQhm6SBLIAQGSAQwQ6AciB3IFEAEYgASQtRgBIr8BCgpUaHJlc2hvbGRzEi8KCWNoYWxsZW5nZRgBIAEoAUIXukgUEhIZAAAAAAAAWUApAAAAAAAAAABIAIgBARIqCgRkZW55GAIgASgBQhe6SBQSEhkAAAAAAABZQCkAAAAAAAAAAEgBiAEBEi8KCXRlcm1pbmF0ZRgDIAEoAUIXukgUEhIZAAAAAAAAWUApAAAAAAAAAABIAogBAUIMCgpfY2hhbGxlbmdlQgcKBV9kZW55QgwKCl90ZXJtaW5hdGUi4wQKBFJ1bGUSRAoEbmFtZRgBIAEoCUI2ukgzyAEBci4YPzIqXltBLVphLXowLTldKFtBLVphLXowLTkuXy1dKltBLVphLXowLTldKT8kEikKBW1hdGNoGAIgASgLMhouc2FsbHlwb3J0LnBvbGljeS52MS5NYXRjaBInCgRtb2RlGAMgASgOMhkuc2FsbHlwb3J0LnBvbGljeS52MS5Nb2RlEjMKCnRocmVzaG9sZHMYBCABKAsyHy5zYWxseXBvcnQucG9saWN5LnYxLlRocmVzaG9sZHMSNAoIZGVjaXNpb24YBSABKA4yIi5zYWxseXBvcnQucG9saWN5LnYxLkZpeGVkRGVjaXNpb24SEgoFd2F0Y2gYBiABKAhIAIgBARIaCgR3aGVuGAcgASgJQgy6SAVyAxiAIJC1GAUSNwoHc2lnbmFscxgIIAMoCzImLnNhbGx5cG9ydC5wb2xpY3kudjEuUnVsZS5TaWduYWxzRW50cnkSMQoJY2hhbGxlbmdlGAkgASgLMh4uc2FsbHlwb3J0LnBvbGljeS52MS5DaGFsbGVuZ2USLwoIcmVzcG9uc2UYCiABKAsyHS5zYWxseXBvcnQucG9saWN5LnYxLlJlc3BvbnNlEi4KCG9uX2Vycm9yGAsgASgOMhwuc2FsbHlwb3J0LnBvbGljeS52MS5PbkVycm9yGk8KDFNpZ25hbHNFbnRyeRILCgNrZXkYASABKAkSLgoFdmFsdWUYAiABKAsyHy5zYWxseXBvcnQucG9saWN5LnYxLlNpZ25hbFJ1bGU6AjgBQggKBl93YXRjaCLfAQoFTWF0Y2gSLAoMZGVzdGluYXRpb25zGAEgAygJQha6SA+SAQwQ6AciB3IFEAEYgASQtRgBEiYKBnJvdXRlcxgCIAMoCUIWukgPkgEMEOgHIgdyBRABGIAEkLUYARIsCgdtZXRob2RzGAMgAygJQhu6SBiSARUQZCIRcg8YIDILXltBLVphLXpdKyQSKgoKcHJpbmNpcGFscxgEIAMoCUIWukgPkgEMEOgHIgdyBRABGIAEkLUYARImCgtwZWVyX2dyb3VwcxgFIAMoCUIRukgOkgELEOgHIgZyBBABGD8ieAoKU2lnbmFsUnVsZRItCgRtb2RlGAEgASgOMh8uc2FsbHlwb3J0LnBvbGljeS52MS5TaWduYWxNb2RlEi4KCGNhcF9iaXRzGAIgASgBQhe6SBQSEhkAAAAAAABQQCkAAAAAAAAAAEgAiAEBQgsKCV9jYXBfYml0cyKFAwoISWRlbnRpdHkSNwoHaXNzdWVycxgBIAMoCzIbLnNhbGx5cG9ydC5wb2xpY3kudjEuSXNzdWVyQgm6SAaSAQMQ6AcSKQoJeGZjY19ob3BzGAIgAygJQha6SA+SAQwQ6AciB3IFEAEYgASQtRgBEi4KCGFwaV9rZXlzGAMgASgLMhwuc2FsbHlwb3J0LnBvbGljeS52MS5BcGlLZXlzEi4KDnRydXN0ZWRfc3BpZmZlGAQgAygJQha6SA+SAQwQkE4iB3IFEAEYgASQtRgBEj8KC2RlbGVnYXRpb25zGAUgAygLMh8uc2FsbHlwb3J0LnBvbGljeS52MS5EZWxlZ2F0aW9uQgm6SAaSAQMQkE4SMAoSc2luZ2xlX3VzZV9pc3N1ZXJzGAYgAygJQhS6SBGSAQ4Q6AcYASIHcgUQARiAEBJCCg10cnVzdF9kb21haW5zGAcgAygLMiAuc2FsbHlwb3J0LnBvbGljeS52MS5UcnVzdERvbWFpbkIJukgGkgEDEOgHIm8KC1RydXN0RG9tYWluEikKBG5hbWUYASABKAlCG7pIGMgBAXITGP8BMg5eW2EtejAtOS5fLV0rJBI1CgdhbmNob3JzGAIgASgLMhwuc2FsbHlwb3J0LnBvbGljeS52MS5BbmNob3JzQga6SAPIAQEiVQoHQW5jaG9ycxIaCgRmaWxlGAEgASgJQgq6SAdyBRABGIAgSAASHQoGaW5saW5lGAIgASgJQgu6SAhyBhABGMCEPUgAQg8KBnNvdXJjZRIFukgCCAEisQIKBklzc3VlchIbCgZpc3N1ZXIYASABKAlCC7pICMgBAXIDGIAQEiUKCWF1ZGllbmNlcxgCIAMoCUISukgPkgEMEOgHIgdyBRABGIAQEi8KBGp3a3MYAyABKAsyGS5zYWxseXBvcnQucG9saWN5LnYxLkp3a3NCBrpIA8gBARJvCgphbGdvcml0aG1zGAQgAygJQlu6SFiSAVUYASJRck9SBVJTMjU2UgVSUzM4NFIFUlM1MTJSBVBTMjU2UgVQUzM4NFIFUFM1MTJSBUVTMjU2UgVFUzM4NFIFRVM1MTJSBUVkRFNBUgdFZDI1NTE5EkEKD2Nsb2NrX3RvbGVyYW5jZRgFIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkINukgKqgEHIgMI2AQyACJ4CgRKd2tzEhoKBGZpbGUYASABKAlCCrpIB3IFEAEYgCBIABIdCgN1cmwYAiABKAlCDrpIB3IFEAEYgBCQtRgDSAASJAoGaW5saW5lGAMgASgJQhKAAQG6SAhyBhABGMCEPZC1GARIAEIPCgZzb3VyY2USBbpIAggBInkKB0FwaUtleXMSNwoGaGVhZGVyGAEgASgJQie6SCRyIhiAATIdXltBLVphLXowLTkhIyQlJicqKy5eX2B8fi1dKiQSNQoEa2V5cxgCIAMoCzIbLnNhbGx5cG9ydC5wb2xpY3kudjEuQXBpS2V5Qgq6SAeSAQQQoI0GIl0KBkFwaUtleRIjCgRuYW1lGAEgASgJQhW6SBLIAQFyDRiAAjIIXlshLX5dKyQSLgoGc2hhMjU2GAIgASgJQh6AAQG6SBjIAQFyEzIRXlswLTlBLUZhLWZdezY0fSQiTwoKRGVsZWdhdGlvbhIfCgZjYWxsZXIYASABKAlCD7pICMgBAXIDGIAEkLUYARIgCgdzdWJqZWN0GAIgASgJQg+6SAjIAQFyAxiABJC1GAEi3wIKCUNoYWxsZW5nZRIhCgl0cmllc19tYXgYASABKA1CCbpIBioEGGQoAUgAiAEBEjgKA3R0bBgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIQukgNqgEKIgQIgKMFMgIIARI/CglkaXNjaGFyZ2UYAyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CEbpIDqoBCyIFCICangEyAggBEjUKCmFjcl92YWx1ZXMYBCADKAlCIbpIHpIBGxAUGAEiFXITGIACMg5eWyEjLVxbXF0tfl0rJBI9CgdtYXhfYWdlGAUgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQhG6SA6qAQsiBQiA54QPMgIIARIwCgRraW5kGAYgASgOMiIuc2FsbHlwb3J0LnBvbGljeS52MS5DaGFsbGVuZ2VLaW5kQgwKCl90cmllc19tYXgijwMKB1Bvc3R1cmUSPQoHbWF4X2FnZRgBIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIRukgOqgELIgUIgOeEDzICCAESMgoMbWlzc2luZ19iaXRzGAIgASgBQhe6SBQSEhkAAAAAAABQQCkAAAAAAAAAAEgAiAEBEjAKCnN0YWxlX2JpdHMYAyABKAFCF7pIFBISGQAAAAAAAFBAKQAAAAAAAAAASAGIAQESKAoIcmVxdWlyZWQYBCADKAlCFrpID5IBDBCQTiIHcgUQARiABJC1GAESOQoGZm9yYmlkGAUgAygLMh4uc2FsbHlwb3J0LnBvbGljeS52MS5Gb3JiaWRkZW5CCbpIBpIBAxDoBxI1CgVmYWN0cxgGIAMoCzIaLnNhbGx5cG9ydC5wb2xpY3kudjEuRmFjdHNCCrpIB5IBBBCgjQYSIwoFZmlsZXMYByADKAlCFLpIEZIBDhDoBxgBIgdyBRABGIAgQg8KDV9taXNzaW5nX2JpdHNCDQoLX3N0YWxlX2JpdHMiiAEKCUZvcmJpZGRlbhIYCgRuYW1lGAEgASgJQgq6SAfIAQFyAhg/EhkKBGZhY3QYAiABKAlCC7pICMgBAXIDGIABEiAKAmluGAMgAygJQhS6SA2SAQoQkE4iBXIDGIAIiLUYARIkCgZub3RfaW4YBCADKAlCFLpIDZIBChCQTiIFcgMYgAiItRgBIvIBCgVGYWN0cxIcCgdzdWJqZWN0GAEgASgJQgu6SAjIAQFyAxiAEBJSCgVmYWN0cxgCIAMoCzIlLnNhbGx5cG9ydC5wb2xpY3kudjEuRmFjdHMuRmFjdHNFbnRyeUIcukgVmgESEGQiB3IFEAEYgAEqBXIDGIAIiLUYARIYCgZzb3VyY2UYAyABKAlCCLpIBXIDGIACEi8KC3JlcG9ydGVkX2F0GAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBosCgpGYWN0c0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiQgoJRmFjdHNGaWxlEjUKBWZhY3RzGAEgAygLMhouc2FsbHlwb3J0LnBvbGljeS52MS5GYWN0c0IKukgHkgEEEKCNBiKOAQoFTGlzdHMSPgoJYWRkcmVzc2VzGAEgAygLMiAuc2FsbHlwb3J0LnBvbGljeS52MS5BZGRyZXNzTGlzdEIJukgGkgEDEOgHEkUKDGZpbmdlcnByaW50cxgCIAMoCzIkLnNhbGx5cG9ydC5wb2xpY3kudjEuRmluZ2VycHJpbnRMaXN0Qgm6SAaSAQMQ6AcikAMKC0FkZHJlc3NMaXN0EhgKBG5hbWUYASABKAlCCrpIB8gBAXICGD8SLwoGYWN0aW9uGAIgASgOMh8uc2FsbHlwb3J0LnBvbGljeS52MS5MaXN0QWN0aW9uEioKBGJpdHMYAyABKAFCF7pIFBISGQAAAAAAAFBAKQAAAAAAAAAASACIAQESGAoGcmVhc29uGAQgASgJQgi6SAVyAxiAAhIeCgZyYW5nZXMYBSADKAlCDrpIB5IBBBCgjQaQtRgCEhYKBGZpbGUYBiABKAlCCLpIBXIDGIAgEi8KBmZvcm1hdBgHIAEoDjIfLnNhbGx5cG9ydC5wb2xpY3kudjEuTGlzdEZvcm1hdBIcCgZjb2x1bW4YCCABKAlCDLpIBXIDGIABiLUYARIhCgtiaXRzX2NvbHVtbhgJIAEoCUIMukgFcgMYgAGItRgBEhcKBWZpZWxkGAogASgJQgi6SAVyAxiAAhIkCgZ2YWx1ZXMYCyADKAlCFLpIDZIBChCQTiIFcgMYgAKItRgBQgcKBV9iaXRzIuICCg9GaW5nZXJwcmludExpc3QSGAoEbmFtZRgBIAEoCUIKukgHyAEBcgIYPxIvCgZhY3Rpb24YAiABKA4yHy5zYWxseXBvcnQucG9saWN5LnYxLkxpc3RBY3Rpb24SKgoEYml0cxgDIAEoAUIXukgUEhIZAAAAAAAAUEApAAAAAAAAAABIAIgBARIYCgZyZWFzb24YBCABKAlCCLpIBXIDGIACEisKBnZhbHVlcxgFIAMoCUIbukgYkgEVEKCNBiIPcg0YgAIyCF5bIS1+XSskEhYKBGZpbGUYBiABKAlCCLpIBXIDGIAgEi8KBmZvcm1hdBgHIAEoDjIfLnNhbGx5cG9ydC5wb2xpY3kudjEuTGlzdEZvcm1hdBIcCgZjb2x1bW4YCCABKAlCDLpIBXIDGIABiLUYARIhCgtiaXRzX2NvbHVtbhgJIAEoCUIMukgFcgMYgAGItRgBQgcKBV9iaXRzIjcKA0dlbxIVCgNhc24YASABKAlCCLpIBXIDGIAgEhkKB2NvdW50cnkYAiABKAlCCLpIBXIDGIAgIqoBCgRMb2NrEiEKAmlkGAEgASgJQhW6SBLIAQFyDRiAATIIXlshLX5dKyQSNQoFc2NvcGUYAiABKAsyHi5zYWxseXBvcnQucG9saWN5LnYxLkxvY2tTY29wZUIGukgDyAEBEhsKBnJlYXNvbhgDIAEoCUILukgIyAEBcgMYgAQSKwoHZXhwaXJlcxgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAizQEKCUxvY2tTY29wZRIbCglwcmluY2lwYWwYASABKAlCCLpIBXIDGIAQEhwKCmNyZWRlbnRpYWwYAiABKAlCCLpIBXIDGIAEEjAKC2NlcnRpZmljYXRlGAMgASgJQhu6SBRyEhhAMg5eWzAtOUEtRmEtZl0qJIi1GAESHQoLZmluZ2VycHJpbnQYBCABKAlCCLpIBXIDGIACEhUKB2FkZHJlc3MYBSABKAlCBJC1GAISHQoLZGVzdGluYXRpb24YBiABKAlCCLpIBXIDGIAEIqEDCghSZXNwb25zZRIbCg5yZXZlYWxfcmVhc29ucxgBIAEoCEgAiAEBEh0KEHVwc3RyZWFtX2hlYWRlcnMYAiABKAhIAYgBARJ8CgdoZWFkZXJzGAMgAygLMiouc2FsbHlwb3J0LnBvbGljeS52MS5SZXNwb25zZS5IZWFkZXJzRW50cnlCP7pIPJoBORAgIiRyIhiAATIdXltBLVphLXowLTkhIyQlJicqKy5eX2B8fi1dKyQqD3INGIAIMgheWyAtfl0qJBIsCgljaGFsbGVuZ2UYBCABKAsyGS5zYWxseXBvcnQucG9saWN5LnYxLkJvZHkSJwoEZGVueRgFIAEoCzIZLnNhbGx5cG9ydC5wb2xpY3kudjEuQm9keRIsCgl0ZXJtaW5hdGUYBiABKAsyGS5zYWxseXBvcnQucG9saWN5LnYxLkJvZHkaLgoMSGVhZGVyc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAFCEQoPX3JldmVhbF9yZWFzb25zQhMKEV91cHN0cmVhbV9oZWFkZXJzImkKBEJvZHkSKAoMY29udGVudF90eXBlGAEgASgJQhK6SA9yDRiAAjIIXlsgLX5dKiQSFwoEdGV4dBgCIAEoCUIJukgGcgQYgIABEh4KDGdycGNfbWVzc2FnZRgDIAEoCUIIukgFcgMYgAgqQAoETW9kZRIUChBNT0RFX1VOU1BFQ0lGSUVEEAASEAoMTU9ERV9FTkZPUkNFEAESEAoMTU9ERV9PQlNFUlZFEAIqgAEKDUZpeGVkRGVjaXNpb24SHgoaRklYRURfREVDSVNJT05fVU5TUEVDSUZJRUQQABIYChRGSVhFRF9ERUNJU0lPTl9BTExPVxABEhwKGEZJWEVEX0RFQ0lTSU9OX0NIQUxMRU5HRRACEhcKE0ZJWEVEX0RFQ0lTSU9OX0RFTlkQAypOCgdPbkVycm9yEhgKFE9OX0VSUk9SX1VOU1BFQ0lGSUVEEAASFQoRT05fRVJST1JfTk9fTUFUQ0gQARISCg5PTl9FUlJPUl9NQVRDSBACKnAKClNpZ25hbE1vZGUSGwoXU0lHTkFMX01PREVfVU5TUEVDSUZJRUQQABIXChNTSUdOQUxfTU9ERV9FTkZPUkNFEAESFwoTU0lHTkFMX01PREVfT0JTRVJWRRACEhMKD1NJR05BTF9NT0RFX09GRhADKmcKDUNoYWxsZW5nZUtpbmQSHgoaQ0hBTExFTkdFX0tJTkRfVU5TUEVDSUZJRUQQABIaChZDSEFMTEVOR0VfS0lORF9TVEVQX1VQEAESGgoWQ0hBTExFTkdFX0tJTkRfRk9SV0FSRBACKlcKCkxpc3RBY3Rpb24SGwoXTElTVF9BQ1RJT05fVU5TUEVDSUZJRUQQABIVChFMSVNUX0FDVElPTl9CTE9DSxABEhUKEUxJU1RfQUNUSU9OX1NDT1JFEAIqawoKTGlzdEZvcm1hdBIbChdMSVNUX0ZPUk1BVF9VTlNQRUNJRklFRBAAEhUKEUxJU1RfRk9STUFUX1BMQUlOEAESEwoPTElTVF9GT1JNQVRfQ1NWEAISFAoQTElTVF9GT1JNQVRfTU1EQhADYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_timestamp, file_sallyport_policy_v1_options]);
 
 /**
  * A policy file.
@@ -185,6 +185,13 @@ export type Spec = Message<"sallyport.policy.v1.Spec"> & {
    * @generated from field: repeated sallyport.policy.v1.PeerGroup peer_groups = 13;
    */
   peerGroups: PeerGroup[];
+
+  /**
+   * What becomes of streams that rules hold with `watch`.
+   *
+   * @generated from field: sallyport.policy.v1.Streams streams = 14;
+   */
+  streams?: Streams | undefined;
 };
 
 /**
@@ -193,6 +200,35 @@ export type Spec = Message<"sallyport.policy.v1.Spec"> & {
  */
 export const SpecSchema: GenMessage<Spec> = /*@__PURE__*/
   messageDesc(file_sallyport_policy_v1_policy, 2);
+
+/**
+ * What becomes of streams that are held. They end at once where a lock matches them, and where their request would be
+ * denied if it came now.
+ *
+ * @generated from message sallyport.policy.v1.Streams
+ */
+export type Streams = Message<"sallyport.policy.v1.Streams"> & {
+  /**
+   * Whether a stream ends with the token, else the certificate, that opened it. Default true.
+   *
+   * @generated from field: optional bool end_with_credential = 1;
+   */
+  endWithCredential?: boolean | undefined;
+
+  /**
+   * Whether a stream ends when its caller would be challenged now: it is challenged when it comes back. Default false.
+   *
+   * @generated from field: optional bool end_on_challenge = 2;
+   */
+  endOnChallenge?: boolean | undefined;
+};
+
+/**
+ * Describes the message sallyport.policy.v1.Streams.
+ * Use `create(StreamsSchema)` to create a new message.
+ */
+export const StreamsSchema: GenMessage<Streams> = /*@__PURE__*/
+  messageDesc(file_sallyport_policy_v1_policy, 3);
 
 /**
  * A named group of principals.
@@ -220,7 +256,7 @@ export type PeerGroup = Message<"sallyport.policy.v1.PeerGroup"> & {
  * Use `create(PeerGroupSchema)` to create a new message.
  */
 export const PeerGroupSchema: GenMessage<PeerGroup> = /*@__PURE__*/
-  messageDesc(file_sallyport_policy_v1_policy, 3);
+  messageDesc(file_sallyport_policy_v1_policy, 4);
 
 /**
  * Scores, 0 to 100: ten points for every factor of ten in rarity among legitimate requests. `challenge` is at most
@@ -256,7 +292,7 @@ export type Thresholds = Message<"sallyport.policy.v1.Thresholds"> & {
  * Use `create(ThresholdsSchema)` to create a new message.
  */
 export const ThresholdsSchema: GenMessage<Thresholds> = /*@__PURE__*/
-  messageDesc(file_sallyport_policy_v1_policy, 4);
+  messageDesc(file_sallyport_policy_v1_policy, 5);
 
 /**
  * What differs for the requests that it matches; at least one of `mode`, `thresholds`, `decision`, `watch`, `signals`,
@@ -350,7 +386,7 @@ export type Rule = Message<"sallyport.policy.v1.Rule"> & {
  * Use `create(RuleSchema)` to create a new message.
  */
 export const RuleSchema: GenMessage<Rule> = /*@__PURE__*/
-  messageDesc(file_sallyport_policy_v1_policy, 5);
+  messageDesc(file_sallyport_policy_v1_policy, 6);
 
 /**
  * Matches a request when every list that is given has an entry that matches.
@@ -399,7 +435,7 @@ export type Match = Message<"sallyport.policy.v1.Match"> & {
  * Use `create(MatchSchema)` to create a new message.
  */
 export const MatchSchema: GenMessage<Match> = /*@__PURE__*/
-  messageDesc(file_sallyport_policy_v1_policy, 6);
+  messageDesc(file_sallyport_policy_v1_policy, 7);
 
 /**
  * Changes one signal or one family of signals.
@@ -427,7 +463,7 @@ export type SignalRule = Message<"sallyport.policy.v1.SignalRule"> & {
  * Use `create(SignalRuleSchema)` to create a new message.
  */
 export const SignalRuleSchema: GenMessage<SignalRule> = /*@__PURE__*/
-  messageDesc(file_sallyport_policy_v1_policy, 7);
+  messageDesc(file_sallyport_policy_v1_policy, 8);
 
 /**
  * Whose certificates, tokens and keys are believed.
@@ -491,7 +527,7 @@ export type Identity = Message<"sallyport.policy.v1.Identity"> & {
  * Use `create(IdentitySchema)` to create a new message.
  */
 export const IdentitySchema: GenMessage<Identity> = /*@__PURE__*/
-  messageDesc(file_sallyport_policy_v1_policy, 8);
+  messageDesc(file_sallyport_policy_v1_policy, 9);
 
 /**
  * A SPIFFE trust domain and its authorities (SPIFFE Trust Domain and Bundle, section 4).
@@ -519,7 +555,7 @@ export type TrustDomain = Message<"sallyport.policy.v1.TrustDomain"> & {
  * Use `create(TrustDomainSchema)` to create a new message.
  */
 export const TrustDomainSchema: GenMessage<TrustDomain> = /*@__PURE__*/
-  messageDesc(file_sallyport_policy_v1_policy, 9);
+  messageDesc(file_sallyport_policy_v1_policy, 10);
 
 /**
  * Where authorities are: exactly one of these. A SPIFFE bundle (JSON), whose `jwt-svid` keys also verify JWT-SVIDs of the
@@ -555,7 +591,7 @@ export type Anchors = Message<"sallyport.policy.v1.Anchors"> & {
  * Use `create(AnchorsSchema)` to create a new message.
  */
 export const AnchorsSchema: GenMessage<Anchors> = /*@__PURE__*/
-  messageDesc(file_sallyport_policy_v1_policy, 10);
+  messageDesc(file_sallyport_policy_v1_policy, 11);
 
 /**
  * An issuer of tokens.
@@ -604,7 +640,7 @@ export type Issuer = Message<"sallyport.policy.v1.Issuer"> & {
  * Use `create(IssuerSchema)` to create a new message.
  */
 export const IssuerSchema: GenMessage<Issuer> = /*@__PURE__*/
-  messageDesc(file_sallyport_policy_v1_policy, 11);
+  messageDesc(file_sallyport_policy_v1_policy, 12);
 
 /**
  * Where a key set is: exactly one of these.
@@ -647,7 +683,7 @@ export type Jwks = Message<"sallyport.policy.v1.Jwks"> & {
  * Use `create(JwksSchema)` to create a new message.
  */
 export const JwksSchema: GenMessage<Jwks> = /*@__PURE__*/
-  messageDesc(file_sallyport_policy_v1_policy, 12);
+  messageDesc(file_sallyport_policy_v1_policy, 13);
 
 /**
  * API keys and the header that carries them.
@@ -675,7 +711,7 @@ export type ApiKeys = Message<"sallyport.policy.v1.ApiKeys"> & {
  * Use `create(ApiKeysSchema)` to create a new message.
  */
 export const ApiKeysSchema: GenMessage<ApiKeys> = /*@__PURE__*/
-  messageDesc(file_sallyport_policy_v1_policy, 13);
+  messageDesc(file_sallyport_policy_v1_policy, 14);
 
 /**
  * One API key, of which only the hash is kept.
@@ -703,7 +739,7 @@ export type ApiKey = Message<"sallyport.policy.v1.ApiKey"> & {
  * Use `create(ApiKeySchema)` to create a new message.
  */
 export const ApiKeySchema: GenMessage<ApiKey> = /*@__PURE__*/
-  messageDesc(file_sallyport_policy_v1_policy, 14);
+  messageDesc(file_sallyport_policy_v1_policy, 15);
 
 /**
  * Lets one principal carry another's tokens.
@@ -731,7 +767,7 @@ export type Delegation = Message<"sallyport.policy.v1.Delegation"> & {
  * Use `create(DelegationSchema)` to create a new message.
  */
 export const DelegationSchema: GenMessage<Delegation> = /*@__PURE__*/
-  messageDesc(file_sallyport_policy_v1_policy, 15);
+  messageDesc(file_sallyport_policy_v1_policy, 16);
 
 /**
  * How challenges are put.
@@ -787,7 +823,7 @@ export type Challenge = Message<"sallyport.policy.v1.Challenge"> & {
  * Use `create(ChallengeSchema)` to create a new message.
  */
 export const ChallengeSchema: GenMessage<Challenge> = /*@__PURE__*/
-  messageDesc(file_sallyport_policy_v1_policy, 16);
+  messageDesc(file_sallyport_policy_v1_policy, 17);
 
 /**
  * What is asked of the condition of calling workloads.
@@ -850,7 +886,7 @@ export type Posture = Message<"sallyport.policy.v1.Posture"> & {
  * Use `create(PostureSchema)` to create a new message.
  */
 export const PostureSchema: GenMessage<Posture> = /*@__PURE__*/
-  messageDesc(file_sallyport_policy_v1_policy, 17);
+  messageDesc(file_sallyport_policy_v1_policy, 18);
 
 /**
  * A forbidden condition: either `in` or `notIn` is given.
@@ -892,7 +928,7 @@ export type Forbidden = Message<"sallyport.policy.v1.Forbidden"> & {
  * Use `create(ForbiddenSchema)` to create a new message.
  */
 export const ForbiddenSchema: GenMessage<Forbidden> = /*@__PURE__*/
-  messageDesc(file_sallyport_policy_v1_policy, 18);
+  messageDesc(file_sallyport_policy_v1_policy, 19);
 
 /**
  * Stated facts on one workload's condition.
@@ -934,7 +970,7 @@ export type Facts = Message<"sallyport.policy.v1.Facts"> & {
  * Use `create(FactsSchema)` to create a new message.
  */
 export const FactsSchema: GenMessage<Facts> = /*@__PURE__*/
-  messageDesc(file_sallyport_policy_v1_policy, 19);
+  messageDesc(file_sallyport_policy_v1_policy, 20);
 
 /**
  * A file of facts that a policy names.
@@ -955,7 +991,7 @@ export type FactsFile = Message<"sallyport.policy.v1.FactsFile"> & {
  * Use `create(FactsFileSchema)` to create a new message.
  */
 export const FactsFileSchema: GenMessage<FactsFile> = /*@__PURE__*/
-  messageDesc(file_sallyport_policy_v1_policy, 20);
+  messageDesc(file_sallyport_policy_v1_policy, 21);
 
 /**
  * Lists of addresses and of TLS fingerprints.
@@ -983,7 +1019,7 @@ export type Lists = Message<"sallyport.policy.v1.Lists"> & {
  * Use `create(ListsSchema)` to create a new message.
  */
 export const ListsSchema: GenMessage<Lists> = /*@__PURE__*/
-  messageDesc(file_sallyport_policy_v1_policy, 21);
+  messageDesc(file_sallyport_policy_v1_policy, 22);
 
 /**
  * A list of addresses.
@@ -1076,7 +1112,7 @@ export type AddressList = Message<"sallyport.policy.v1.AddressList"> & {
  * Use `create(AddressListSchema)` to create a new message.
  */
 export const AddressListSchema: GenMessage<AddressList> = /*@__PURE__*/
-  messageDesc(file_sallyport_policy_v1_policy, 22);
+  messageDesc(file_sallyport_policy_v1_policy, 23);
 
 /**
  * A list of TLS fingerprints.
@@ -1154,7 +1190,7 @@ export type FingerprintList = Message<"sallyport.policy.v1.FingerprintList"> & {
  * Use `create(FingerprintListSchema)` to create a new message.
  */
 export const FingerprintListSchema: GenMessage<FingerprintList> = /*@__PURE__*/
-  messageDesc(file_sallyport_policy_v1_policy, 23);
+  messageDesc(file_sallyport_policy_v1_policy, 24);
 
 /**
  * MMDB databases that tell where addresses are.
@@ -1183,7 +1219,7 @@ export type Geo = Message<"sallyport.policy.v1.Geo"> & {
  * Use `create(GeoSchema)` to create a new message.
  */
 export const GeoSchema: GenMessage<Geo> = /*@__PURE__*/
-  messageDesc(file_sallyport_policy_v1_policy, 24);
+  messageDesc(file_sallyport_policy_v1_policy, 25);
 
 /**
  * Refuses and terminates all that matches every part of its scope.
@@ -1225,7 +1261,7 @@ export type Lock = Message<"sallyport.policy.v1.Lock"> & {
  * Use `create(LockSchema)` to create a new message.
  */
 export const LockSchema: GenMessage<Lock> = /*@__PURE__*/
-  messageDesc(file_sallyport_policy_v1_policy, 25);
+  messageDesc(file_sallyport_policy_v1_policy, 26);
 
 /**
  * What a lock locks; at least one part is given.
@@ -1281,7 +1317,7 @@ export type LockScope = Message<"sallyport.policy.v1.LockScope"> & {
  * Use `create(LockScopeSchema)` to create a new message.
  */
 export const LockScopeSchema: GenMessage<LockScope> = /*@__PURE__*/
-  messageDesc(file_sallyport_policy_v1_policy, 26);
+  messageDesc(file_sallyport_policy_v1_policy, 27);
 
 /**
  * What callers and services are told.
@@ -1337,7 +1373,7 @@ export type Response = Message<"sallyport.policy.v1.Response"> & {
  * Use `create(ResponseSchema)` to create a new message.
  */
 export const ResponseSchema: GenMessage<Response> = /*@__PURE__*/
-  messageDesc(file_sallyport_policy_v1_policy, 27);
+  messageDesc(file_sallyport_policy_v1_policy, 28);
 
 /**
  * What a refusal says. `{decision_id}`, `{decision}` and `{principal}` stand for the verdict's own.
@@ -1372,7 +1408,7 @@ export type Body = Message<"sallyport.policy.v1.Body"> & {
  * Use `create(BodySchema)` to create a new message.
  */
 export const BodySchema: GenMessage<Body> = /*@__PURE__*/
-  messageDesc(file_sallyport_policy_v1_policy, 28);
+  messageDesc(file_sallyport_policy_v1_policy, 29);
 
 /**
  * Whether decisions are carried out.
