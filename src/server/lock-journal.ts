@@ -3,8 +3,9 @@
 import { closeSync, existsSync, fsyncSync, openSync, readFileSync, renameSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { OperatingError } from "../model/errors.ts";
-import type { LockChange } from "../model/line.ts";
+import type { LockChange, LockTable } from "../model/line.ts";
 import type { Lock } from "../model/policy.ts";
+import type { EpochMs } from "../model/units.ts";
 
 const NAME = "locks.journal";
 
@@ -13,7 +14,8 @@ const STALE_LINES_MAX = 1_000;
 
 /** What was read: the locks, and how many lines could not be used. */
 export interface ReadJournal {
-  readonly locks: readonly Lock[];
+  /** `undefined` where no journal was ever written. */
+  readonly locks: readonly Lock[] | undefined;
   /** Lines that are no change; the last one is torn when the process died while it wrote. */
   readonly unusable: number;
 }
@@ -29,7 +31,7 @@ export class LockJournal {
 
   /** The locks that the journal leaves in force, expired ones included. */
   read(): ReadJournal {
-    if (!existsSync(this.path)) return { locks: [], unusable: 0 };
+    if (!existsSync(this.path)) return { locks: undefined, unusable: 0 };
     const locks = new Map<string, Lock>();
     let unusable = 0;
     for (const line of readFileSync(this.path, "utf8").split("\n")) {
@@ -106,4 +108,36 @@ function parseChange(line: string): LockChange | undefined {
   const whole =
     kind === "added" && typeof lock?.id === "string" && typeof lock.scope === "object" && lock.scope !== null;
   return whole ? { kind, lock: { expiresAtMs: undefined, ...lock } as Lock } : undefined;
+}
+
+/**
+ * Makes the table what the journal says, and keeps the journal up with it from then on.
+ * @param onError told when a change could not be written: it is in force, and will not outlive the process
+ * @returns takes every change of the table
+ */
+export function keepLocks(
+  table: LockTable,
+  journal: LockJournal,
+  now: () => EpochMs,
+  onError: (error: OperatingError) => void,
+): (change: LockChange) => void {
+  const { locks, unusable } = journal.read();
+  if (unusable > 0) {
+    onError(
+      new OperatingError("ERR_STATE_INVALID", `locks.journal: ${unusable} lines are no changes; the others count`),
+    );
+  }
+  if (locks !== undefined) {
+    const known = new Set(locks.map(({ id }) => id));
+    for (const { id } of table.list(now())) if (!known.has(id)) table.remove(id);
+    for (const lock of locks) if (lock.expiresAtMs === undefined || now() < lock.expiresAtMs) table.add(lock);
+  }
+  return (change) => {
+    try {
+      journal.append(change, () => table.list(now()));
+    } catch (error) {
+      if (!(error instanceof OperatingError)) throw error;
+      onError(error); // the lock is in force all the same
+    }
+  };
 }

@@ -34,6 +34,7 @@ import type { ServeConfig } from "./config.ts";
 import { GrpcListener } from "./grpc.ts";
 import { HealthServer } from "./health.ts";
 import { HeldStreams } from "./held-streams.ts";
+import { keepLocks, LockJournal } from "./lock-journal.ts";
 import { pooledRandom } from "./random.ts";
 import { StateFiles } from "./state-files.ts";
 import { VERSION } from "./version.ts";
@@ -85,8 +86,10 @@ async function assemble(
 
   const { principalsMax, sessionsMax } = config;
   let held: HeldStreams | undefined;
-  const onLock = ({ kind }: LockChange): void => {
-    if (kind === "added") held?.locked();
+  let keepLock: (change: LockChange) => void = () => {}; // until what is on disk was read
+  const onLock = (change: LockChange): void => {
+    keepLock(change);
+    if (change.kind === "added") held?.locked();
   };
   const bare = createLine({ principalsMax, sessionsMax, random: pooledRandom(), onLock });
   const line = config.recording === undefined ? bare : recordTo(config.recording, bare, closers);
@@ -137,6 +140,17 @@ async function assemble(
 
   const restored = state !== undefined && restore(line, state, log);
   if (!restored && config.prior !== undefined) startWarm(line, config.prior, log);
+  if (config.stateDir !== undefined) {
+    const journal = new LockJournal(config.stateDir);
+    closers.push(() => journal.close());
+    keepLock = keepLocks(
+      line.locks,
+      journal,
+      () => toEpochMs(now()),
+      (error) =>
+        log.error({ event: "locks.unkept", ...errorFields(error) }, "locks are in force, and may not outlive me"),
+    );
+  }
   if (state !== undefined) {
     const save = (): void => {
       try {

@@ -9,7 +9,7 @@ import { Locks } from "../../src/check/locks.ts";
 import type { LockChange } from "../../src/model/line.ts";
 import type { Lock } from "../../src/model/policy.ts";
 import { toEpochMs } from "../../src/model/units.ts";
-import { LockJournal } from "../../src/server/lock-journal.ts";
+import { keepLocks, LockJournal } from "../../src/server/lock-journal.ts";
 
 const NOW = toEpochMs(Date.parse("2026-01-05T10:00:00Z"));
 
@@ -29,10 +29,12 @@ const lockOf = (id: string): Lock => ({
 });
 
 function journaled(folder: string): Locks {
-  const journal = new LockJournal(folder);
-  const { locks } = journal.read();
-  const table = new Locks(10_000, (change) => journal.append(change, () => table.list(NOW)));
-  for (const lock of locks) table.add(lock);
+  let keep: (change: LockChange) => void = () => {};
+  const table = new Locks(10_000, (change) => keep(change));
+  const fail = (error: Error) => {
+    throw error;
+  };
+  keep = keepLocks(table, new LockJournal(folder), () => NOW, fail);
   return table;
 }
 
@@ -70,7 +72,7 @@ t.test("a line that was torn by a crash is left out, and what stands before it c
   appendFileSync(join(folder, "locks.journal"), '{"kind":"added","lock":{"id":"th');
   const read = new LockJournal(folder).read();
   t.same(
-    read.locks.map(({ id }) => id),
+    read.locks?.map(({ id }) => id),
     ["first", "second"],
   );
   t.equal(read.unusable, 1);
@@ -98,7 +100,7 @@ t.test("ten thousand changes of one lock leave a journal of bounded length", asy
   const lines = readFileSync(join(folder, "locks.journal"), "utf8").trim().split("\n");
   t.ok(lines.length <= 1_002, `${lines.length} lines`);
   t.same(
-    new LockJournal(folder).read().locks.map(({ id }) => id),
+    new LockJournal(folder).read().locks?.map(({ id }) => id),
     ["last"],
   );
 });
@@ -107,4 +109,32 @@ t.test("a folder that cannot be written is an operating error", async (t) => {
   const journal = new LockJournal("/proc/nowhere");
   const change: LockChange = { kind: "added", lock: lockOf("a") };
   t.throws(() => journal.append(change, () => [lockOf("a")]), { code: "ERR_STATE_UNWRITABLE" });
+});
+
+t.test("what a snapshot still has locked after it was unlocked stays unlocked", async (t) => {
+  const folder = folderOf(t);
+  const table = journaled(folder);
+  table.add(lockOf("old"));
+  table.remove("old");
+  const later = new Locks(10);
+  later.add(lockOf("old"));
+  keepLocks(
+    later,
+    new LockJournal(folder),
+    () => NOW,
+    () => {},
+  );
+  t.same(later.list(NOW), []);
+});
+
+t.test("a folder without a journal leaves the table as it is", async (t) => {
+  const table = new Locks(10);
+  table.add(lockOf("from a snapshot"));
+  keepLocks(
+    table,
+    new LockJournal(folderOf(t)),
+    () => NOW,
+    () => {},
+  );
+  t.equal(table.list(NOW).length, 1);
 });
