@@ -22,6 +22,8 @@ const LAYERS: readonly (readonly [prefix: string, layer: number])[] = [
   ["sessions/", 2],
   ["baseline/store.ts", 2],
   ["bundle/current.ts", 2],
+  ["streams/open-streams.ts", 2],
+  ["streams/", 3],
   ["check/", 3],
   ["simulate/", 3],
   ["envoy/", 4],

@@ -1,6 +1,7 @@
 /** A sample gRPC service, `shop.Inventory`: how much is in stock, and changes of it as a stream. Messages are JSON. */
 
 import {
+  type handleBidiStreamingCall,
   type handleServerStreamingCall,
   type handleUnaryCall,
   type Metadata,
@@ -27,9 +28,9 @@ export interface InventoryService extends Service {
   readonly received: readonly Received[];
 }
 
-const method = <Name extends string>(path: Name, responseStream: boolean) => ({
+const method = <Name extends string>(path: Name, responseStream: boolean, requestStream = false) => ({
   path,
-  requestStream: false,
+  requestStream,
   responseStream,
   requestSerialize: (value: StockRequest) => Buffer.from(JSON.stringify(value)),
   requestDeserialize: (bytes: Buffer) => JSON.parse(bytes.toString("utf8")) as StockRequest,
@@ -41,10 +42,11 @@ const method = <Name extends string>(path: Name, responseStream: boolean) => ({
 export const INVENTORY = {
   Get: method("/shop.Inventory/Get", false),
   Watch: method("/shop.Inventory/Watch", true),
+  Reserve: method("/shop.Inventory/Reserve", true, true),
 } satisfies ServiceDefinition;
 
-/** `Get` answers with NOT_FOUND for the item `unicorn`; `Watch` sends a count every 100 ms until the caller leaves. */
-export async function startInventory(port: number): Promise<InventoryService> {
+/** `Get` answers with NOT_FOUND for the item `unicorn`; `Watch` sends a count every 100 ms until the caller leaves; `Reserve` answers each. */
+export async function startInventory(port: number, tickMs = TICK_MS): Promise<InventoryService> {
   const receipts = new Receipts();
   const server = new Server();
   const get: handleUnaryCall<StockRequest, Stock> = (call, done) => {
@@ -57,12 +59,19 @@ export async function startInventory(port: number): Promise<InventoryService> {
     let count = 0;
     const send = (): void => void call.write({ item: call.request.item, count: ++count });
     send();
-    const timer = setInterval(send, TICK_MS);
+    const timer = setInterval(send, tickMs);
     call.on("cancelled", () => clearInterval(timer));
     call.on("error", () => clearInterval(timer));
     call.on("close", () => clearInterval(timer));
   };
-  server.addService(INVENTORY, { Get: get, Watch: watch });
+  const reserve: handleBidiStreamingCall<StockRequest, Stock> = (call) => {
+    receipts.add({ method: "POST", path: INVENTORY.Reserve.path, headers: headersOf(call.metadata) });
+    let count = 0;
+    call.on("data", ({ item }: StockRequest) => call.write({ item, count: ++count }));
+    call.on("error", () => {}); // the caller went away in the middle
+    call.on("end", () => call.end());
+  };
+  server.addService(INVENTORY, { Get: get, Watch: watch, Reserve: reserve });
   const bound = await new Promise<number>((resolve, reject) => {
     server.bindAsync(`127.0.0.1:${port}`, ServerCredentials.createInsecure(), (error, chosen) =>
       error === null ? resolve(chosen) : reject(error),

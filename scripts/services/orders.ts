@@ -21,16 +21,17 @@ interface Order {
 
 /**
  * `GET /orders` (`?size=N` pads every order with N bytes), `GET|DELETE /orders/{id}`, `POST /orders`, `GET /customers/{id}`,
- * `GET /admin/export` (1 MB), `GET /stream` (an event every 100 ms) and the WebSocket `/live`, which echoes.
+ * `GET /admin/export` (1 MB), `GET /stream` (an event every 100 ms, or `tickMs`), `GET /download` (64 KiB every 100 ms, without end),
+ * `POST /upload` (reads without end, answers with what it got) and the WebSocket `/live`, which echoes.
  */
-export async function startOrders(port: number): Promise<OrdersService> {
+export async function startOrders(port: number, tickMs = TICK_MS): Promise<OrdersService> {
   const receipts = new Receipts();
   const orders = new Map<number, Order>(
     [..."apple bread candle".split(" ").entries()].map(([i, item]) => [i + 1, { id: i + 1, item, quantity: 10 + i }]),
   );
   const server = createServer((request, response) => {
     receipts.add({ method: request.method ?? "", path: request.url ?? "", headers: request.headers });
-    answer(orders, request, response).catch(() => response.destroy()); // the caller went away in the middle
+    answer(orders, request, response, tickMs).catch(() => response.destroy()); // the caller went away in the middle
   });
   const live = new WebSocketServer({ server, path: "/live" });
   live.on("connection", (socket) => {
@@ -50,7 +51,12 @@ export async function startOrders(port: number): Promise<OrdersService> {
   };
 }
 
-async function answer(orders: Map<number, Order>, request: IncomingMessage, response: ServerResponse): Promise<void> {
+async function answer(
+  orders: Map<number, Order>,
+  request: IncomingMessage,
+  response: ServerResponse,
+  tickMs: number,
+): Promise<void> {
   const url = new URL(request.url ?? "/", "http://service");
   const [collection = "", id] = url.pathname.split("/").slice(1);
   switch (`${request.method} /${collection}${id === undefined ? "" : "/*"}`) {
@@ -80,19 +86,37 @@ async function answer(orders: Map<number, Order>, request: IncomingMessage, resp
     case "GET /admin/*":
       return json(response, 200, { everything: "x".repeat(BODY_BYTES_MAX) });
     case "GET /stream":
-      return stream(response);
+      return stream(response, tickMs);
+    case "GET /download":
+      return download(response, tickMs);
+    case "POST /upload":
+      return json(response, 200, { bytes: await lengthOf(request) });
     default:
       return json(response, 404, { error: "no such route" });
   }
 }
 
-function stream(response: ServerResponse): void {
+function stream(response: ServerResponse, tickMs: number): void {
   response.writeHead(200, { "content-type": "text/event-stream", "cache-control": "no-store" });
   let tick = 0;
   const send = (): void => void response.write(`data: ${++tick}\n\n`);
   send();
-  const timer = setInterval(send, TICK_MS);
+  const timer = setInterval(send, tickMs);
   response.once("close", () => clearInterval(timer));
+}
+
+function download(response: ServerResponse, tickMs: number): void {
+  response.writeHead(200, { "content-type": "application/octet-stream" });
+  const send = (): void => void response.write(Buffer.alloc(65_536));
+  send();
+  const timer = setInterval(send, tickMs);
+  response.once("close", () => clearInterval(timer));
+}
+
+async function lengthOf(request: IncomingMessage): Promise<number> {
+  let bytes = 0;
+  for await (const part of request as AsyncIterable<Buffer>) bytes += part.length;
+  return bytes;
 }
 
 async function bodyOf(request: IncomingMessage): Promise<string> {

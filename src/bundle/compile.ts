@@ -55,6 +55,10 @@ export function* policySteps(prepared: Prepared, networks: Networks | undefined)
     geo: openGeo(prepared.geo, networks),
     locks: yield* sliced(spec?.locks ?? [], compileLock),
     postureFacts: openPostureFacts(prepared.posture),
+    streams: {
+      endWithCredential: spec?.streams?.endWithCredential ?? true,
+      endOnChallenge: spec?.streams?.endOnChallenge ?? false,
+    },
     autoLockMs: msOf(spec?.autoLock) ?? defaults.AUTO_LOCK_MS,
   };
 }

@@ -8,7 +8,7 @@ import { finishRules, peerGroupOf, stageRules } from "../decide/rules.ts";
 import { identify } from "../identity/identify.ts";
 import type { Outcome, RequestFacts } from "../model/facts.ts";
 import type { Identity } from "../model/identity.ts";
-import type { Line, LineStats, PrincipalSummary, RandomBytes, ScoreBand } from "../model/line.ts";
+import type { Line, LineStats, LockChange, PrincipalSummary, RandomBytes, ScoreBand } from "../model/line.ts";
 import type { Asked, ChallengePolicy, Policy, PostureFacts, Rule, Thresholds } from "../model/policy.ts";
 import { type EpochMs, HOUR_MS, SECOND_MS } from "../model/units.ts";
 import type { Decision, Mode, Verdict } from "../model/verdict.ts";
@@ -41,6 +41,8 @@ export interface LineOptions {
   readonly principalsMax: number;
   readonly sessionsMax: number;
   readonly random: RandomBytes;
+  /** Told of every lock that is set or taken away, automatic ones included, once it has happened. */
+  readonly onLock?: ((change: LockChange) => void) | undefined;
 }
 
 const LOCKS_MAX = 10_000;
@@ -69,7 +71,7 @@ export function createLine(options: LineOptions): Line {
 }
 
 class RequestLine implements Line {
-  readonly locks = new Locks(LOCKS_MAX);
+  readonly locks: Locks;
   readonly posture = new Postures(POSTURES_MAX);
   private readonly baselines: BaselineStore;
   private readonly sessions: SessionStore;
@@ -80,27 +82,36 @@ class RequestLine implements Line {
   private readonly random: RandomBytes;
   private autoLocks = 0;
 
-  constructor({ principalsMax, sessionsMax, random }: LineOptions) {
+  constructor({ principalsMax, sessionsMax, random, onLock }: LineOptions) {
+    this.locks = new Locks(LOCKS_MAX, onLock);
     this.baselines = new BaselineStore(principalsMax);
     this.sessions = new SessionStore(sessionsMax);
     this.random = random;
   }
 
   check(facts: RequestFacts, policy: Policy): Verdict {
-    const judged = this.judge(facts, policy, true);
+    const judged = this.judge(facts, policy, "live");
     return this.commit(judged, facts, policy);
   }
 
   preview(facts: RequestFacts, policy: Policy): Verdict {
-    const judged = this.judge(facts, policy, false);
+    const judged = this.judge(facts, policy, "preview");
+    return verdictOf(judged, PREVIEW_ID, facts, policy);
+  }
+
+  review(facts: RequestFacts, policy: Policy): Verdict {
+    const judged = this.judge(facts, policy, "review");
     return verdictOf(judged, PREVIEW_ID, facts, policy);
   }
 
   /**
    * Judges one request: identity, session, readings, score, rule, decision. Nothing that others see is changed but the
-   * session, and that only when `live`; otherwise a copy of it is judged and thrown away.
+   * session, and that only when `live`; otherwise a copy of it is judged and thrown away. A `review` takes the request as
+   * made before: it neither answers nor ignores a challenge, and adds nothing to what its session has gathered.
    */
-  private judge(facts: RequestFacts, whole: Policy, live: boolean): Judged {
+  private judge(facts: RequestFacts, whole: Policy, how: "live" | "preview" | "review"): Judged {
+    const live = how === "live";
+    const again = how === "review";
     const now = facts.time;
     const identity = identify(facts.presented, whole.identity);
     const principal = identity.principal.name;
@@ -118,8 +129,8 @@ class RequestLine implements Line {
     const { destination, method, path } = facts;
     const staged = stageRules(whole, { destination, method, path, template, principal, peerGroup }, unscored);
     const policy = staged.rule?.signal === undefined ? whole : { ...whole, signal: staged.rule.signal };
-    const answered = this.settleChallenge(session, facts, identity, credentialUse);
-    const closedWindow = rollWindow(session, now);
+    const answered = !again && this.settleChallenge(session, facts, identity, credentialUse);
+    const closedWindow = again ? undefined : rollWindow(session, now);
 
     const context: SignalContext = {
       facts,
@@ -138,7 +149,7 @@ class RequestLine implements Line {
           : this.causes.peek(causeKey(signal, value), principal, now),
     };
     const second = identity.second === undefined ? undefined : this.baselines.get(identity.second.name);
-    const gathered = gatherAll(context, second, now);
+    const gathered = gatherAll(context, second, now, again);
 
     const lock = this.locks.match(facts, identity, now) ?? matchPolicyLocks(policy.locks, facts, identity, now);
     let certain = gathered.certain;
@@ -520,8 +531,16 @@ interface GatheredEvidence {
   readonly newSignals: readonly string[];
 }
 
-/** Reads every signal and adds it to what the session has gathered. */
-function gatherAll(context: SignalContext, second: Baseline | undefined, now: EpochMs): GatheredEvidence {
+/**
+ * Reads every signal and adds it to what the session has gathered.
+ * @param again the request was read before: only what holds now, and what decides by itself, is read anew
+ */
+function gatherAll(
+  context: SignalContext,
+  second: Baseline | undefined,
+  now: EpochMs,
+  again: boolean,
+): GatheredEvidence {
   const { policy, session } = context;
   const evidence: Evidence[] = [];
   const newSignals: string[] = [];
@@ -549,7 +568,8 @@ function gatherAll(context: SignalContext, second: Baseline | undefined, now: Ep
     if (present !== undefined && present.bits >= NOTICED_BITS && signal.cause !== undefined) {
       newSignals.push(causeKey(signal.name, signal.cause(context)));
     }
-    const bits = signal.gathering === "now" ? (present?.bits ?? 0) : gatherOver(session, signal, present, now);
+    const fresh = again ? undefined : present;
+    const bits = signal.gathering === "now" ? (present?.bits ?? 0) : gatherOver(session, signal, fresh, now, again);
     if (Math.abs(bits) < READING_SHOWN_BITS) continue;
     const held = session.gathered.get(signal.name);
     evidence.push({
@@ -583,12 +603,13 @@ function gatherOver(
   signal: Signal,
   reading: { bits: number; seen: string; expected: string } | undefined,
   now: EpochMs,
+  again: boolean,
 ): number {
   if (reading !== undefined && reading.bits > 0) {
     if (signal.name === "usage.rate") session.windowRateBits += reading.bits;
     if (signal.name === "usage.spread") session.windowSpreadBits += reading.bits;
   }
-  return gather(session, signal, reading, now, 1);
+  return gather(session, signal, reading, now, again ? 0 : 1);
 }
 
 /** Starts a new rate window when the old one is over; returns the counts of the old one. */

@@ -3,7 +3,7 @@
 import { OperatingError } from "../model/errors.ts";
 import type { RequestFacts } from "../model/facts.ts";
 import type { Identity } from "../model/identity.ts";
-import type { LockTable } from "../model/line.ts";
+import type { LockChange, LockTable } from "../model/line.ts";
 import type { Lock, LockScope } from "../model/policy.ts";
 import type { EpochMs } from "../model/units.ts";
 import { type AddressRange, parseRange, rangeContains } from "./range.ts";
@@ -20,9 +20,12 @@ export class Locks implements LockTable {
   private readonly byId = new Map<string, Entry>();
   private readonly index = new Map<string, Set<Entry>>();
   private readonly locksMax: number;
+  private readonly onChange: ((change: LockChange) => void) | undefined;
 
-  constructor(locksMax: number) {
+  /** @param onChange told of every lock that is added or taken away, by whomever, once it has happened */
+  constructor(locksMax: number, onChange?: (change: LockChange) => void) {
     this.locksMax = locksMax;
+    this.onChange = onChange;
   }
 
   get size(): number {
@@ -41,15 +44,22 @@ export class Locks implements LockTable {
         throw new OperatingError("ERR_LOCK_INVALID", `locks: expected at most ${this.locksMax}, the table is full`);
       }
     }
-    this.remove(lock.id);
+    this.take(lock.id);
     this.byId.set(lock.id, entry);
     const key = keyOf(lock.scope);
     const bucket = this.index.get(key);
     if (bucket === undefined) this.index.set(key, new Set([entry]));
     else bucket.add(entry);
+    this.onChange?.({ kind: "added", lock });
   }
 
   remove(id: string): boolean {
+    const taken = this.take(id);
+    if (taken) this.onChange?.({ kind: "removed", id });
+    return taken;
+  }
+
+  private take(id: string): boolean {
     const entry = this.byId.get(id);
     if (entry === undefined) return false;
     this.byId.delete(id);

@@ -26,6 +26,7 @@ export function recording(line: Line, write: (event: RecordedEvent) => void): Li
       return verdict;
     },
     preview: (facts, policy) => line.preview(facts, policy),
+    review: (facts, policy) => line.review(facts, policy),
     learn: (facts, verdict) => {
       line.learn(facts, verdict);
       write({ told: "learn", facts, verdict });
@@ -37,6 +38,7 @@ export function recording(line: Line, write: (event: RecordedEvent) => void): Li
     answer: (facts, verdict, verified) => line.answer(facts, verdict, verified),
     locks: {
       list: (now) => line.locks.list(now),
+      match: (facts, identity, now) => line.locks.match(facts, identity, now),
       add: (lock) => {
         line.locks.add(lock);
         write({ told: "lock", lock });
@@ -79,7 +81,7 @@ export interface Difference {
 export function playBack(
   events: Iterable<RecordedEvent>,
   policies: ReadonlyMap<string, Policy>,
-  options: Omit<LineOptions, "random">,
+  options: Omit<LineOptions, "random" | "onLock">,
 ): { readonly checks: number; readonly differences: readonly Difference[] } {
   let next = "";
   const line = createLine({ ...options, random: () => bytesOf(next) });

@@ -74,6 +74,7 @@ export class Shadow {
     return {
       check,
       preview: (facts, policy) => line.preview(facts, policy),
+      review: (facts, policy) => line.review(facts, policy),
       learn: (facts, verdict) => line.learn(facts, verdict),
       outcome: (outcome) => line.outcome(outcome),
       answer: (facts, verdict, verified) => line.answer(facts, verdict, verified),

@@ -32,6 +32,8 @@ export interface AuthorizerOptions {
   readonly now: () => number;
   /** Monotonic microseconds, for latency. */
   readonly microseconds: () => number;
+  /** Told before Envoy is answered that it will hold this request's stream. */
+  readonly onHeld?: ((facts: RequestFacts, verdict: Verdict) => void) | undefined;
   /** Told of every verdict after it was made. */
   readonly onVerdict: (facts: RequestFacts, verdict: Verdict, latencyUs: number, freshness: PolicyFreshness) => void;
 }
@@ -60,10 +62,11 @@ export class Authorizer {
   }
 
   private judge(read: ReadRequest, token: TokenFacts, policy: Policy, startedUs: number): CheckResponse {
-    const { line, key, now, microseconds, onVerdict } = this.options;
+    const { line, key, now, microseconds, onHeld, onVerdict } = this.options;
     const policyFreshness = this.options.freshness?.() ?? "fresh";
     const facts = factsOf(read, token, policy.identity, key, toEpochMs(now()));
     const verdict = line.check(facts, policy);
+    if (verdict.watch && verdict.enforced === "allow") onHeld?.(facts, verdict);
     const latencyUs = Math.max(0, Math.round(microseconds() - startedUs));
     const response = responseOf(verdict, {
       protocol: facts.protocol,

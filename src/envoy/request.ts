@@ -1,6 +1,7 @@
 /** Reads Envoy's CheckRequest into the facts that need no verification. */
 
 import type { JsonObject } from "@bufbuild/protobuf";
+import type { EnvoyInternalAddress } from "../gen/envoy/config/core/v3/address_pb.ts";
 import type { CheckRequest } from "../gen/envoy/service/auth/v3/external_auth_pb.ts";
 import { canonicalAddress } from "../identity/address.ts";
 import type { CertificateCache } from "../identity/certificate.ts";
@@ -111,6 +112,10 @@ export function readRequest(
       faults,
     };
   }
+  if (isTunnel(attributes?.destination?.address?.address, headers)) {
+    const authority = hostOf(http.host || (headers.first(":authority") ?? ""));
+    return { ...tunnelled(headers, certificates, authority, isAnchored), headers };
+  }
   const path = http.path === "" ? (headers.first(":path") ?? "") : http.path;
   return {
     ...connection,
@@ -131,6 +136,60 @@ export function readRequest(
     verifiedClaims: claimsOf(attributes?.metadataContext?.filterMetadata[JWT_AUTHN]),
     bearer: bearerOf(headers, faults),
     headers,
+    faults,
+  };
+}
+
+/** Listeners inside Envoy whose name begins so are the other end of a tunnel that this Envoy itself opened. */
+const TUNNEL_PREFIX = "sallyport";
+
+/**
+ * Whether a CONNECT came through a tunnel inside Envoy, for raw TCP: no socket leads there, so that what its headers tell
+ * of the caller is this Envoy's own word.
+ */
+function isTunnel(
+  destination: { readonly case: string | undefined; readonly value?: unknown } | undefined,
+  headers: Headers,
+): boolean {
+  if (destination?.case !== "envoyInternalAddress" || headers.first("x-sallyport-protocol") !== "tcp") return false;
+  const { addressNameSpecifier } = destination.value as EnvoyInternalAddress;
+  return addressNameSpecifier.case === "serverListenerName" && addressNameSpecifier.value.startsWith(TUNNEL_PREFIX);
+}
+
+function tunnelled(headers: Headers, certificates: CertificateCache, authority: string): Omit<ReadRequest, "headers"> {
+  const faults: string[] = [];
+  const peer = peerOf(
+    headers.first("x-sallyport-principal") ?? "",
+    headers.first("x-sallyport-peer-cert") ?? "",
+    certificates,
+    headers,
+    faults,
+  );
+  const sni = name(headers.first("x-sallyport-sni"));
+  const port = Number(headers.first("x-sallyport-source-port"));
+  return {
+    protocol: "tcp",
+    requestId: name(headers.first("x-request-id")),
+    connectionId: name(headers.first("x-sallyport-connection")),
+    sourceAddress: canonicalAddress(headers.first("x-sallyport-source") ?? ""),
+    sourcePort: Number.isInteger(port) && port > 0 ? port : undefined,
+    destination: sni ?? authority,
+    method: "CONNECT",
+    path: "",
+    userAgent: undefined,
+    tls: {
+      ja3: fingerprint(headers.first("x-sallyport-ja3")),
+      ja4: fingerprint(headers.first("x-sallyport-ja4")),
+      version: name(headers.first("x-sallyport-tls")),
+      sni,
+    },
+    requestBytes: undefined,
+    certificate: peer.certificate,
+    unanchored: peer.unanchored,
+    peerSpiffeId: peer.spiffeId,
+    peerNameInvalid: peer.nameInvalid,
+    verifiedClaims: [],
+    bearer: undefined,
     faults,
   };
 }

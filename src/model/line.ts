@@ -4,6 +4,7 @@
  */
 
 import type { Outcome, RequestFacts } from "./facts.ts";
+import type { Identity } from "./identity.ts";
 import type { Lock, Policy, PostureFacts } from "./policy.ts";
 import type { EpochMs } from "./units.ts";
 import type { Verdict } from "./verdict.ts";
@@ -19,6 +20,11 @@ export interface Line {
    * the nil UUID. Memory is what the decisions really taken have made it: what is open, answered or denied is theirs.
    */
   preview(facts: RequestFacts, policy: Policy): Verdict;
+  /**
+   * Judges an open stream anew: the request that opened it, as things stand at `facts.time`, by what its session has
+   * gathered since. Nothing is touched, and the request counts for nothing a second time.
+   */
+  review(facts: RequestFacts, policy: Policy): Verdict;
   /** Teaches memory what a verdict allows it to learn; called once per verdict, after the answer was sent. */
   learn(facts: RequestFacts, verdict: Verdict): void;
   /** Takes what became of a request. Unknown ids are ignored. */
@@ -49,7 +55,14 @@ export interface LockTable {
   /** @throws {OperatingError} ERR_LOCK_INVALID for an empty scope, a bad range, or a full table. */
   add(lock: Lock): void;
   remove(id: string): boolean;
+  /** The lock in force that matches a request, if any. */
+  match(facts: RequestFacts, identity: Identity, now: EpochMs): Lock | undefined;
 }
+
+/** What happened to the table of locks. */
+export type LockChange =
+  | { readonly kind: "added"; readonly lock: Lock }
+  | { readonly kind: "removed"; readonly id: string };
 
 /** Posture facts told at run time (local API); they win over the policy's when newer. Bounded. */
 export interface PostureTable {

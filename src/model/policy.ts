@@ -230,6 +230,14 @@ export interface IdentityPolicy {
   readonly trustDomains: ReadonlyMap<string, TrustDomainPolicy>;
 }
 
+/** What becomes of streams that are held. */
+export interface StreamPolicy {
+  /** Whether a stream ends when the credential that opened it does. */
+  readonly endWithCredential: boolean;
+  /** Whether a stream ends when its caller would be challenged now. */
+  readonly endOnChallenge: boolean;
+}
+
 export interface ResponsePolicy {
   /** Whether deny bodies name the reasons. Default false. */
   readonly revealReasons: boolean;
@@ -275,6 +283,7 @@ export interface Policy {
   readonly locks: readonly Lock[];
   /** Posture facts by principal name, SPIFFE ID or address. */
   readonly postureFacts: Lookup<PostureFacts>;
+  readonly streams: StreamPolicy;
   /** How long an automatic lock lasts. */
   readonly autoLockMs: number;
 }

@@ -16,7 +16,7 @@ import { accessLogService, authorizationService } from "../envoy/service.ts";
 import { Tokens } from "../envoy/tokens.ts";
 import { ScoreBandSchema } from "../gen/sallyport/local/v1/local_pb.ts";
 import { OperatingError } from "../model/errors.ts";
-import type { Line } from "../model/line.ts";
+import type { Line, LockChange } from "../model/line.ts";
 import type { Policy } from "../model/policy.ts";
 import { MINUTE_MS, toEpochMs } from "../model/units.ts";
 import { DecisionLog } from "../telemetry/decision-log.ts";
@@ -27,6 +27,8 @@ import { RecentDecisions } from "../telemetry/recent.ts";
 import type { ServeConfig } from "./config.ts";
 import { GrpcListener } from "./grpc.ts";
 import { HealthServer } from "./health.ts";
+import { HeldStreams } from "./held-streams.ts";
+import { keepLocks, LockJournal } from "./lock-journal.ts";
 import { type PolicyStatus, type RunningPolicy, startPolicy } from "./policy.ts";
 import { pooledRandom } from "./random.ts";
 import { shadowed } from "./shadowing.ts";
@@ -77,9 +79,18 @@ async function assemble(
   let stage: "starting" | "serving" | "draining" = "starting";
 
   const { principalsMax, sessionsMax } = config;
-  const bare = createLine({ principalsMax, sessionsMax, random: pooledRandom() });
+  let held: HeldStreams | undefined;
+  let keepLock: (change: LockChange) => void = () => {}; // until what is on disk was read
+  const onLock = (change: LockChange): void => {
+    keepLock(change);
+    if (change.kind === "added") held?.locked();
+  };
+  const bare = createLine({ principalsMax, sessionsMax, random: pooledRandom(), onLock });
   const recorded = config.recording === undefined ? bare : recordTo(config.recording, bare, closers);
-  const metrics = new Metrics(() => recorded.stats());
+  const metrics = new Metrics(
+    () => recorded.stats(),
+    () => held?.size ?? 0,
+  );
   let candidate: () => Policy | undefined = () => undefined;
   const { line, report: shadow } = shadowed(recorded, () => candidate(), config.shadowShare, metrics, log);
   const sidecarId = config.sidecarId ?? randomUUID();
@@ -113,6 +124,17 @@ async function assemble(
 
   const restored = state !== undefined && restore(line, state, log);
   if (!restored && config.prior !== undefined) startWarm(line, config.prior, log);
+  if (config.stateDir !== undefined) {
+    const journal = new LockJournal(config.stateDir);
+    closers.push(() => journal.close());
+    keepLock = keepLocks(
+      line.locks,
+      journal,
+      () => toEpochMs(now()),
+      (error) =>
+        log.error({ event: "locks.unkept", ...errorFields(error) }, "locks are in force, and may not outlive me"),
+    );
+  }
   if (state !== undefined) {
     const save = (): void => {
       try {
@@ -135,8 +157,23 @@ async function assemble(
         );
   if (decisionLog !== undefined) closers.push(() => decisionLog.close());
 
+  const onError = (error: unknown): void => {
+    metrics.checkErrors.inc();
+    log.error({ event: "call.failed", ...errorFields(error) }, "Envoy's failure mode decides");
+  };
+  const holding = new HeldStreams({
+    line,
+    policy: () => policy.get(),
+    now,
+    log,
+    onEnd: (because) => metrics.streamEnded(because),
+    onError,
+  });
+  held = holding;
+  closers.push(() => holding.close());
   const authorizer = new Authorizer({
     line,
+    onHeld: (facts, verdict) => holding.expect(facts, verdict),
     policy: () => policy.get(),
     freshness: () => policy.freshness(),
     tokens,
@@ -148,6 +185,7 @@ async function assemble(
       const record = { ...recordOf(facts, verdict, latencyUs), policyFreshness, bundle };
       metrics.verdict(facts, verdict, latencyUs);
       recent.add(record);
+      holding.judged(verdict);
       if (decisionLog?.write(record) === false) metrics.unlogged.inc();
     },
   });
@@ -161,10 +199,6 @@ async function assemble(
     await health.listen();
     closers.push(() => health?.close());
   }
-  const onError = (error: unknown): void => {
-    metrics.checkErrors.inc();
-    log.error({ event: "call.failed", ...errorFields(error) }, "Envoy's failure mode decides");
-  };
   const check = new GrpcListener(
     config.extAuthzAddress,
     [authorizationService((request) => authorizer.check(request), onError)],
@@ -177,8 +211,10 @@ async function assemble(
         for (const outcome of outcomesOf(message, toEpochMs(now()))) {
           metrics.outcomes.inc({ stage: outcome.stage });
           line.outcome(outcome);
+          holding.reported(outcome);
         }
       }, onError),
+      holding.service,
     ],
     { reflection: true },
   );
@@ -226,7 +262,10 @@ async function assemble(
     now,
     newId: () => `lock-${randomBytes(6).toString("hex")}`,
     token: config.apiTokenFile === undefined ? undefined : loadToken(config.apiTokenFile),
-    onChange: (change) => log.info({ event: "audit", ...change }, "changed over the local API"),
+    onChange: (change) => {
+      if (change.change === "posture.stated" && change.subject !== undefined) holding.stated(change.subject);
+      log.info({ event: "audit", ...change }, "changed over the local API");
+    },
   });
   let api: ConsoleServer | undefined;
   for (const address of [config.apiAddress, config.apiSocket === undefined ? undefined : `unix:${config.apiSocket}`]) {

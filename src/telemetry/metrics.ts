@@ -11,6 +11,9 @@ const SCORE_BUCKETS = [
 ];
 const LATENCY_BUCKETS = [0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5];
 
+/** Reasons that are told apart; rules and signals have names of their own and count as `other`. */
+const ENDINGS = ["lock", "expired", "score", "challenge", "challenges unanswered"];
+
 export class Metrics {
   readonly registry = new Registry();
   private readonly checks: Counter<"decision" | "enforced" | "protocol">;
@@ -26,9 +29,10 @@ export class Metrics {
   readonly shadowChecks: Counter;
   readonly shadowErrors: Counter;
   readonly shadowDifferences: Counter<"active" | "candidate">;
+  private readonly streamsEnded: Counter<"because">;
   checksTotal = 0;
 
-  constructor(stats: () => LineStats) {
+  constructor(stats: () => LineStats, openStreams: () => number) {
     const registers = [this.registry];
     collectDefaultMetrics({ register: this.registry, prefix: "sallyport_" });
     this.checks = new Counter({
@@ -98,8 +102,15 @@ export class Metrics {
       labelNames: ["active", "candidate"],
       registers,
     });
+    this.streamsEnded = new Counter({
+      name: "sallyport_streams_ended_total",
+      help: "Open streams that were ended, by why.",
+      labelNames: ["because"],
+      registers,
+    });
     gauge("sallyport_principals", "Principals with a baseline.", () => stats().principals, registers);
     gauge("sallyport_sessions", "Sessions remembered.", () => stats().sessions, registers);
+    gauge("sallyport_open_streams", "Streams held open at Envoy, to be ended when need be.", openStreams, registers);
     gauge("sallyport_locks", "Locks in the table.", () => stats().locks, registers);
     gauge(
       "sallyport_evicted_principals",
@@ -113,6 +124,11 @@ export class Metrics {
       () => stats().evictedSessions,
       registers,
     );
+  }
+
+  /** @param because `lock`, `expired`, `score`, `challenge`, or what else decided */
+  streamEnded(because: string): void {
+    this.streamsEnded.inc({ because: ENDINGS.includes(because) ? because : "other" });
   }
 
   verdict(facts: RequestFacts, verdict: Verdict, latencyUs: number): void {

@@ -10,6 +10,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { connect, type TLSSocket } from "node:tls";
 import {
+  type ClientDuplexStream,
   type ClientReadableStream,
   credentials,
   Metadata,
@@ -17,7 +18,7 @@ import {
   type ServiceError,
 } from "@grpc/grpc-js";
 import type { Issued } from "../../scripts/pki.ts";
-import { INVENTORY, type Stock } from "../../scripts/services/inventory.ts";
+import { INVENTORY, type Stock, type StockRequest } from "../../scripts/services/inventory.ts";
 
 /** Where to call and as whom. */
 export interface Caller {
@@ -160,6 +161,8 @@ export interface GrpcAnswer {
 export interface GrpcClient {
   get(item: string, headers?: Readonly<Record<string, string>>): Promise<GrpcAnswer>;
   watch(item: string, headers?: Readonly<Record<string, string>>): ClientReadableStream<Stock>;
+  /** Both sides send for as long as they like. */
+  reserve(): ClientDuplexStream<StockRequest, Stock>;
   close(): void;
 }
 
@@ -201,6 +204,8 @@ export function grpcClient(caller: Caller): GrpcClient {
         { item },
         metadataOf(headers),
       ),
+    reserve: () =>
+      (client.Reserve as (...given: unknown[]) => ClientDuplexStream<StockRequest, Stock>).call(client, metadataOf()),
     close: () => client.close(),
   };
 }

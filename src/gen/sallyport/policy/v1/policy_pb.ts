@@ -16,7 +16,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file sallyport/policy/v1/policy.proto.
  */
 export const file_sallyport_policy_v1_policy: GenFile = /*@__PURE__*/
-  fileDesc("CiBzYWxseXBvcnQvcG9saWN5L3YxL3BvbGljeS5wcm90bxITc2FsbHlwb3J0LnBvbGljeS52MSK/AQoKUG9saWN5RmlsZRIvCgthcGlfdmVyc2lvbhgBIAEoCUIaukgXyAEBchIKEHNhbGx5cG9ydC5kZXYvdjESHgoEa2luZBgCIAEoCUIQukgNyAEBcggKBlBvbGljeRI3CghtZXRhZGF0YRgDIAEoCzIdLnNhbGx5cG9ydC5wb2xpY3kudjEuTWV0YWRhdGFCBrpIA8gBARInCgRzcGVjGAQgASgLMhkuc2FsbHlwb3J0LnBvbGljeS52MS5TcGVjInAKCE1ldGFkYXRhEjoKBG5hbWUYASABKAlCLLpIKcgBAXIkGD8yIF5bYS16MC05XShbYS16MC05Li1dKlthLXowLTldKT8kEigKCHJldmlzaW9uGAIgASgJQha6SA9yDRiAATIIXlshLX5dKiSItRgBIu8FCgRTcGVjEicKBG1vZGUYASABKA4yGS5zYWxseXBvcnQucG9saWN5LnYxLk1vZGUSMwoKdGhyZXNob2xkcxgCIAEoCzIfLnNhbGx5cG9ydC5wb2xpY3kudjEuVGhyZXNob2xkcxIzCgVydWxlcxgDIAMoCzIZLnNhbGx5cG9ydC5wb2xpY3kudjEuUnVsZUIJukgGkgEDEJBOEjcKB3NpZ25hbHMYBCADKAsyJi5zYWxseXBvcnQucG9saWN5LnYxLlNwZWMuU2lnbmFsc0VudHJ5Ei8KCGlkZW50aXR5GAUgASgLMh0uc2FsbHlwb3J0LnBvbGljeS52MS5JZGVudGl0eRIxCgljaGFsbGVuZ2UYBiABKAsyHi5zYWxseXBvcnQucG9saWN5LnYxLkNoYWxsZW5nZRItCgdwb3N0dXJlGAcgASgLMhwuc2FsbHlwb3J0LnBvbGljeS52MS5Qb3N0dXJlEikKBWxpc3RzGAggASgLMhouc2FsbHlwb3J0LnBvbGljeS52MS5MaXN0cxIlCgNnZW8YCSABKAsyGC5zYWxseXBvcnQucG9saWN5LnYxLkdlbxIzCgVsb2NrcxgKIAMoCzIZLnNhbGx5cG9ydC5wb2xpY3kudjEuTG9ja0IJukgGkgEDEJBOEj8KCWF1dG9fbG9jaxgLIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIRukgOqgELIgUIgOeEDzICCAESLwoIcmVzcG9uc2UYDCABKAsyHS5zYWxseXBvcnQucG9saWN5LnYxLlJlc3BvbnNlEj4KC3BlZXJfZ3JvdXBzGA0gAygLMh4uc2FsbHlwb3J0LnBvbGljeS52MS5QZWVyR3JvdXBCCbpIBpIBAxCQThpPCgxTaWduYWxzRW50cnkSCwoDa2V5GAEgASgJEi4KBXZhbHVlGAIgASgLMh8uc2FsbHlwb3J0LnBvbGljeS52MS5TaWduYWxSdWxlOgI4ASKAAQoJUGVlckdyb3VwEkQKBG5hbWUYASABKAlCNrpIM8gBAXIuGD8yKl5bQS1aYS16MC05XShbQS1aYS16MC05Ll8tXSpbQS1aYS16MC05XSk/JBItCgpwcmluY2lwYWxzGAIgAygJQhm6SBLIAQGSAQwQ6AciB3IFEAEYgASQtRgBIr8BCgpUaHJlc2hvbGRzEi8KCWNoYWxsZW5nZRgBIAEoAUIXukgUEhIZAAAAAAAAWUApAAAAAAAAAABIAIgBARIqCgRkZW55GAIgASgBQhe6SBQSEhkAAAAAAABZQCkAAAAAAAAAAEgBiAEBEi8KCXRlcm1pbmF0ZRgDIAEoAUIXukgUEhIZAAAAAAAAWUApAAAAAAAAAABIAogBAUIMCgpfY2hhbGxlbmdlQgcKBV9kZW55QgwKCl90ZXJtaW5hdGUi4wQKBFJ1bGUSRAoEbmFtZRgBIAEoCUI2ukgzyAEBci4YPzIqXltBLVphLXowLTldKFtBLVphLXowLTkuXy1dKltBLVphLXowLTldKT8kEikKBW1hdGNoGAIgASgLMhouc2FsbHlwb3J0LnBvbGljeS52MS5NYXRjaBInCgRtb2RlGAMgASgOMhkuc2FsbHlwb3J0LnBvbGljeS52MS5Nb2RlEjMKCnRocmVzaG9sZHMYBCABKAsyHy5zYWxseXBvcnQucG9saWN5LnYxLlRocmVzaG9sZHMSNAoIZGVjaXNpb24YBSABKA4yIi5zYWxseXBvcnQucG9saWN5LnYxLkZpeGVkRGVjaXNpb24SEgoFd2F0Y2gYBiABKAhIAIgBARIaCgR3aGVuGAcgASgJQgy6SAVyAxiAIJC1GAUSNwoHc2lnbmFscxgIIAMoCzImLnNhbGx5cG9ydC5wb2xpY3kudjEuUnVsZS5TaWduYWxzRW50cnkSMQoJY2hhbGxlbmdlGAkgASgLMh4uc2FsbHlwb3J0LnBvbGljeS52MS5DaGFsbGVuZ2USLwoIcmVzcG9uc2UYCiABKAsyHS5zYWxseXBvcnQucG9saWN5LnYxLlJlc3BvbnNlEi4KCG9uX2Vycm9yGAsgASgOMhwuc2FsbHlwb3J0LnBvbGljeS52MS5PbkVycm9yGk8KDFNpZ25hbHNFbnRyeRILCgNrZXkYASABKAkSLgoFdmFsdWUYAiABKAsyHy5zYWxseXBvcnQucG9saWN5LnYxLlNpZ25hbFJ1bGU6AjgBQggKBl93YXRjaCLfAQoFTWF0Y2gSLAoMZGVzdGluYXRpb25zGAEgAygJQha6SA+SAQwQ6AciB3IFEAEYgASQtRgBEiYKBnJvdXRlcxgCIAMoCUIWukgPkgEMEOgHIgdyBRABGIAEkLUYARIsCgdtZXRob2RzGAMgAygJQhu6SBiSARUQZCIRcg8YIDILXltBLVphLXpdKyQSKgoKcHJpbmNpcGFscxgEIAMoCUIWukgPkgEMEOgHIgdyBRABGIAEkLUYARImCgtwZWVyX2dyb3VwcxgFIAMoCUIRukgOkgELEOgHIgZyBBABGD8ieAoKU2lnbmFsUnVsZRItCgRtb2RlGAEgASgOMh8uc2FsbHlwb3J0LnBvbGljeS52MS5TaWduYWxNb2RlEi4KCGNhcF9iaXRzGAIgASgBQhe6SBQSEhkAAAAAAABQQCkAAAAAAAAAAEgAiAEBQgsKCV9jYXBfYml0cyKFAwoISWRlbnRpdHkSNwoHaXNzdWVycxgBIAMoCzIbLnNhbGx5cG9ydC5wb2xpY3kudjEuSXNzdWVyQgm6SAaSAQMQ6AcSKQoJeGZjY19ob3BzGAIgAygJQha6SA+SAQwQ6AciB3IFEAEYgASQtRgBEi4KCGFwaV9rZXlzGAMgASgLMhwuc2FsbHlwb3J0LnBvbGljeS52MS5BcGlLZXlzEi4KDnRydXN0ZWRfc3BpZmZlGAQgAygJQha6SA+SAQwQkE4iB3IFEAEYgASQtRgBEj8KC2RlbGVnYXRpb25zGAUgAygLMh8uc2FsbHlwb3J0LnBvbGljeS52MS5EZWxlZ2F0aW9uQgm6SAaSAQMQkE4SMAoSc2luZ2xlX3VzZV9pc3N1ZXJzGAYgAygJQhS6SBGSAQ4Q6AcYASIHcgUQARiAEBJCCg10cnVzdF9kb21haW5zGAcgAygLMiAuc2FsbHlwb3J0LnBvbGljeS52MS5UcnVzdERvbWFpbkIJukgGkgEDEOgHIpYBCgtUcnVzdERvbWFpbhIpCgRuYW1lGAEgASgJQhu6SBjIAQFyExj/ATIOXlthLXowLTkuXy1dKyQSNQoHYW5jaG9ycxgCIAEoCzIcLnNhbGx5cG9ydC5wb2xpY3kudjEuQW5jaG9yc0IGukgDyAEBEiUKCWF1ZGllbmNlcxgDIAMoCUISukgPkgEMEOgHIgdyBRABGIAQIlUKB0FuY2hvcnMSGgoEZmlsZRgBIAEoCUIKukgHcgUQARiAIEgAEh0KBmlubGluZRgCIAEoCUILukgIcgYQARjAhD1IAEIPCgZzb3VyY2USBbpIAggBIrECCgZJc3N1ZXISGwoGaXNzdWVyGAEgASgJQgu6SAjIAQFyAxiAEBIlCglhdWRpZW5jZXMYAiADKAlCErpID5IBDBDoByIHcgUQARiAEBIvCgRqd2tzGAMgASgLMhkuc2FsbHlwb3J0LnBvbGljeS52MS5Kd2tzQga6SAPIAQESbwoKYWxnb3JpdGhtcxgEIAMoCUJbukhYkgFVGAEiUXJPUgVSUzI1NlIFUlMzODRSBVJTNTEyUgVQUzI1NlIFUFMzODRSBVBTNTEyUgVFUzI1NlIFRVMzODRSBUVTNTEyUgVFZERTQVIHRWQyNTUxORJBCg9jbG9ja190b2xlcmFuY2UYBSABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CDbpICqoBByIDCNgEMgAieAoESndrcxIaCgRmaWxlGAEgASgJQgq6SAdyBRABGIAgSAASHQoDdXJsGAIgASgJQg66SAdyBRABGIAQkLUYA0gAEiQKBmlubGluZRgDIAEoCUISgAEBukgIcgYQARjAhD2QtRgESABCDwoGc291cmNlEgW6SAIIASJ5CgdBcGlLZXlzEjcKBmhlYWRlchgBIAEoCUInukgkciIYgAEyHV5bQS1aYS16MC05ISMkJSYnKisuXl9gfH4tXSokEjUKBGtleXMYAiADKAsyGy5zYWxseXBvcnQucG9saWN5LnYxLkFwaUtleUIKukgHkgEEEKCNBiJdCgZBcGlLZXkSIwoEbmFtZRgBIAEoCUIVukgSyAEBcg0YgAIyCF5bIS1+XSskEi4KBnNoYTI1NhgCIAEoCUIegAEBukgYyAEBchMyEV5bMC05QS1GYS1mXXs2NH0kIk8KCkRlbGVnYXRpb24SHwoGY2FsbGVyGAEgASgJQg+6SAjIAQFyAxiABJC1GAESIAoHc3ViamVjdBgCIAEoCUIPukgIyAEBcgMYgASQtRgBIt8CCglDaGFsbGVuZ2USIQoJdHJpZXNfbWF4GAEgASgNQgm6SAYqBBhkKAFIAIgBARI4CgN0dGwYAiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CELpIDaoBCiIECICjBTICCAESPwoJZGlzY2hhcmdlGAMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQhG6SA6qAQsiBQiAmp4BMgIIARI1CgphY3JfdmFsdWVzGAQgAygJQiG6SB6SARsQFBgBIhVyExiAAjIOXlshIy1cW1xdLX5dKyQSPQoHbWF4X2FnZRgFIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIRukgOqgELIgUIgOeEDzICCAESMAoEa2luZBgGIAEoDjIiLnNhbGx5cG9ydC5wb2xpY3kudjEuQ2hhbGxlbmdlS2luZEIMCgpfdHJpZXNfbWF4Io8DCgdQb3N0dXJlEj0KB21heF9hZ2UYASABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CEbpIDqoBCyIFCIDnhA8yAggBEjIKDG1pc3NpbmdfYml0cxgCIAEoAUIXukgUEhIZAAAAAAAAUEApAAAAAAAAAABIAIgBARIwCgpzdGFsZV9iaXRzGAMgASgBQhe6SBQSEhkAAAAAAABQQCkAAAAAAAAAAEgBiAEBEigKCHJlcXVpcmVkGAQgAygJQha6SA+SAQwQkE4iB3IFEAEYgASQtRgBEjkKBmZvcmJpZBgFIAMoCzIeLnNhbGx5cG9ydC5wb2xpY3kudjEuRm9yYmlkZGVuQgm6SAaSAQMQ6AcSNQoFZmFjdHMYBiADKAsyGi5zYWxseXBvcnQucG9saWN5LnYxLkZhY3RzQgq6SAeSAQQQoI0GEiMKBWZpbGVzGAcgAygJQhS6SBGSAQ4Q6AcYASIHcgUQARiAIEIPCg1fbWlzc2luZ19iaXRzQg0KC19zdGFsZV9iaXRzIogBCglGb3JiaWRkZW4SGAoEbmFtZRgBIAEoCUIKukgHyAEBcgIYPxIZCgRmYWN0GAIgASgJQgu6SAjIAQFyAxiAARIgCgJpbhgDIAMoCUIUukgNkgEKEJBOIgVyAxiACIi1GAESJAoGbm90X2luGAQgAygJQhS6SA2SAQoQkE4iBXIDGIAIiLUYASLyAQoFRmFjdHMSHAoHc3ViamVjdBgBIAEoCUILukgIyAEBcgMYgBASUgoFZmFjdHMYAiADKAsyJS5zYWxseXBvcnQucG9saWN5LnYxLkZhY3RzLkZhY3RzRW50cnlCHLpIFZoBEhBkIgdyBRABGIABKgVyAxiACIi1GAESGAoGc291cmNlGAMgASgJQgi6SAVyAxiAAhIvCgtyZXBvcnRlZF9hdBgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAaLAoKRmFjdHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIkIKCUZhY3RzRmlsZRI1CgVmYWN0cxgBIAMoCzIaLnNhbGx5cG9ydC5wb2xpY3kudjEuRmFjdHNCCrpIB5IBBBCgjQYijgEKBUxpc3RzEj4KCWFkZHJlc3NlcxgBIAMoCzIgLnNhbGx5cG9ydC5wb2xpY3kudjEuQWRkcmVzc0xpc3RCCbpIBpIBAxDoBxJFCgxmaW5nZXJwcmludHMYAiADKAsyJC5zYWxseXBvcnQucG9saWN5LnYxLkZpbmdlcnByaW50TGlzdEIJukgGkgEDEOgHIpADCgtBZGRyZXNzTGlzdBIYCgRuYW1lGAEgASgJQgq6SAfIAQFyAhg/Ei8KBmFjdGlvbhgCIAEoDjIfLnNhbGx5cG9ydC5wb2xpY3kudjEuTGlzdEFjdGlvbhIqCgRiaXRzGAMgASgBQhe6SBQSEhkAAAAAAABQQCkAAAAAAAAAAEgAiAEBEhgKBnJlYXNvbhgEIAEoCUIIukgFcgMYgAISHgoGcmFuZ2VzGAUgAygJQg66SAeSAQQQoI0GkLUYAhIWCgRmaWxlGAYgASgJQgi6SAVyAxiAIBIvCgZmb3JtYXQYByABKA4yHy5zYWxseXBvcnQucG9saWN5LnYxLkxpc3RGb3JtYXQSHAoGY29sdW1uGAggASgJQgy6SAVyAxiAAYi1GAESIQoLYml0c19jb2x1bW4YCSABKAlCDLpIBXIDGIABiLUYARIXCgVmaWVsZBgKIAEoCUIIukgFcgMYgAISJAoGdmFsdWVzGAsgAygJQhS6SA2SAQoQkE4iBXIDGIACiLUYAUIHCgVfYml0cyLiAgoPRmluZ2VycHJpbnRMaXN0EhgKBG5hbWUYASABKAlCCrpIB8gBAXICGD8SLwoGYWN0aW9uGAIgASgOMh8uc2FsbHlwb3J0LnBvbGljeS52MS5MaXN0QWN0aW9uEioKBGJpdHMYAyABKAFCF7pIFBISGQAAAAAAAFBAKQAAAAAAAAAASACIAQESGAoGcmVhc29uGAQgASgJQgi6SAVyAxiAAhIrCgZ2YWx1ZXMYBSADKAlCG7pIGJIBFRCgjQYiD3INGIACMgheWyEtfl0rJBIWCgRmaWxlGAYgASgJQgi6SAVyAxiAIBIvCgZmb3JtYXQYByABKA4yHy5zYWxseXBvcnQucG9saWN5LnYxLkxpc3RGb3JtYXQSHAoGY29sdW1uGAggASgJQgy6SAVyAxiAAYi1GAESIQoLYml0c19jb2x1bW4YCSABKAlCDLpIBXIDGIABiLUYAUIHCgVfYml0cyI3CgNHZW8SFQoDYXNuGAEgASgJQgi6SAVyAxiAIBIZCgdjb3VudHJ5GAIgASgJQgi6SAVyAxiAICKqAQoETG9jaxIhCgJpZBgBIAEoCUIVukgSyAEBcg0YgAEyCF5bIS1+XSskEjUKBXNjb3BlGAIgASgLMh4uc2FsbHlwb3J0LnBvbGljeS52MS5Mb2NrU2NvcGVCBrpIA8gBARIbCgZyZWFzb24YAyABKAlCC7pICMgBAXIDGIAEEisKB2V4cGlyZXMYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIs0BCglMb2NrU2NvcGUSGwoJcHJpbmNpcGFsGAEgASgJQgi6SAVyAxiAEBIcCgpjcmVkZW50aWFsGAIgASgJQgi6SAVyAxiABBIwCgtjZXJ0aWZpY2F0ZRgDIAEoCUIbukgUchIYQDIOXlswLTlBLUZhLWZdKiSItRgBEh0KC2ZpbmdlcnByaW50GAQgASgJQgi6SAVyAxiAAhIVCgdhZGRyZXNzGAUgASgJQgSQtRgCEh0KC2Rlc3RpbmF0aW9uGAYgASgJQgi6SAVyAxiABCKjAwoIUmVzcG9uc2USGwoOcmV2ZWFsX3JlYXNvbnMYASABKAhIAIgBARIdChB1cHN0cmVhbV9oZWFkZXJzGAIgASgISAGIAQESfgoHaGVhZGVycxgDIAMoCzIqLnNhbGx5cG9ydC5wb2xpY3kudjEuUmVzcG9uc2UuSGVhZGVyc0VudHJ5QkG6SD6aATsQICImciQQARiAATIdXltBLVphLXowLTkhIyQlJicqKy5eX2B8fi1dKyQqD3INGIAIMgheWyAtfl0qJBIsCgljaGFsbGVuZ2UYBCABKAsyGS5zYWxseXBvcnQucG9saWN5LnYxLkJvZHkSJwoEZGVueRgFIAEoCzIZLnNhbGx5cG9ydC5wb2xpY3kudjEuQm9keRIsCgl0ZXJtaW5hdGUYBiABKAsyGS5zYWxseXBvcnQucG9saWN5LnYxLkJvZHkaLgoMSGVhZGVyc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAFCEQoPX3JldmVhbF9yZWFzb25zQhMKEV91cHN0cmVhbV9oZWFkZXJzImkKBEJvZHkSKAoMY29udGVudF90eXBlGAEgASgJQhK6SA9yDRiAAjIIXlsgLX5dKiQSFwoEdGV4dBgCIAEoCUIJukgGcgQYgIABEh4KDGdycGNfbWVzc2FnZRgDIAEoCUIIukgFcgMYgAgqQAoETW9kZRIUChBNT0RFX1VOU1BFQ0lGSUVEEAASEAoMTU9ERV9FTkZPUkNFEAESEAoMTU9ERV9PQlNFUlZFEAIqgAEKDUZpeGVkRGVjaXNpb24SHgoaRklYRURfREVDSVNJT05fVU5TUEVDSUZJRUQQABIYChRGSVhFRF9ERUNJU0lPTl9BTExPVxABEhwKGEZJWEVEX0RFQ0lTSU9OX0NIQUxMRU5HRRACEhcKE0ZJWEVEX0RFQ0lTSU9OX0RFTlkQAypOCgdPbkVycm9yEhgKFE9OX0VSUk9SX1VOU1BFQ0lGSUVEEAASFQoRT05fRVJST1JfTk9fTUFUQ0gQARISCg5PTl9FUlJPUl9NQVRDSBACKnAKClNpZ25hbE1vZGUSGwoXU0lHTkFMX01PREVfVU5TUEVDSUZJRUQQABIXChNTSUdOQUxfTU9ERV9FTkZPUkNFEAESFwoTU0lHTkFMX01PREVfT0JTRVJWRRACEhMKD1NJR05BTF9NT0RFX09GRhADKmcKDUNoYWxsZW5nZUtpbmQSHgoaQ0hBTExFTkdFX0tJTkRfVU5TUEVDSUZJRUQQABIaChZDSEFMTEVOR0VfS0lORF9TVEVQX1VQEAESGgoWQ0hBTExFTkdFX0tJTkRfRk9SV0FSRBACKlcKCkxpc3RBY3Rpb24SGwoXTElTVF9BQ1RJT05fVU5TUEVDSUZJRUQQABIVChFMSVNUX0FDVElPTl9CTE9DSxABEhUKEUxJU1RfQUNUSU9OX1NDT1JFEAIqawoKTGlzdEZvcm1hdBIbChdMSVNUX0ZPUk1BVF9VTlNQRUNJRklFRBAAEhUKEUxJU1RfRk9STUFUX1BMQUlOEAESEwoPTElTVF9GT1JNQVRfQ1NWEAISFAoQTElTVF9GT1JNQVRfTU1EQhADYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_timestamp, file_sallyport_policy_v1_options]);
+  fileDesc("CiBzYWxseXBvcnQvcG9saWN5L3YxL3BvbGljeS5wcm90bxITc2FsbHlwb3J0LnBvbGljeS52MSK/AQoKUG9saWN5RmlsZRIvCgthcGlfdmVyc2lvbhgBIAEoCUIaukgXyAEBchIKEHNhbGx5cG9ydC5kZXYvdjESHgoEa2luZBgCIAEoCUIQukgNyAEBcggKBlBvbGljeRI3CghtZXRhZGF0YRgDIAEoCzIdLnNhbGx5cG9ydC5wb2xpY3kudjEuTWV0YWRhdGFCBrpIA8gBARInCgRzcGVjGAQgASgLMhkuc2FsbHlwb3J0LnBvbGljeS52MS5TcGVjInAKCE1ldGFkYXRhEjoKBG5hbWUYASABKAlCLLpIKcgBAXIkGD8yIF5bYS16MC05XShbYS16MC05Li1dKlthLXowLTldKT8kEigKCHJldmlzaW9uGAIgASgJQha6SA9yDRiAATIIXlshLX5dKiSItRgBIp4GCgRTcGVjEicKBG1vZGUYASABKA4yGS5zYWxseXBvcnQucG9saWN5LnYxLk1vZGUSMwoKdGhyZXNob2xkcxgCIAEoCzIfLnNhbGx5cG9ydC5wb2xpY3kudjEuVGhyZXNob2xkcxIzCgVydWxlcxgDIAMoCzIZLnNhbGx5cG9ydC5wb2xpY3kudjEuUnVsZUIJukgGkgEDEJBOEjcKB3NpZ25hbHMYBCADKAsyJi5zYWxseXBvcnQucG9saWN5LnYxLlNwZWMuU2lnbmFsc0VudHJ5Ei8KCGlkZW50aXR5GAUgASgLMh0uc2FsbHlwb3J0LnBvbGljeS52MS5JZGVudGl0eRIxCgljaGFsbGVuZ2UYBiABKAsyHi5zYWxseXBvcnQucG9saWN5LnYxLkNoYWxsZW5nZRItCgdwb3N0dXJlGAcgASgLMhwuc2FsbHlwb3J0LnBvbGljeS52MS5Qb3N0dXJlEikKBWxpc3RzGAggASgLMhouc2FsbHlwb3J0LnBvbGljeS52MS5MaXN0cxIlCgNnZW8YCSABKAsyGC5zYWxseXBvcnQucG9saWN5LnYxLkdlbxIzCgVsb2NrcxgKIAMoCzIZLnNhbGx5cG9ydC5wb2xpY3kudjEuTG9ja0IJukgGkgEDEJBOEj8KCWF1dG9fbG9jaxgLIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIRukgOqgELIgUIgOeEDzICCAESLwoIcmVzcG9uc2UYDCABKAsyHS5zYWxseXBvcnQucG9saWN5LnYxLlJlc3BvbnNlEj4KC3BlZXJfZ3JvdXBzGA0gAygLMh4uc2FsbHlwb3J0LnBvbGljeS52MS5QZWVyR3JvdXBCCbpIBpIBAxCQThItCgdzdHJlYW1zGA4gASgLMhwuc2FsbHlwb3J0LnBvbGljeS52MS5TdHJlYW1zGk8KDFNpZ25hbHNFbnRyeRILCgNrZXkYASABKAkSLgoFdmFsdWUYAiABKAsyHy5zYWxseXBvcnQucG9saWN5LnYxLlNpZ25hbFJ1bGU6AjgBIncKB1N0cmVhbXMSIAoTZW5kX3dpdGhfY3JlZGVudGlhbBgBIAEoCEgAiAEBEh0KEGVuZF9vbl9jaGFsbGVuZ2UYAiABKAhIAYgBAUIWChRfZW5kX3dpdGhfY3JlZGVudGlhbEITChFfZW5kX29uX2NoYWxsZW5nZSKAAQoJUGVlckdyb3VwEkQKBG5hbWUYASABKAlCNrpIM8gBAXIuGD8yKl5bQS1aYS16MC05XShbQS1aYS16MC05Ll8tXSpbQS1aYS16MC05XSk/JBItCgpwcmluY2lwYWxzGAIgAygJQhm6SBLIAQGSAQwQ6AciB3IFEAEYgASQtRgBIr8BCgpUaHJlc2hvbGRzEi8KCWNoYWxsZW5nZRgBIAEoAUIXukgUEhIZAAAAAAAAWUApAAAAAAAAAABIAIgBARIqCgRkZW55GAIgASgBQhe6SBQSEhkAAAAAAABZQCkAAAAAAAAAAEgBiAEBEi8KCXRlcm1pbmF0ZRgDIAEoAUIXukgUEhIZAAAAAAAAWUApAAAAAAAAAABIAogBAUIMCgpfY2hhbGxlbmdlQgcKBV9kZW55QgwKCl90ZXJtaW5hdGUi4wQKBFJ1bGUSRAoEbmFtZRgBIAEoCUI2ukgzyAEBci4YPzIqXltBLVphLXowLTldKFtBLVphLXowLTkuXy1dKltBLVphLXowLTldKT8kEikKBW1hdGNoGAIgASgLMhouc2FsbHlwb3J0LnBvbGljeS52MS5NYXRjaBInCgRtb2RlGAMgASgOMhkuc2FsbHlwb3J0LnBvbGljeS52MS5Nb2RlEjMKCnRocmVzaG9sZHMYBCABKAsyHy5zYWxseXBvcnQucG9saWN5LnYxLlRocmVzaG9sZHMSNAoIZGVjaXNpb24YBSABKA4yIi5zYWxseXBvcnQucG9saWN5LnYxLkZpeGVkRGVjaXNpb24SEgoFd2F0Y2gYBiABKAhIAIgBARIaCgR3aGVuGAcgASgJQgy6SAVyAxiAIJC1GAUSNwoHc2lnbmFscxgIIAMoCzImLnNhbGx5cG9ydC5wb2xpY3kudjEuUnVsZS5TaWduYWxzRW50cnkSMQoJY2hhbGxlbmdlGAkgASgLMh4uc2FsbHlwb3J0LnBvbGljeS52MS5DaGFsbGVuZ2USLwoIcmVzcG9uc2UYCiABKAsyHS5zYWxseXBvcnQucG9saWN5LnYxLlJlc3BvbnNlEi4KCG9uX2Vycm9yGAsgASgOMhwuc2FsbHlwb3J0LnBvbGljeS52MS5PbkVycm9yGk8KDFNpZ25hbHNFbnRyeRILCgNrZXkYASABKAkSLgoFdmFsdWUYAiABKAsyHy5zYWxseXBvcnQucG9saWN5LnYxLlNpZ25hbFJ1bGU6AjgBQggKBl93YXRjaCLfAQoFTWF0Y2gSLAoMZGVzdGluYXRpb25zGAEgAygJQha6SA+SAQwQ6AciB3IFEAEYgASQtRgBEiYKBnJvdXRlcxgCIAMoCUIWukgPkgEMEOgHIgdyBRABGIAEkLUYARIsCgdtZXRob2RzGAMgAygJQhu6SBiSARUQZCIRcg8YIDILXltBLVphLXpdKyQSKgoKcHJpbmNpcGFscxgEIAMoCUIWukgPkgEMEOgHIgdyBRABGIAEkLUYARImCgtwZWVyX2dyb3VwcxgFIAMoCUIRukgOkgELEOgHIgZyBBABGD8ieAoKU2lnbmFsUnVsZRItCgRtb2RlGAEgASgOMh8uc2FsbHlwb3J0LnBvbGljeS52MS5TaWduYWxNb2RlEi4KCGNhcF9iaXRzGAIgASgBQhe6SBQSEhkAAAAAAABQQCkAAAAAAAAAAEgAiAEBQgsKCV9jYXBfYml0cyKFAwoISWRlbnRpdHkSNwoHaXNzdWVycxgBIAMoCzIbLnNhbGx5cG9ydC5wb2xpY3kudjEuSXNzdWVyQgm6SAaSAQMQ6AcSKQoJeGZjY19ob3BzGAIgAygJQha6SA+SAQwQ6AciB3IFEAEYgASQtRgBEi4KCGFwaV9rZXlzGAMgASgLMhwuc2FsbHlwb3J0LnBvbGljeS52MS5BcGlLZXlzEi4KDnRydXN0ZWRfc3BpZmZlGAQgAygJQha6SA+SAQwQkE4iB3IFEAEYgASQtRgBEj8KC2RlbGVnYXRpb25zGAUgAygLMh8uc2FsbHlwb3J0LnBvbGljeS52MS5EZWxlZ2F0aW9uQgm6SAaSAQMQkE4SMAoSc2luZ2xlX3VzZV9pc3N1ZXJzGAYgAygJQhS6SBGSAQ4Q6AcYASIHcgUQARiAEBJCCg10cnVzdF9kb21haW5zGAcgAygLMiAuc2FsbHlwb3J0LnBvbGljeS52MS5UcnVzdERvbWFpbkIJukgGkgEDEOgHIpYBCgtUcnVzdERvbWFpbhIpCgRuYW1lGAEgASgJQhu6SBjIAQFyExj/ATIOXlthLXowLTkuXy1dKyQSNQoHYW5jaG9ycxgCIAEoCzIcLnNhbGx5cG9ydC5wb2xpY3kudjEuQW5jaG9yc0IGukgDyAEBEiUKCWF1ZGllbmNlcxgDIAMoCUISukgPkgEMEOgHIgdyBRABGIAQIlUKB0FuY2hvcnMSGgoEZmlsZRgBIAEoCUIKukgHcgUQARiAIEgAEh0KBmlubGluZRgCIAEoCUILukgIcgYQARjAhD1IAEIPCgZzb3VyY2USBbpIAggBIrECCgZJc3N1ZXISGwoGaXNzdWVyGAEgASgJQgu6SAjIAQFyAxiAEBIlCglhdWRpZW5jZXMYAiADKAlCErpID5IBDBDoByIHcgUQARiAEBIvCgRqd2tzGAMgASgLMhkuc2FsbHlwb3J0LnBvbGljeS52MS5Kd2tzQga6SAPIAQESbwoKYWxnb3JpdGhtcxgEIAMoCUJbukhYkgFVGAEiUXJPUgVSUzI1NlIFUlMzODRSBVJTNTEyUgVQUzI1NlIFUFMzODRSBVBTNTEyUgVFUzI1NlIFRVMzODRSBUVTNTEyUgVFZERTQVIHRWQyNTUxORJBCg9jbG9ja190b2xlcmFuY2UYBSABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CDbpICqoBByIDCNgEMgAieAoESndrcxIaCgRmaWxlGAEgASgJQgq6SAdyBRABGIAgSAASHQoDdXJsGAIgASgJQg66SAdyBRABGIAQkLUYA0gAEiQKBmlubGluZRgDIAEoCUISgAEBukgIcgYQARjAhD2QtRgESABCDwoGc291cmNlEgW6SAIIASJ5CgdBcGlLZXlzEjcKBmhlYWRlchgBIAEoCUInukgkciIYgAEyHV5bQS1aYS16MC05ISMkJSYnKisuXl9gfH4tXSokEjUKBGtleXMYAiADKAsyGy5zYWxseXBvcnQucG9saWN5LnYxLkFwaUtleUIKukgHkgEEEKCNBiJdCgZBcGlLZXkSIwoEbmFtZRgBIAEoCUIVukgSyAEBcg0YgAIyCF5bIS1+XSskEi4KBnNoYTI1NhgCIAEoCUIegAEBukgYyAEBchMyEV5bMC05QS1GYS1mXXs2NH0kIk8KCkRlbGVnYXRpb24SHwoGY2FsbGVyGAEgASgJQg+6SAjIAQFyAxiABJC1GAESIAoHc3ViamVjdBgCIAEoCUIPukgIyAEBcgMYgASQtRgBIt8CCglDaGFsbGVuZ2USIQoJdHJpZXNfbWF4GAEgASgNQgm6SAYqBBhkKAFIAIgBARI4CgN0dGwYAiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CELpIDaoBCiIECICjBTICCAESPwoJZGlzY2hhcmdlGAMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQhG6SA6qAQsiBQiAmp4BMgIIARI1CgphY3JfdmFsdWVzGAQgAygJQiG6SB6SARsQFBgBIhVyExiAAjIOXlshIy1cW1xdLX5dKyQSPQoHbWF4X2FnZRgFIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIRukgOqgELIgUIgOeEDzICCAESMAoEa2luZBgGIAEoDjIiLnNhbGx5cG9ydC5wb2xpY3kudjEuQ2hhbGxlbmdlS2luZEIMCgpfdHJpZXNfbWF4Io8DCgdQb3N0dXJlEj0KB21heF9hZ2UYASABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CEbpIDqoBCyIFCIDnhA8yAggBEjIKDG1pc3NpbmdfYml0cxgCIAEoAUIXukgUEhIZAAAAAAAAUEApAAAAAAAAAABIAIgBARIwCgpzdGFsZV9iaXRzGAMgASgBQhe6SBQSEhkAAAAAAABQQCkAAAAAAAAAAEgBiAEBEigKCHJlcXVpcmVkGAQgAygJQha6SA+SAQwQkE4iB3IFEAEYgASQtRgBEjkKBmZvcmJpZBgFIAMoCzIeLnNhbGx5cG9ydC5wb2xpY3kudjEuRm9yYmlkZGVuQgm6SAaSAQMQ6AcSNQoFZmFjdHMYBiADKAsyGi5zYWxseXBvcnQucG9saWN5LnYxLkZhY3RzQgq6SAeSAQQQoI0GEiMKBWZpbGVzGAcgAygJQhS6SBGSAQ4Q6AcYASIHcgUQARiAIEIPCg1fbWlzc2luZ19iaXRzQg0KC19zdGFsZV9iaXRzIogBCglGb3JiaWRkZW4SGAoEbmFtZRgBIAEoCUIKukgHyAEBcgIYPxIZCgRmYWN0GAIgASgJQgu6SAjIAQFyAxiAARIgCgJpbhgDIAMoCUIUukgNkgEKEJBOIgVyAxiACIi1GAESJAoGbm90X2luGAQgAygJQhS6SA2SAQoQkE4iBXIDGIAIiLUYASLyAQoFRmFjdHMSHAoHc3ViamVjdBgBIAEoCUILukgIyAEBcgMYgBASUgoFZmFjdHMYAiADKAsyJS5zYWxseXBvcnQucG9saWN5LnYxLkZhY3RzLkZhY3RzRW50cnlCHLpIFZoBEhBkIgdyBRABGIABKgVyAxiACIi1GAESGAoGc291cmNlGAMgASgJQgi6SAVyAxiAAhIvCgtyZXBvcnRlZF9hdBgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAaLAoKRmFjdHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIkIKCUZhY3RzRmlsZRI1CgVmYWN0cxgBIAMoCzIaLnNhbGx5cG9ydC5wb2xpY3kudjEuRmFjdHNCCrpIB5IBBBCgjQYijgEKBUxpc3RzEj4KCWFkZHJlc3NlcxgBIAMoCzIgLnNhbGx5cG9ydC5wb2xpY3kudjEuQWRkcmVzc0xpc3RCCbpIBpIBAxDoBxJFCgxmaW5nZXJwcmludHMYAiADKAsyJC5zYWxseXBvcnQucG9saWN5LnYxLkZpbmdlcnByaW50TGlzdEIJukgGkgEDEOgHIpADCgtBZGRyZXNzTGlzdBIYCgRuYW1lGAEgASgJQgq6SAfIAQFyAhg/Ei8KBmFjdGlvbhgCIAEoDjIfLnNhbGx5cG9ydC5wb2xpY3kudjEuTGlzdEFjdGlvbhIqCgRiaXRzGAMgASgBQhe6SBQSEhkAAAAAAABQQCkAAAAAAAAAAEgAiAEBEhgKBnJlYXNvbhgEIAEoCUIIukgFcgMYgAISHgoGcmFuZ2VzGAUgAygJQg66SAeSAQQQoI0GkLUYAhIWCgRmaWxlGAYgASgJQgi6SAVyAxiAIBIvCgZmb3JtYXQYByABKA4yHy5zYWxseXBvcnQucG9saWN5LnYxLkxpc3RGb3JtYXQSHAoGY29sdW1uGAggASgJQgy6SAVyAxiAAYi1GAESIQoLYml0c19jb2x1bW4YCSABKAlCDLpIBXIDGIABiLUYARIXCgVmaWVsZBgKIAEoCUIIukgFcgMYgAISJAoGdmFsdWVzGAsgAygJQhS6SA2SAQoQkE4iBXIDGIACiLUYAUIHCgVfYml0cyLiAgoPRmluZ2VycHJpbnRMaXN0EhgKBG5hbWUYASABKAlCCrpIB8gBAXICGD8SLwoGYWN0aW9uGAIgASgOMh8uc2FsbHlwb3J0LnBvbGljeS52MS5MaXN0QWN0aW9uEioKBGJpdHMYAyABKAFCF7pIFBISGQAAAAAAAFBAKQAAAAAAAAAASACIAQESGAoGcmVhc29uGAQgASgJQgi6SAVyAxiAAhIrCgZ2YWx1ZXMYBSADKAlCG7pIGJIBFRCgjQYiD3INGIACMgheWyEtfl0rJBIWCgRmaWxlGAYgASgJQgi6SAVyAxiAIBIvCgZmb3JtYXQYByABKA4yHy5zYWxseXBvcnQucG9saWN5LnYxLkxpc3RGb3JtYXQSHAoGY29sdW1uGAggASgJQgy6SAVyAxiAAYi1GAESIQoLYml0c19jb2x1bW4YCSABKAlCDLpIBXIDGIABiLUYAUIHCgVfYml0cyI3CgNHZW8SFQoDYXNuGAEgASgJQgi6SAVyAxiAIBIZCgdjb3VudHJ5GAIgASgJQgi6SAVyAxiAICKqAQoETG9jaxIhCgJpZBgBIAEoCUIVukgSyAEBcg0YgAEyCF5bIS1+XSskEjUKBXNjb3BlGAIgASgLMh4uc2FsbHlwb3J0LnBvbGljeS52MS5Mb2NrU2NvcGVCBrpIA8gBARIbCgZyZWFzb24YAyABKAlCC7pICMgBAXIDGIAEEisKB2V4cGlyZXMYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIs0BCglMb2NrU2NvcGUSGwoJcHJpbmNpcGFsGAEgASgJQgi6SAVyAxiAEBIcCgpjcmVkZW50aWFsGAIgASgJQgi6SAVyAxiABBIwCgtjZXJ0aWZpY2F0ZRgDIAEoCUIbukgUchIYQDIOXlswLTlBLUZhLWZdKiSItRgBEh0KC2ZpbmdlcnByaW50GAQgASgJQgi6SAVyAxiAAhIVCgdhZGRyZXNzGAUgASgJQgSQtRgCEh0KC2Rlc3RpbmF0aW9uGAYgASgJQgi6SAVyAxiABCKjAwoIUmVzcG9uc2USGwoOcmV2ZWFsX3JlYXNvbnMYASABKAhIAIgBARIdChB1cHN0cmVhbV9oZWFkZXJzGAIgASgISAGIAQESfgoHaGVhZGVycxgDIAMoCzIqLnNhbGx5cG9ydC5wb2xpY3kudjEuUmVzcG9uc2UuSGVhZGVyc0VudHJ5QkG6SD6aATsQICImciQQARiAATIdXltBLVphLXowLTkhIyQlJicqKy5eX2B8fi1dKyQqD3INGIAIMgheWyAtfl0qJBIsCgljaGFsbGVuZ2UYBCABKAsyGS5zYWxseXBvcnQucG9saWN5LnYxLkJvZHkSJwoEZGVueRgFIAEoCzIZLnNhbGx5cG9ydC5wb2xpY3kudjEuQm9keRIsCgl0ZXJtaW5hdGUYBiABKAsyGS5zYWxseXBvcnQucG9saWN5LnYxLkJvZHkaLgoMSGVhZGVyc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAFCEQoPX3JldmVhbF9yZWFzb25zQhMKEV91cHN0cmVhbV9oZWFkZXJzImkKBEJvZHkSKAoMY29udGVudF90eXBlGAEgASgJQhK6SA9yDRiAAjIIXlsgLX5dKiQSFwoEdGV4dBgCIAEoCUIJukgGcgQYgIABEh4KDGdycGNfbWVzc2FnZRgDIAEoCUIIukgFcgMYgAgqQAoETW9kZRIUChBNT0RFX1VOU1BFQ0lGSUVEEAASEAoMTU9ERV9FTkZPUkNFEAESEAoMTU9ERV9PQlNFUlZFEAIqgAEKDUZpeGVkRGVjaXNpb24SHgoaRklYRURfREVDSVNJT05fVU5TUEVDSUZJRUQQABIYChRGSVhFRF9ERUNJU0lPTl9BTExPVxABEhwKGEZJWEVEX0RFQ0lTSU9OX0NIQUxMRU5HRRACEhcKE0ZJWEVEX0RFQ0lTSU9OX0RFTlkQAypOCgdPbkVycm9yEhgKFE9OX0VSUk9SX1VOU1BFQ0lGSUVEEAASFQoRT05fRVJST1JfTk9fTUFUQ0gQARISCg5PTl9FUlJPUl9NQVRDSBACKnAKClNpZ25hbE1vZGUSGwoXU0lHTkFMX01PREVfVU5TUEVDSUZJRUQQABIXChNTSUdOQUxfTU9ERV9FTkZPUkNFEAESFwoTU0lHTkFMX01PREVfT0JTRVJWRRACEhMKD1NJR05BTF9NT0RFX09GRhADKmcKDUNoYWxsZW5nZUtpbmQSHgoaQ0hBTExFTkdFX0tJTkRfVU5TUEVDSUZJRUQQABIaChZDSEFMTEVOR0VfS0lORF9TVEVQX1VQEAESGgoWQ0hBTExFTkdFX0tJTkRfRk9SV0FSRBACKlcKCkxpc3RBY3Rpb24SGwoXTElTVF9BQ1RJT05fVU5TUEVDSUZJRUQQABIVChFMSVNUX0FDVElPTl9CTE9DSxABEhUKEUxJU1RfQUNUSU9OX1NDT1JFEAIqawoKTGlzdEZvcm1hdBIbChdMSVNUX0ZPUk1BVF9VTlNQRUNJRklFRBAAEhUKEUxJU1RfRk9STUFUX1BMQUlOEAESEwoPTElTVF9GT1JNQVRfQ1NWEAISFAoQTElTVF9GT1JNQVRfTU1EQhADYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_timestamp, file_sallyport_policy_v1_options]);
 
 /**
  * A policy file.
@@ -185,6 +185,13 @@ export type Spec = Message<"sallyport.policy.v1.Spec"> & {
    * @generated from field: repeated sallyport.policy.v1.PeerGroup peer_groups = 13;
    */
   peerGroups: PeerGroup[];
+
+  /**
+   * What becomes of streams that rules hold with `watch`.
+   *
+   * @generated from field: sallyport.policy.v1.Streams streams = 14;
+   */
+  streams?: Streams | undefined;
 };
 
 /**
@@ -193,6 +200,35 @@ export type Spec = Message<"sallyport.policy.v1.Spec"> & {
  */
 export const SpecSchema: GenMessage<Spec> = /*@__PURE__*/
   messageDesc(file_sallyport_policy_v1_policy, 2);
+
+/**
+ * What becomes of streams that are held. They end at once where a lock matches them, and where their request would be
+ * denied if it came now.
+ *
+ * @generated from message sallyport.policy.v1.Streams
+ */
+export type Streams = Message<"sallyport.policy.v1.Streams"> & {
+  /**
+   * Whether a stream ends with the token, else the certificate, that opened it. Default true.
+   *
+   * @generated from field: optional bool end_with_credential = 1;
+   */
+  endWithCredential?: boolean | undefined;
+
+  /**
+   * Whether a stream ends when its caller would be challenged now: it is challenged when it comes back. Default false.
+   *
+   * @generated from field: optional bool end_on_challenge = 2;
+   */
+  endOnChallenge?: boolean | undefined;
+};
+
+/**
+ * Describes the message sallyport.policy.v1.Streams.
+ * Use `create(StreamsSchema)` to create a new message.
+ */
+export const StreamsSchema: GenMessage<Streams> = /*@__PURE__*/
+  messageDesc(file_sallyport_policy_v1_policy, 3);
 
 /**
  * A named group of principals.
@@ -220,7 +256,7 @@ export type PeerGroup = Message<"sallyport.policy.v1.PeerGroup"> & {
  * Use `create(PeerGroupSchema)` to create a new message.
  */
 export const PeerGroupSchema: GenMessage<PeerGroup> = /*@__PURE__*/
-  messageDesc(file_sallyport_policy_v1_policy, 3);
+  messageDesc(file_sallyport_policy_v1_policy, 4);
 
 /**
  * Scores, 0 to 100: ten points for every factor of ten in rarity among legitimate requests. `challenge` is at most
@@ -256,7 +292,7 @@ export type Thresholds = Message<"sallyport.policy.v1.Thresholds"> & {
  * Use `create(ThresholdsSchema)` to create a new message.
  */
 export const ThresholdsSchema: GenMessage<Thresholds> = /*@__PURE__*/
-  messageDesc(file_sallyport_policy_v1_policy, 4);
+  messageDesc(file_sallyport_policy_v1_policy, 5);
 
 /**
  * What differs for the requests that it matches; at least one of `mode`, `thresholds`, `decision`, `watch`, `signals`,
@@ -350,7 +386,7 @@ export type Rule = Message<"sallyport.policy.v1.Rule"> & {
  * Use `create(RuleSchema)` to create a new message.
  */
 export const RuleSchema: GenMessage<Rule> = /*@__PURE__*/
-  messageDesc(file_sallyport_policy_v1_policy, 5);
+  messageDesc(file_sallyport_policy_v1_policy, 6);
 
 /**
  * Matches a request when every list that is given has an entry that matches.
@@ -399,7 +435,7 @@ export type Match = Message<"sallyport.policy.v1.Match"> & {
  * Use `create(MatchSchema)` to create a new message.
  */
 export const MatchSchema: GenMessage<Match> = /*@__PURE__*/
-  messageDesc(file_sallyport_policy_v1_policy, 6);
+  messageDesc(file_sallyport_policy_v1_policy, 7);
 
 /**
  * Changes one signal or one family of signals.
@@ -427,7 +463,7 @@ export type SignalRule = Message<"sallyport.policy.v1.SignalRule"> & {
  * Use `create(SignalRuleSchema)` to create a new message.
  */
 export const SignalRuleSchema: GenMessage<SignalRule> = /*@__PURE__*/
-  messageDesc(file_sallyport_policy_v1_policy, 7);
+  messageDesc(file_sallyport_policy_v1_policy, 8);
 
 /**
  * Whose certificates, tokens and keys are believed.
@@ -491,7 +527,7 @@ export type Identity = Message<"sallyport.policy.v1.Identity"> & {
  * Use `create(IdentitySchema)` to create a new message.
  */
 export const IdentitySchema: GenMessage<Identity> = /*@__PURE__*/
-  messageDesc(file_sallyport_policy_v1_policy, 8);
+  messageDesc(file_sallyport_policy_v1_policy, 9);
 
 /**
  * A SPIFFE trust domain and its authorities (SPIFFE Trust Domain and Bundle, section 4). A SPIFFE ID of the domain names
@@ -530,7 +566,7 @@ export type TrustDomain = Message<"sallyport.policy.v1.TrustDomain"> & {
  * Use `create(TrustDomainSchema)` to create a new message.
  */
 export const TrustDomainSchema: GenMessage<TrustDomain> = /*@__PURE__*/
-  messageDesc(file_sallyport_policy_v1_policy, 9);
+  messageDesc(file_sallyport_policy_v1_policy, 10);
 
 /**
  * Where authorities are: exactly one of these. A SPIFFE bundle (JSON), whose `jwt-svid` keys also verify JWT-SVIDs of the
@@ -566,7 +602,7 @@ export type Anchors = Message<"sallyport.policy.v1.Anchors"> & {
  * Use `create(AnchorsSchema)` to create a new message.
  */
 export const AnchorsSchema: GenMessage<Anchors> = /*@__PURE__*/
-  messageDesc(file_sallyport_policy_v1_policy, 10);
+  messageDesc(file_sallyport_policy_v1_policy, 11);
 
 /**
  * An issuer of tokens.
@@ -615,7 +651,7 @@ export type Issuer = Message<"sallyport.policy.v1.Issuer"> & {
  * Use `create(IssuerSchema)` to create a new message.
  */
 export const IssuerSchema: GenMessage<Issuer> = /*@__PURE__*/
-  messageDesc(file_sallyport_policy_v1_policy, 11);
+  messageDesc(file_sallyport_policy_v1_policy, 12);
 
 /**
  * Where a key set is: exactly one of these.
@@ -658,7 +694,7 @@ export type Jwks = Message<"sallyport.policy.v1.Jwks"> & {
  * Use `create(JwksSchema)` to create a new message.
  */
 export const JwksSchema: GenMessage<Jwks> = /*@__PURE__*/
-  messageDesc(file_sallyport_policy_v1_policy, 12);
+  messageDesc(file_sallyport_policy_v1_policy, 13);
 
 /**
  * API keys and the header that carries them.
@@ -686,7 +722,7 @@ export type ApiKeys = Message<"sallyport.policy.v1.ApiKeys"> & {
  * Use `create(ApiKeysSchema)` to create a new message.
  */
 export const ApiKeysSchema: GenMessage<ApiKeys> = /*@__PURE__*/
-  messageDesc(file_sallyport_policy_v1_policy, 13);
+  messageDesc(file_sallyport_policy_v1_policy, 14);
 
 /**
  * One API key, of which only the hash is kept.
@@ -714,7 +750,7 @@ export type ApiKey = Message<"sallyport.policy.v1.ApiKey"> & {
  * Use `create(ApiKeySchema)` to create a new message.
  */
 export const ApiKeySchema: GenMessage<ApiKey> = /*@__PURE__*/
-  messageDesc(file_sallyport_policy_v1_policy, 14);
+  messageDesc(file_sallyport_policy_v1_policy, 15);
 
 /**
  * Lets one principal carry another's tokens.
@@ -742,7 +778,7 @@ export type Delegation = Message<"sallyport.policy.v1.Delegation"> & {
  * Use `create(DelegationSchema)` to create a new message.
  */
 export const DelegationSchema: GenMessage<Delegation> = /*@__PURE__*/
-  messageDesc(file_sallyport_policy_v1_policy, 15);
+  messageDesc(file_sallyport_policy_v1_policy, 16);
 
 /**
  * How challenges are put.
@@ -798,7 +834,7 @@ export type Challenge = Message<"sallyport.policy.v1.Challenge"> & {
  * Use `create(ChallengeSchema)` to create a new message.
  */
 export const ChallengeSchema: GenMessage<Challenge> = /*@__PURE__*/
-  messageDesc(file_sallyport_policy_v1_policy, 16);
+  messageDesc(file_sallyport_policy_v1_policy, 17);
 
 /**
  * What is asked of the condition of calling workloads.
@@ -861,7 +897,7 @@ export type Posture = Message<"sallyport.policy.v1.Posture"> & {
  * Use `create(PostureSchema)` to create a new message.
  */
 export const PostureSchema: GenMessage<Posture> = /*@__PURE__*/
-  messageDesc(file_sallyport_policy_v1_policy, 17);
+  messageDesc(file_sallyport_policy_v1_policy, 18);
 
 /**
  * A forbidden condition: either `in` or `notIn` is given.
@@ -903,7 +939,7 @@ export type Forbidden = Message<"sallyport.policy.v1.Forbidden"> & {
  * Use `create(ForbiddenSchema)` to create a new message.
  */
 export const ForbiddenSchema: GenMessage<Forbidden> = /*@__PURE__*/
-  messageDesc(file_sallyport_policy_v1_policy, 18);
+  messageDesc(file_sallyport_policy_v1_policy, 19);
 
 /**
  * Stated facts on one workload's condition.
@@ -945,7 +981,7 @@ export type Facts = Message<"sallyport.policy.v1.Facts"> & {
  * Use `create(FactsSchema)` to create a new message.
  */
 export const FactsSchema: GenMessage<Facts> = /*@__PURE__*/
-  messageDesc(file_sallyport_policy_v1_policy, 19);
+  messageDesc(file_sallyport_policy_v1_policy, 20);
 
 /**
  * A file of facts that a policy names.
@@ -966,7 +1002,7 @@ export type FactsFile = Message<"sallyport.policy.v1.FactsFile"> & {
  * Use `create(FactsFileSchema)` to create a new message.
  */
 export const FactsFileSchema: GenMessage<FactsFile> = /*@__PURE__*/
-  messageDesc(file_sallyport_policy_v1_policy, 20);
+  messageDesc(file_sallyport_policy_v1_policy, 21);
 
 /**
  * Lists of addresses and of TLS fingerprints.
@@ -994,7 +1030,7 @@ export type Lists = Message<"sallyport.policy.v1.Lists"> & {
  * Use `create(ListsSchema)` to create a new message.
  */
 export const ListsSchema: GenMessage<Lists> = /*@__PURE__*/
-  messageDesc(file_sallyport_policy_v1_policy, 21);
+  messageDesc(file_sallyport_policy_v1_policy, 22);
 
 /**
  * A list of addresses.
@@ -1087,7 +1123,7 @@ export type AddressList = Message<"sallyport.policy.v1.AddressList"> & {
  * Use `create(AddressListSchema)` to create a new message.
  */
 export const AddressListSchema: GenMessage<AddressList> = /*@__PURE__*/
-  messageDesc(file_sallyport_policy_v1_policy, 22);
+  messageDesc(file_sallyport_policy_v1_policy, 23);
 
 /**
  * A list of TLS fingerprints.
@@ -1165,7 +1201,7 @@ export type FingerprintList = Message<"sallyport.policy.v1.FingerprintList"> & {
  * Use `create(FingerprintListSchema)` to create a new message.
  */
 export const FingerprintListSchema: GenMessage<FingerprintList> = /*@__PURE__*/
-  messageDesc(file_sallyport_policy_v1_policy, 23);
+  messageDesc(file_sallyport_policy_v1_policy, 24);
 
 /**
  * MMDB databases that tell where addresses are.
@@ -1194,7 +1230,7 @@ export type Geo = Message<"sallyport.policy.v1.Geo"> & {
  * Use `create(GeoSchema)` to create a new message.
  */
 export const GeoSchema: GenMessage<Geo> = /*@__PURE__*/
-  messageDesc(file_sallyport_policy_v1_policy, 24);
+  messageDesc(file_sallyport_policy_v1_policy, 25);
 
 /**
  * Refuses and terminates all that matches every part of its scope.
@@ -1236,7 +1272,7 @@ export type Lock = Message<"sallyport.policy.v1.Lock"> & {
  * Use `create(LockSchema)` to create a new message.
  */
 export const LockSchema: GenMessage<Lock> = /*@__PURE__*/
-  messageDesc(file_sallyport_policy_v1_policy, 25);
+  messageDesc(file_sallyport_policy_v1_policy, 26);
 
 /**
  * What a lock locks; at least one part is given.
@@ -1292,7 +1328,7 @@ export type LockScope = Message<"sallyport.policy.v1.LockScope"> & {
  * Use `create(LockScopeSchema)` to create a new message.
  */
 export const LockScopeSchema: GenMessage<LockScope> = /*@__PURE__*/
-  messageDesc(file_sallyport_policy_v1_policy, 26);
+  messageDesc(file_sallyport_policy_v1_policy, 27);
 
 /**
  * What callers and services are told.
@@ -1349,7 +1385,7 @@ export type Response = Message<"sallyport.policy.v1.Response"> & {
  * Use `create(ResponseSchema)` to create a new message.
  */
 export const ResponseSchema: GenMessage<Response> = /*@__PURE__*/
-  messageDesc(file_sallyport_policy_v1_policy, 27);
+  messageDesc(file_sallyport_policy_v1_policy, 28);
 
 /**
  * What a refusal says. `{decision_id}`, `{decision}` and `{principal}` stand for the verdict's own.
@@ -1384,7 +1420,7 @@ export type Body = Message<"sallyport.policy.v1.Body"> & {
  * Use `create(BodySchema)` to create a new message.
  */
 export const BodySchema: GenMessage<Body> = /*@__PURE__*/
-  messageDesc(file_sallyport_policy_v1_policy, 28);
+  messageDesc(file_sallyport_policy_v1_policy, 29);
 
 /**
  * Whether decisions are carried out.

@@ -1,0 +1,120 @@
+/** Usage: tsx test/bench/kill.ts [--streams N]   Time from an order to end streams to their end at real clients. */
+
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { fileURLToPath } from "node:url";
+import { createClient } from "@connectrpc/connect";
+import { createConnectTransport } from "@connectrpc/connect-node";
+import { LocalService } from "../../src/gen/sallyport/local/v1/local_pb.ts";
+import { grpcClient } from "../support/clients.ts";
+import { eventually, metric, startGuarded } from "../support/guarded.ts";
+import {
+  answerOverHttp1,
+  answerOverHttp2,
+  grpcAnswers,
+  grpcBoth,
+  http2Session,
+  rawTcp,
+  type Stream,
+  uploadOverHttp2,
+  webSocket,
+} from "../support/streams.ts";
+
+const at = process.argv.indexOf("--streams");
+const STREAMS = at < 0 ? 1_000 : Number(process.argv[at + 1]);
+const HELD = { rules: [{ name: "held", watch: true }] };
+const PER_CONNECTION = 50;
+/** Rarely enough that carrying the streams leaves the two cores room: what is measured is their end. */
+const TICK_MS = 5_000;
+
+type Guarded = Awaited<ReturnType<typeof startGuarded>>;
+type Opener = (guarded: Guarded) => Promise<() => Promise<Stream>>;
+
+const kinds: readonly (readonly [name: string, config: string, service: string, open: Opener])[] = [
+  ["server-sent events, HTTP/1.1", "envoy/http-mtls.yaml", "orders", perCaller((caller) => answerOverHttp1(caller))],
+  ["server-sent events, HTTP/2", "envoy/http-mtls.yaml", "orders", perSession((session) => answerOverHttp2(session))],
+  ["uploads, HTTP/2", "envoy/http-mtls.yaml", "orders", perSession((session) => uploadOverHttp2(session))],
+  ["WebSocket", "envoy/http-mtls.yaml", "orders", perCaller((caller) => webSocket(caller))],
+  ["gRPC, server streaming", "envoy/grpc.yaml", "inventory", perGrpc((client) => grpcAnswers(client))],
+  ["gRPC, both ways", "envoy/grpc.yaml", "inventory", perGrpc((client) => grpcBoth(client))],
+  ["raw TCP", "envoy/tcp-held.yaml", "echo", perCaller((caller) => rawTcp(caller))],
+];
+
+/** In a process of its own, so that its work for the streams that end does not hold up their clients. */
+async function serviceProcess(kind: string): Promise<{ readonly port: number; close(): Promise<void> }> {
+  const child = spawn(
+    process.execPath,
+    ["--import=tsx", fileURLToPath(new URL("service.ts", import.meta.url)), kind, String(TICK_MS)],
+    { stdio: ["pipe", "pipe", "inherit"] },
+  );
+  const [said] = (await once(child.stdout, "data")) as [Buffer];
+  return { port: Number(said.toString("utf8")), close: async () => void child.kill() };
+}
+
+function perCaller(open: (caller: Awaited<ReturnType<Guarded["caller"]>>) => Promise<Stream>): Opener {
+  return async (guarded) => {
+    const caller = await guarded.caller("victim");
+    return () => open(caller);
+  };
+}
+
+function perSession(open: (session: Awaited<ReturnType<typeof http2Session>>) => Promise<Stream>): Opener {
+  return async (guarded) => {
+    const caller = await guarded.caller("victim");
+    let session = await http2Session(caller);
+    let used = 0;
+    return async () => {
+      if (++used % PER_CONNECTION === 0) session = await http2Session(caller);
+      return open(session);
+    };
+  };
+}
+
+function perGrpc(open: (client: ReturnType<typeof grpcClient>) => Promise<Stream>): Opener {
+  return async (guarded) => {
+    const caller = await guarded.caller("victim");
+    let client = grpcClient(caller);
+    let used = 0;
+    return async () => {
+      if (++used % PER_CONNECTION === 0) client = grpcClient(caller);
+      return open(client);
+    };
+  };
+}
+
+console.log(`${STREAMS} streams open; one lock ends them all; milliseconds from the decision to the client's end`);
+console.log("| streams | p50 | p99 | last |\n| --- | --- | --- | --- |");
+for (const [name, config, service, opener] of kinds) {
+  const guarded = await startGuarded({ config, service: () => serviceProcess(service), spec: HELD });
+  try {
+    const open = await opener(guarded as Guarded);
+    const streams: Stream[] = [];
+    for (let count = 0; count < STREAMS; count++) streams.push(await open());
+    await eventually(async () =>
+      (await metric(guarded.sidecar, "sallyport_open_streams")) >= STREAMS ? true : undefined,
+    );
+    const client = createClient(
+      LocalService,
+      createConnectTransport({
+        httpVersion: "1.1",
+        baseUrl: "http://localhost",
+        nodeOptions: { socketPath: guarded.sidecar.apiSocket },
+      }),
+    );
+    const sentMs = performance.now();
+    const answered = client
+      .addLock({ lock: { principal: "spiffe://shop.example/victim", reason: "benchmark" } })
+      .then(({ lock }) => Number(lock?.setAt?.seconds) * 1_000 + (lock?.setAt?.nanos ?? 0) / 1e6);
+    const overMs = await Promise.all(streams.map(({ over }) => over));
+    // The sidecar's clock is this machine's.
+    const startedMs = (await answered) - performance.timeOrigin;
+    const times = overMs.map((ms) => ms - startedMs).sort((a, b) => a - b);
+    const quantile = (share: number): string => (times[Math.ceil(share * times.length) - 1] ?? 0).toFixed(1);
+    console.log(
+      `| ${name} | ${quantile(0.5)} | ${quantile(0.99)} | ${quantile(1)} | (sent ${(startedMs - sentMs).toFixed(1)} before)`,
+    );
+  } finally {
+    await guarded.stop();
+  }
+}
+process.exit(0);
