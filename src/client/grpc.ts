@@ -32,7 +32,12 @@ export function sallyportInterceptor(settings: InterceptorSettings): Interceptor
 }
 
 type Sent =
-  | { readonly kind: "message"; readonly context: MessageContext; readonly message: unknown }
+  | {
+      readonly kind: "message";
+      readonly message: unknown;
+      readonly flags: number | undefined;
+      told: (() => void) | undefined;
+    }
   | { readonly kind: "end" };
 
 class AnsweringCall implements NextCallResult {
@@ -44,9 +49,13 @@ class AnsweringCall implements NextCallResult {
   private listener: Listener;
   private exchange: Exchange | undefined;
   private current: NextCallResult | undefined;
-  /** What the application has sent, for a further try; `undefined` once there can be none. */
-  private sent: Sent[] | undefined = [];
-  private messages = 0;
+  /** What the application has sent: to be written, and to be written again by a further try. */
+  private outbox: Sent[] = [];
+  /** How much of the outbox is written in this try. */
+  private written = 0;
+  /** grpc-js takes one message at a time. */
+  private writing = false;
+  private replayable = true;
   private reads = 0;
   private cancelled: Parameters<NextCallResult["cancelWithStatus"]> | undefined;
 
@@ -70,13 +79,10 @@ class AnsweringCall implements NextCallResult {
     );
   }
 
-  sendMessageWithContext(context: MessageContext, message: unknown): void {
-    if (this.sent !== undefined) {
-      if (++this.messages <= MESSAGES_MAX || this.current === undefined) {
-        this.sent.push({ kind: "message", context, message });
-      } else this.sent = undefined;
-    }
-    this.current?.sendMessageWithContext(context, message);
+  sendMessageWithContext({ callback, flags }: MessageContext, message: unknown): void {
+    this.outbox.push({ kind: "message", message, flags, told: callback });
+    if (this.outbox.length > MESSAGES_MAX) this.settle();
+    this.write();
   }
 
   sendMessage(message: unknown): void {
@@ -84,8 +90,8 @@ class AnsweringCall implements NextCallResult {
   }
 
   halfClose(): void {
-    this.sent?.push({ kind: "end" });
-    this.current?.halfClose();
+    this.outbox.push({ kind: "end" });
+    this.write();
   }
 
   startRead(): void {
@@ -95,7 +101,7 @@ class AnsweringCall implements NextCallResult {
 
   cancelWithStatus(...status: Parameters<NextCallResult["cancelWithStatus"]>): void {
     this.cancelled = status;
-    this.sent = undefined;
+    this.settle();
     if (this.current !== undefined) this.current.cancelWithStatus(...status);
     else this.finish(status[0], status[1]);
   }
@@ -113,12 +119,13 @@ class AnsweringCall implements NextCallResult {
     const metadata = (this.metadata as Metadata).clone();
     for (const [name, value] of Object.entries(added)) metadata.set(name, value);
     const call = this.nextCall(this.options);
-    const again = this.current !== undefined;
     this.current = call;
+    this.written = 0;
+    this.writing = false;
     let empty = false;
     call.start(metadata, {
       onReceiveMetadata: (received) => {
-        this.sent = undefined;
+        this.settle();
         this.caller.learn(this.url.origin, (name) => textOf(received, name));
         this.listener?.onReceiveMetadata?.(received);
       },
@@ -128,7 +135,7 @@ class AnsweringCall implements NextCallResult {
           empty = true;
           return;
         }
-        this.sent = undefined;
+        this.settle();
         this.listener?.onReceiveMessage?.(message);
       },
       onReceiveStatus: (status) => {
@@ -139,25 +146,62 @@ class AnsweringCall implements NextCallResult {
         this.ended(status, deliver);
       },
     });
-    for (const item of this.sent ?? []) {
-      if (item.kind === "end") call.halfClose();
-      // The application was told of the first writing; telling it again would confuse its flow control.
-      else call.sendMessageWithContext(again ? { ...item.context, callback: () => {} } : item.context, item.message);
-    }
     for (let read = 0; read < this.reads; read++) call.startRead();
+    this.write();
+  }
+
+  private write(): void {
+    const call = this.current;
+    if (call === undefined) return;
+    const item = this.outbox[this.written];
+    if (item === undefined) return;
+    if (item.kind === "end") {
+      this.written++;
+      call.halfClose();
+      return;
+    }
+    if (this.writing) return;
+    this.written++;
+    this.writing = true;
+    const callback = (): void => {
+      // The application is told once, whichever try it is.
+      item.told?.();
+      item.told = undefined;
+      if (call !== this.current) return;
+      this.writing = false;
+      this.forget();
+      this.write();
+    };
+    call.sendMessageWithContext(
+      item.flags === undefined ? { callback } : { callback, flags: item.flags },
+      item.message,
+    );
+    if (this.outbox[this.written]?.kind === "end") this.write();
+  }
+
+  /** There will be no further try: what is written need not be kept. */
+  private settle(): void {
+    this.replayable = false;
+    this.forget();
+  }
+
+  private forget(): void {
+    if (this.replayable) return;
+    this.outbox.splice(0, this.written);
+    this.written = 0;
   }
 
   private ended(status: StatusObject, deliver: () => void): void {
     const read = (name: string): string | undefined => textOf(status.metadata, name);
     this.caller.learn(this.url.origin, read);
-    if (status.code !== UNAUTHENTICATED || this.sent === undefined || this.exchange === undefined) {
+    if (status.code !== UNAUTHENTICATED || !this.replayable || this.exchange === undefined) {
       deliver();
       return;
     }
     this.exchange.answer(read).then(
       (answer) => {
         // While the answer was made, the call may have been given up.
-        if (answer === undefined || this.sent === undefined) deliver();
+        if (answer === undefined || !this.replayable) deliver();
         else this.attempt(answer);
       },
       () => deliver(), // no answer can be made: the refusal stands

@@ -3,7 +3,16 @@
 import { randomBytes } from "node:crypto";
 import { createServer, type IncomingHttpHeaders, type IncomingMessage } from "node:http";
 import type { AddressInfo } from "node:net";
-import { Metadata, Server, ServerCredentials, type ServiceDefinition } from "@grpc/grpc-js";
+import {
+  Metadata,
+  Server,
+  ServerCredentials,
+  type ServerDuplexStream,
+  type ServerUnaryCall,
+  type ServerWritableStream,
+  type ServiceDefinition,
+  type sendUnaryData,
+} from "@grpc/grpc-js";
 import type { BoundKey } from "../../src/challenge/bound.ts";
 import { judgeDigest } from "../../src/challenge/content-digest.ts";
 import { Nonces } from "../../src/challenge/nonce.ts";
@@ -210,18 +219,18 @@ export async function challengingGrpc(
   };
   const server = new Server();
   server.addService(ECHO, {
-    Unary: (call: any, callback: any) => {
+    Unary: (call: ServerUnaryCall<string, string>, callback: sendUnaryData<string>) => {
       const refusal = refuse(call, ECHO.Unary.path);
       if (refusal === undefined) callback(null, call.request);
       else callback(refusal);
     },
-    Down: (call: any) => {
+    Down: (call: ServerWritableStream<string, string>) => {
       const refusal = refuse(call, ECHO.Down.path);
       if (refusal !== undefined) return call.emit("error", refusal);
       for (const part of String(call.request).split(" ")) call.write(part);
       return call.end();
     },
-    Both: (call: any) => {
+    Both: (call: ServerDuplexStream<string, string>) => {
       const refusal = refuse(call, ECHO.Both.path);
       if (refusal !== undefined) return call.emit("error", refusal);
       call.on("data", (message: string) => call.write(message));
