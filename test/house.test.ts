@@ -27,6 +27,7 @@ const LAYERS: readonly (readonly [prefix: string, layer: number])[] = [
   ["check/", 3],
   ["simulate/", 3],
   ["envoy/", 4],
+  ["client/", 4],
   ["console/", 4],
   ["control/", 4],
   ["telemetry/", 4],
@@ -92,6 +93,19 @@ t.test("imports point down the layers and never up", async (t) => {
     }
   }
   t.same(upward, []);
+});
+
+t.test("the client helper takes nothing of the program but the rules on challenges", async (t) => {
+  const foreign = files
+    .filter((file) => file.startsWith("client/"))
+    .flatMap((file) => importsOf(file).map((name) => [file, name] as const))
+    .filter(([file, name]) => {
+      if (!name.startsWith(".")) return name !== "node:crypto" && name !== "@grpc/grpc-js";
+      return !/^(?:client|challenge)\//.test(relative(SOURCE, resolve(SOURCE, dirname(file), name)));
+    });
+  t.same(foreign, []);
+  const grpc = readFileSync(join(SOURCE, "client/grpc.ts"), "utf8");
+  t.match(grpc, /^import type \{[^}]*\} from "@grpc\/grpc-js";$/m, "and of grpc-js its types only");
 });
 
 t.test("rules, memory and the line use no files, sockets, clocks, chance or output", async (t) => {
