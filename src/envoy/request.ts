@@ -156,14 +156,18 @@ function isTunnel(
   return addressNameSpecifier.case === "serverListenerName" && addressNameSpecifier.value.startsWith(TUNNEL_PREFIX);
 }
 
-function tunnelled(headers: Headers, certificates: CertificateCache, authority: string): Omit<ReadRequest, "headers"> {
+function tunnelled(
+  headers: Headers,
+  certificates: CertificateCache,
+  authority: string,
+  isAnchored: (shown: Shown) => boolean,
+): Omit<ReadRequest, "headers"> {
   const faults: string[] = [];
-  const peer = peerOf(
-    headers.first("x-sallyport-principal") ?? "",
-    headers.first("x-sallyport-peer-cert") ?? "",
-    certificates,
-    headers,
-    faults,
+  const certificate = headers.first("x-sallyport-peer-cert") ?? "";
+  const peer = believed(
+    peerOf(headers.first("x-sallyport-principal") ?? "", certificate, certificates, headers, faults),
+    certificate || undefined,
+    isAnchored,
   );
   const sni = name(headers.first("x-sallyport-sni"));
   const port = Number(headers.first("x-sallyport-source-port"));
