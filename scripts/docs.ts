@@ -174,7 +174,7 @@ function policyPage(): string {
     "",
     "## Challenges that the service puts",
     "",
-    "With `challenge: { kind: forward }` a request that would be challenged is let through, with two headers for the service",
+    "With `challenge: { kinds: [forward] }` a request that would be challenged is let through, with two headers for the service",
     "behind Envoy: `x-sallyport-challenge: step-up` and `x-sallyport-issued-after`, in seconds since 1970. The service asks",
     "its caller for a token issued at or after that moment, in its own way. Such a token, once it comes, answers the",
     "challenge as usual; requests without it are not counted as ignoring it, and are not learned from. The decision log says",

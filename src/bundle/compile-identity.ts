@@ -1,12 +1,19 @@
 /** Compiles whose certificates, tokens and keys are believed. */
 
-import type { ApiKey, Identity, Issuer, TrustDomain } from "../gen/sallyport/policy/v1/policy_pb.ts";
-import type { IdentityPolicy, IssuerPolicy, Lookup, TrustDomainPolicy } from "../model/policy.ts";
+import {
+  type ApiKey,
+  type Identity,
+  type Issuer,
+  type RegisteredKeys as RegisteredKeysText,
+  RequireBoundProof,
+  type TrustDomain,
+} from "../gen/sallyport/policy/v1/policy_pb.ts";
+import type { IdentityPolicy, IssuerPolicy, Lookup, RegisteredKeys, TrustDomainPolicy } from "../model/policy.ts";
 import { readAnchors } from "./anchors.ts";
 import { ALGORITHMS, API_KEY_HEADER, CLOCK_TOLERANCE_MS } from "./defaults.ts";
 import type { Files } from "./files.ts";
 import { checkKeySet } from "./forms.ts";
-import { compileGlob } from "./globs.ts";
+import { compileGlob, lazyGlob } from "./globs.ts";
 import { type PackedTable, type PackedTexts, TableBuilder, TextLookup, TextsBuilder, textAt } from "./packed-table.ts";
 import { type Steps, sliced } from "./steps.ts";
 
@@ -16,6 +23,8 @@ export interface PackedIdentity {
   /** By the issuer's place; `undefined` where the policy itself says it. */
   readonly keySets: readonly (string | undefined)[];
   readonly trustDomains: readonly TrustDomainPolicy[];
+  /** Key sets of principals, by their place; `undefined` where the policy itself says it. */
+  readonly registeredKeys: readonly (string | undefined)[];
 }
 
 export interface PackedApiKeys {
@@ -27,8 +36,13 @@ export interface PackedApiKeys {
 export function packIdentity(identity: Identity | undefined, files: Files): PackedIdentity {
   return {
     apiKeys: packApiKeys(identity?.apiKeys?.keys ?? []),
-    keySets: (identity?.issuers ?? []).map((issuer, index) => readKeySet(issuer, index, files)),
+    keySets: (identity?.issuers ?? []).map((issuer, index) =>
+      readKeySet(issuer.jwks?.source, `issuers[${index}]`, files),
+    ),
     trustDomains: (identity?.trustDomains ?? []).map((domain, index) => readTrustDomain(domain, index, files)),
+    registeredKeys: (identity?.registeredKeys ?? []).map(({ jwks }, index) =>
+      readKeySet(jwks?.source, `registeredKeys[${index}]`, files),
+    ),
   };
 }
 
@@ -47,10 +61,15 @@ function openApiKeys({ table, names }: PackedApiKeys): Lookup<string> {
 /** A key set of no keys: nothing verifies against it. It stands in where a file is at fault, which is reported. */
 const NO_KEYS = '{"keys":[]}';
 
-function readKeySet({ jwks }: Issuer, index: number, files: Files): string | undefined {
-  if (jwks?.source.case !== "file") return undefined;
-  const name = jwks.source.value;
-  const keys = files.text(`spec.identity.issuers[${index}].jwks.file`, name);
+interface KeySetSource {
+  readonly case: string | undefined;
+  readonly value?: string | undefined;
+}
+
+function readKeySet(source: KeySetSource | undefined, place: string, files: Files): string | undefined {
+  if (source?.case !== "file" || source.value === undefined) return undefined;
+  const name = source.value;
+  const keys = files.text(`spec.identity.${place}.jwks.file`, name);
   if (keys === undefined) return NO_KEYS;
   const fault = checkKeySet(keys);
   if (fault !== undefined) files.fault(name, fault.expected, fault.got);
@@ -89,7 +108,21 @@ export function* compileIdentity(identity: Identity | undefined, packed: PackedI
     delegations,
     singleUseIssuers: identity?.singleUseIssuers ?? [],
     trustDomains: new Map(packed.trustDomains.map((domain) => [domain.name, domain])),
+    registeredKeys: yield* sliced((identity?.registeredKeys ?? []).entries(), ([index, keys]) =>
+      compileRegisteredKeys(keys, packed.registeredKeys[index]),
+    ),
+    requireBoundProof: requireBoundProofOf(identity?.requireBoundProof),
   };
+}
+
+function compileRegisteredKeys({ principals, jwks }: RegisteredKeysText, keySet: string | undefined): RegisteredKeys {
+  const inline = jwks?.source.case === "inline" ? jwks.source.value : NO_KEYS;
+  return { principals: principals.map(lazyGlob), jwks: keySet ?? inline };
+}
+
+function requireBoundProofOf(given: RequireBoundProof | undefined): IdentityPolicy["requireBoundProof"] {
+  if (given === RequireBoundProof.DENY) return "deny";
+  return given === RequireBoundProof.OFF ? "off" : "challenge";
 }
 
 function compileIssuer(issuer: Issuer, keySet: string | undefined): IssuerPolicy {
@@ -102,6 +135,7 @@ function compileIssuer(issuer: Issuer, keySet: string | undefined): IssuerPolicy
       source?.case === "url"
         ? { kind: "url", url: source.value }
         : { kind: "inline", keys: keySet ?? (source?.case === "inline" ? source.value : NO_KEYS) },
+    bindsCertificates: issuer.bindsCertificates,
     algorithms: issuer.algorithms.length > 0 ? issuer.algorithms : ALGORITHMS,
     clockToleranceMs:
       tolerance === undefined ? CLOCK_TOLERANCE_MS : Number(tolerance.seconds) * 1_000 + tolerance.nanos / 1_000_000,

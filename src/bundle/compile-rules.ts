@@ -137,7 +137,8 @@ function signalModeOf(mode: SignalMode | undefined): SignalPolicy["mode"] | unde
 }
 
 const CHALLENGE: ChallengePolicy = {
-  kind: "step_up",
+  kinds: ["dpop", "step_up"],
+  publicOrigins: [],
   triesMax: defaults.CHALLENGE_TRIES_MAX,
   ttlMs: defaults.CHALLENGE_TTL_MS,
   dischargeMs: defaults.CHALLENGE_DISCHARGE_MS,
@@ -149,7 +150,8 @@ function compileChallenge(challenge: Challenge | undefined, base: ChallengePolic
   if (challenge === undefined) return base;
   const maxAgeMs = msOf(challenge.maxAge);
   return {
-    kind: challengeKindOf(challenge.kind) ?? base.kind,
+    kinds: challenge.kinds.length === 0 ? base.kinds : challenge.kinds.flatMap((kind) => CHALLENGE_KINDS[kind] ?? []),
+    publicOrigins: challenge.publicOrigins.length === 0 ? base.publicOrigins : challenge.publicOrigins,
     triesMax: challenge.triesMax ?? base.triesMax,
     ttlMs: msOf(challenge.ttl) ?? base.ttlMs,
     dischargeMs: msOf(challenge.discharge) ?? base.dischargeMs,
@@ -158,10 +160,14 @@ function compileChallenge(challenge: Challenge | undefined, base: ChallengePolic
   };
 }
 
-function challengeKindOf(kind: ChallengeKind): ChallengePolicy["kind"] | undefined {
-  if (kind === ChallengeKind.FORWARD) return "forward";
-  return kind === ChallengeKind.STEP_UP ? "step_up" : undefined;
-}
+const CHALLENGE_KINDS: Readonly<Record<ChallengeKind, ChallengePolicy["kinds"][number] | undefined>> = {
+  [ChallengeKind.UNSPECIFIED]: undefined,
+  [ChallengeKind.STEP_UP]: "step_up",
+  [ChallengeKind.FORWARD]: "forward",
+  [ChallengeKind.DPOP]: "dpop",
+  [ChallengeKind.HTTP_SIGNATURE]: "http_signature",
+  [ChallengeKind.CERTIFICATE_BOUND]: "certificate_bound",
+};
 
 const RESPONSE: ResponsePolicy = { revealReasons: false, upstreamHeaders: true };
 

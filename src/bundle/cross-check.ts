@@ -72,6 +72,9 @@ function checkRules(spec: Spec, source: Source): void {
     const path = `spec.rules[${index}]`;
     checkSignals(rule.signals, `${path}.signals`, source);
     checkResponse(rule.response, `${path}.response`, source);
+    if ((rule.challenge?.publicOrigins.length ?? 0) > 0) {
+      source.report(`${path}.challenge.publicOrigins`, "none: they are the policy's", "some");
+    }
     if (rule.onError !== 0 && rule.when === "" && !source.isFaulty(`${path}.when`)) {
       source.report(`${path}.onError`, "a `when` that it is about");
     }

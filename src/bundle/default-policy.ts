@@ -21,6 +21,7 @@ spec:
     deny: 36 # at most one in 4,000, and only after a challenge
     terminate: 70 # one in ten million
   challenge:
+    kinds: [dpop, step_up] # the first that the caller can answer
     triesMax: 3
     ttl: 5m
     discharge: 12h

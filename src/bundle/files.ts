@@ -29,7 +29,7 @@ export const SHIPPED_OR_NONE: readonly string[] = ["builtin", "none"];
 /** Every file that a policy names, once. */
 export function namedFiles({ spec }: PolicyFile): readonly NamedFile[] {
   const lists = [...(spec?.lists?.addresses ?? []), ...(spec?.lists?.fingerprints ?? [])].map(({ file }) => file);
-  const keySets = (spec?.identity?.issuers ?? []).map(({ jwks }) =>
+  const keySets = [...(spec?.identity?.issuers ?? []), ...(spec?.identity?.registeredKeys ?? [])].map(({ jwks }) =>
     jwks?.source.case === "file" ? jwks.source.value : "",
   );
   const anchors = (spec?.identity?.trustDomains ?? []).map(({ anchors }) =>

@@ -39,12 +39,21 @@ export type DpopFault =
   | "replayed";
 
 export type DpopOutcome =
-  | { readonly kind: "valid"; readonly jkt: string; readonly jti: string; readonly nonceIssuedAt: EpochMs | undefined }
+  | {
+      readonly kind: "valid";
+      readonly jkt: string;
+      readonly jti: string;
+      readonly nonceIssuedAt: EpochMs | undefined;
+      /** Why no nonce counted, where one need not. */
+      readonly nonceLacks?: NonceLack;
+    }
   /** No proof was sent. */
   | { readonly kind: "missing" }
   /** A sound proof by a key that counts, but not known to be made just now: answer with a nonce. */
   | { readonly kind: "wants_nonce"; readonly why: "absent" | "stale" | "unknown" | "forgotten" }
   | { readonly kind: "invalid"; readonly why: DpopFault };
+
+export type NonceLack = "absent" | "stale" | "unknown";
 
 export interface DpopRequest {
   /** All values of the `DPoP` header, as sent. */
@@ -65,6 +74,8 @@ export interface DpopContext {
   readonly keys: readonly BoundKey[] | "any";
   /** Absent: nonces are not asked for, and a nonce that is sent anyway is not looked at. */
   readonly nonces: Nonces | undefined;
+  /** A proof of the last minute passes without a fresh nonce; an older one is asked for anew. */
+  readonly nonceOptional?: boolean;
   readonly replays: ReplayMemory;
   /** How keys are imported; an edge puts a cache here. */
   readonly importKey?: (read: Extract<ReadKey, { readonly ok: true }>) => ParsedKey;
@@ -114,13 +125,16 @@ export function verifyDpop(request: DpopRequest, context: DpopContext): DpopOutc
   return admit(proof, context);
 }
 
-function admit(proof: Proof, { nonces, now, replays }: DpopContext): DpopOutcome {
+function admit(proof: Proof, { nonces, nonceOptional = false, now, replays }: DpopContext): DpopOutcome {
   let nonceIssuedAt: EpochMs | undefined;
+  let nonceLacks: NonceLack | undefined;
   if (nonces !== undefined) {
-    if (proof.nonce === undefined) return { kind: "wants_nonce", why: "absent" };
-    const judged = nonces.judge("dpop", proof.nonce, now);
-    if (judged.kind !== "fresh") return { kind: "wants_nonce", why: judged.kind };
-    nonceIssuedAt = judged.issuedAt;
+    const judged = proof.nonce === undefined ? undefined : nonces.judge("dpop", proof.nonce, now);
+    if (judged?.kind === "fresh") nonceIssuedAt = judged.issuedAt;
+    else nonceLacks = judged?.kind ?? "absent";
+    if (nonceLacks !== undefined && (!nonceOptional || now - proof.issuedAtMs > PROOF_AGE_MS)) {
+      return { kind: "wants_nonce", why: nonceLacks };
+    }
   }
   const jkt = proof.key.thumbprint;
   // The longest age of all, whichever applied: a proof that came where no nonce was asked for may hold a fresh one, and
@@ -128,7 +142,13 @@ function admit(proof: Proof, { nonces, now, replays }: DpopContext): DpopOutcome
   const expiresAtMs = proof.issuedAtMs + PROOF_AGE_WITH_NONCE_MS + PROOF_SKEW_MS;
   switch (replays.admit(jkt, proof.jti, proof.issuedAtMs, expiresAtMs, now)) {
     case "first":
-      return { kind: "valid", jkt, jti: proof.jti, nonceIssuedAt };
+      return {
+        kind: "valid",
+        jkt,
+        jti: proof.jti,
+        nonceIssuedAt,
+        ...(nonceLacks === undefined ? {} : { nonceLacks }),
+      };
     case "replayed":
       return invalid("replayed");
     case "forgotten":

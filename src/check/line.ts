@@ -2,7 +2,8 @@
 
 import type { Baseline } from "../baseline/baseline.ts";
 import { BaselineStore } from "../baseline/store.ts";
-import { answersStepUp, issueStepUp } from "../challenge/step-up.ts";
+import { answerOf, issueChallenge, lacksProof } from "../challenge/answer.ts";
+import { chooseKind } from "../challenge/choose.ts";
 import { decide, modeFor, thresholdsFor } from "../decide/decide.ts";
 import { finishRules, peerGroupOf, stageRules } from "../decide/rules.ts";
 import { identify } from "../identity/identify.ts";
@@ -184,11 +185,12 @@ class RequestLine implements Line {
         answeredScore: discharged && isStrongEnough(put, session) ? session.standing.answeredScore : undefined,
         seasoned,
         rateOnly: onlyRate(scored.reasons),
+        lacksProof: whole.identity.requireBoundProof !== "off" && lacksProof(facts),
       },
       thresholds,
       rule,
       put.triesMax,
-      () => issueStepUp(put, now, session.standing.challenge),
+      () => issueChallenge(chooseKind(put, facts, identity, whole.identity), put, now, session.standing.challenge),
     );
     const mode = modeFor(policy, rule);
     return {
@@ -395,18 +397,18 @@ class RequestLine implements Line {
   ): boolean {
     const open = session.standing.challenge;
     if (open === undefined) return false;
-    // A token that was in use elsewhere before is a copy: whoever answers brings one of its own.
     const isCopy = use?.origins.some(({ address }) => address !== facts.sourceAddress) ?? false;
-    if (!isCopy && answersStepUp(open, facts, identity)) {
+    const answer = answerOf(open, facts, identity, isCopy);
+    if (answer === "answered") {
       const { token } = facts.presented;
       this.discharge(session, open, facts.time, token.kind === "verified" ? token.acr : undefined);
       return true;
     }
     // Nobody can ignore a challenge that the service may never have put.
-    if (open.policy.kind === "forward") return false;
+    if (open.kind === "forward" || answer === "other") return false;
     // Another credential that is no answer neither answers nor ignores: it was not what was challenged.
     const ignored = identity.credential === open.credential && facts.time - open.issuedAtMs >= ANSWER_GRACE_MS;
-    if (ignored) session.standing.tries++;
+    if (ignored || answer === "failed") session.standing.tries++;
     return false;
   }
 
@@ -428,7 +430,7 @@ class RequestLine implements Line {
     session: Session,
   ): void {
     const open = session.standing.challenge;
-    const forwarded = open?.policy.kind === "forward";
+    const forwarded = open?.kind === "forward";
     // One that was put here is not replaced by one that is left to the service.
     const opens =
       verdict.decision.kind === "challenge" &&
@@ -441,6 +443,7 @@ class RequestLine implements Line {
         score: verdict.score,
         issuedAfterMs: verdict.decision.challenge.issuedAfter,
         expiresAtMs: facts.time + put.ttlMs,
+        kind: verdict.decision.challenge.kind,
         policy: put,
       };
     }
@@ -583,7 +586,7 @@ function gatherAll(
   return { evidence, certain, newSignals };
 }
 
-/** Whether the latest answer is one that this challenge would take too: another rule may have asked for less. */
+/** Whether the latest answer is one that this challenge would take too: another rule may have asked for more. */
 function isStrongEnough({ acrValues }: ChallengePolicy, { standing }: Session): boolean {
   return acrValues.length === 0 || (standing.answeredAcr !== undefined && acrValues.includes(standing.answeredAcr));
 }

@@ -61,6 +61,8 @@ export const ANSWERS_MAX = 2;
 /** Origins whose nonces are remembered; the least recently heard of goes. */
 const NONCES_MAX = 1_000;
 const NONCE_CHARS_MAX = 512;
+/** Errors that another token mends. */
+const TOKEN_ERRORS = ["insufficient_user_authentication", "invalid_token"];
 const NO_DEMAND: TokenWanted = { fresh: false, acrValues: [], maxAgeSeconds: undefined };
 
 export class Caller {
@@ -165,7 +167,8 @@ export class Exchange {
       if (this.signature !== undefined) this.answered.add("signature");
     }
     if (this.answered.size > before) return this.headers();
-    const demand = challenges[errors.indexOf("insufficient_user_authentication")];
+    // RFC 6750, section 3.1: another token may be tried where this one is no good, for instance as it is not bound.
+    const demand = challenges[errors.findIndex((error) => TOKEN_ERRORS.includes(error ?? ""))];
     if (demand === undefined || !this.caller.canStepUp || this.answered.has("step_up")) return undefined;
     this.answered.add("step_up");
     const token = await this.caller.token({

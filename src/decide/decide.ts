@@ -21,6 +21,8 @@ export interface Standing {
   readonly seasoned: boolean;
   /** Only the rate accuses. */
   readonly rateOnly: boolean;
+  /** A bound token came without its proof, and the policy challenges that whatever the score. */
+  readonly lacksProof: boolean;
 }
 
 export function thresholdsFor(policy: Policy, rule: Rule | undefined): Thresholds {
@@ -57,7 +59,7 @@ export function decide(
   if (tries > 0 && denials > 0 && score >= thresholds.terminate) return { kind: "terminate", because: "score" };
   if (tested && score >= thresholds.deny) return { kind: "deny", because: "score", rate: standing.rateOnly };
   if (tries >= triesMax) return { kind: "deny", because: "challenges unanswered", rate: false };
-  if (rule?.decision === "challenge" && answeredScore === undefined)
+  if (standing.lacksProof || (rule?.decision === "challenge" && answeredScore === undefined))
     return { kind: "challenge", challenge: challenge() };
   if (score >= Math.max(thresholds.challenge, answeredScore === undefined ? 0 : answeredScore + FURTHER_POINTS)) {
     return { kind: "challenge", challenge: challenge() };

@@ -11,6 +11,8 @@ import { toEpochMs } from "../model/units.ts";
 import type { Verdict } from "../model/verdict.ts";
 import { Anchoring } from "./anchoring.ts";
 import { factsOf, readToken } from "./facts.ts";
+import { provingOf, readProof } from "./proof-facts.ts";
+import type { Proofs } from "./proofs.ts";
 import { OWN_PREFIX, type ReadRequest, readRequest } from "./request.ts";
 import { responseOf } from "./response.ts";
 import type { Tokens } from "./tokens.ts";
@@ -26,6 +28,8 @@ export interface AuthorizerOptions {
   /** How that policy stands to what should be in force; without it, it counts as fresh. */
   readonly freshness?: () => PolicyFreshness;
   readonly tokens: Tokens;
+  /** Without it, no proofs are looked at, and none can be asked for. */
+  readonly proofs?: Proofs | undefined;
   /** Key of the hashes that stand for credentials. */
   readonly key: Uint8Array;
   /** Milliseconds since the epoch. */
@@ -64,7 +68,10 @@ export class Authorizer {
   private judge(read: ReadRequest, token: TokenFacts, policy: Policy, startedUs: number): CheckResponse {
     const { line, key, now, microseconds, onHeld, onVerdict } = this.options;
     const policyFreshness = this.options.freshness?.() ?? "fresh";
-    const facts = factsOf(read, token, policy.identity, key, toEpochMs(now()));
+    const { proofs } = this.options;
+    const time = toEpochMs(now());
+    const proof = proofs === undefined ? undefined : readProof(read, token, policy, proofs);
+    const facts = factsOf(read, token, policy.identity, key, time, proof);
     const verdict = line.check(facts, policy);
     if (verdict.watch && verdict.enforced === "allow") onHeld?.(facts, verdict);
     const latencyUs = Math.max(0, Math.round(microseconds() - startedUs));
@@ -74,6 +81,7 @@ export class Authorizer {
       ownHeaders: read.headers.names(OWN_PREFIX),
       latencyUs,
       policyFreshness,
+      ...(proofs === undefined ? {} : { proofs, proving: provingOf(read, facts, proof) }),
     });
     setImmediate(() => {
       line.learn(facts, verdict);

@@ -3,7 +3,7 @@
 import { readApiKey } from "../identity/api-key.ts";
 import { tokenFromClaims } from "../identity/jwt-claims.ts";
 import type { RequestFacts } from "../model/facts.ts";
-import type { ApiKeyFacts, TokenFacts } from "../model/identity.ts";
+import type { ApiKeyFacts, ProofFacts, TokenFacts } from "../model/identity.ts";
 import type { IdentityPolicy } from "../model/policy.ts";
 import type { EpochMs } from "../model/units.ts";
 import type { ReadRequest } from "./request.ts";
@@ -31,6 +31,7 @@ export function factsOf(
   policy: IdentityPolicy,
   key: Uint8Array,
   time: EpochMs,
+  proof?: ProofFacts,
 ): RequestFacts {
   const { apiKeyHeader } = policy;
   return {
@@ -52,6 +53,7 @@ export function factsOf(
       peerNameInvalid: read.peerNameInvalid,
       ...(read.unanchored === undefined ? {} : { unanchored: read.unanchored }),
       token,
+      ...(proof === undefined ? {} : { proof }),
       apiKey:
         apiKeyHeader === undefined || isRepeated(read, apiKeyHeader)
           ? NO_KEY

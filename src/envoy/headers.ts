@@ -6,6 +6,8 @@ import type { AttributeContext_HttpRequest } from "../gen/envoy/service/auth/v3/
 export interface Headers {
   /** The first value, or `undefined`. */
   first(name: string): string | undefined;
+  /** All values, in order. */
+  all(name: string): readonly string[];
   /** How often the header was sent; never more than 1 in Envoy's joined form. */
   count(name: string): number;
   /** Names that begin with `prefix`. */
@@ -21,6 +23,7 @@ export function headersOf(http: AttributeContext_HttpRequest): Headers {
 function joined(headers: Readonly<Record<string, string>>): Headers {
   return {
     first: (name) => (Object.hasOwn(headers, name) ? headers[name] : undefined),
+    all: (name) => (Object.hasOwn(headers, name) ? [headers[name] as string] : []),
     count: (name) => (Object.hasOwn(headers, name) ? 1 : 0),
     names: (prefix) => Object.keys(headers).filter((name) => name.startsWith(prefix)),
   };
@@ -39,6 +42,7 @@ function separate(
   }
   return {
     first: (name) => values.get(name)?.[0],
+    all: (name) => values.get(name) ?? [],
     count: (name) => values.get(name)?.length ?? 0,
     names: (prefix) => [...values.keys()].filter((name) => name.startsWith(prefix)),
   };

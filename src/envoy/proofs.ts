@@ -72,8 +72,11 @@ export class Proofs {
     });
   }
 
-  /** @param withNonce whether the proof must be fresh by our nonce, as an answer to a challenge must */
-  dpop(request: DpopRequest, keys: readonly BoundKey[] | "any", withNonce: boolean): DpopOutcome {
+  /**
+   * @param nonce whether the proof must be fresh by our nonce, as an answer to a challenge must; `"optional"`: it is looked
+   *   at, and its outcome told
+   */
+  dpop(request: DpopRequest, keys: readonly BoundKey[] | "any", nonce: boolean | "optional"): DpopOutcome {
     const now = toEpochMs(this.options.now());
     const hash = request.proofs.length === 1 ? keyedHash(this.options.key, request.proofs[0] as string) : undefined;
     const known = hash === undefined ? undefined : this.refused.get(hash);
@@ -81,7 +84,8 @@ export class Proofs {
     const outcome = verifyDpop(request, {
       now,
       keys,
-      nonces: withNonce ? this.options.nonces : undefined,
+      nonces: nonce === false ? undefined : this.options.nonces,
+      nonceOptional: nonce === "optional",
       replays: this.replays,
       importKey: (read) => this.imported(read),
     });
@@ -106,7 +110,12 @@ export class Proofs {
 
   /** Headers of a DPoP challenge (RFC 9449, section 9). The `www-authenticate` value may stand beside others. */
   dpopChallenge(): ChallengeHeaders {
-    return { "www-authenticate": dpopChallenge(JWS_ALGORITHMS), "dpop-nonce": this.nonce("dpop") };
+    return { "www-authenticate": dpopChallenge(JWS_ALGORITHMS), "dpop-nonce": this.dpopNonce() };
+  }
+
+  /** The next nonce; any response may bring one (RFC 9449, section 8.2). */
+  dpopNonce(): string {
+    return this.nonce("dpop");
   }
 
   /** Headers of a signature challenge (RFC 9421, section 5.1). */

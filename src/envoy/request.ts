@@ -24,7 +24,7 @@ const AGENT_CHARS_MAX = 512;
 const METHOD_CHARS_MAX = 32;
 /** Certificates reported in a longer header get texts of their own. */
 const XFCC_CHARS_SHARED_MAX = 4096;
-const NO_HEADERS: Headers = { first: () => undefined, count: () => 0, names: () => [] };
+const NO_HEADERS: Headers = { first: () => undefined, all: () => [], count: () => 0, names: () => [] };
 const NO_TLS: TlsFacts = { ja3: undefined, ja4: undefined, version: undefined, sni: undefined };
 
 /** A CheckRequest, read; credentials are still secrets here and go no further than verification. */
@@ -47,10 +47,24 @@ export interface ReadRequest {
   readonly unanchored: string | undefined;
   /** Claims that jwt_authn verified, by the key under which it put them. */
   readonly verifiedClaims: readonly JsonObject[];
-  /** Text of the bearer token in `authorization`. Secret. */
+  /** The request as proofs name it; `undefined` for raw TCP. */
+  readonly target: RequestTarget | undefined;
+  /** The peer's certificate as Envoy told it (URL-encoded PEM). */
+  readonly peerCertificate: string | undefined;
+  /** Text of the token in `authorization`, of scheme `Bearer` or `DPoP`. Secret. */
   readonly bearer: string | undefined;
   readonly headers: Headers;
   readonly faults: readonly string[];
+}
+
+/** Method, origin and path as they came over the wire, not as they are remembered. */
+export interface RequestTarget {
+  readonly method: string;
+  readonly scheme: "http" | "https";
+  /** With the port, where it was named. */
+  readonly authority: string;
+  /** Path and query. */
+  readonly path: string;
 }
 
 /**
@@ -81,6 +95,8 @@ export function readRequest(
     certificate: forwarded?.certificate ?? peer.certificate,
     peerSpiffeId: peer.spiffeId,
     peerNameInvalid: peer.nameInvalid,
+    // Once a hop has reported somebody else, the connection's certificate answers for the hop only.
+    peerCertificate: forwarded === undefined ? source?.certificate || undefined : undefined,
   };
   const connection = {
     connectionId: name(headers.first("x-sallyport-connection")),
@@ -107,6 +123,7 @@ export function readRequest(
       tls: sni === undefined ? NO_TLS : { ...NO_TLS, sni },
       requestBytes: undefined,
       verifiedClaims: [],
+      target: undefined,
       bearer: undefined,
       headers,
       faults,
@@ -133,6 +150,12 @@ export function readRequest(
       sni,
     },
     requestBytes: http.size > 0n && http.size < 2n ** 53n ? Number(http.size) : undefined,
+    target: {
+      method: http.method || (headers.first(":method") ?? "GET"),
+      scheme: schemeOf(http.scheme || headers.first(":scheme"), headers, sni, source?.certificate ?? ""),
+      authority: http.host === "" ? (headers.first(":authority") ?? "") : http.host,
+      path,
+    },
     verifiedClaims: claimsOf(attributes?.metadataContext?.filterMetadata[JWT_AUTHN]),
     bearer: bearerOf(headers, faults),
     headers,
@@ -188,6 +211,8 @@ function tunnelled(
       sni,
     },
     requestBytes: undefined,
+    target: undefined,
+    peerCertificate: undefined,
     certificate: peer.certificate,
     unanchored: peer.unanchored,
     peerSpiffeId: peer.spiffeId,
@@ -324,15 +349,26 @@ function claimsOf(metadata: JsonObject | undefined): readonly JsonObject[] {
   return claims;
 }
 
-/** RFC 6750, section 2.1. Two authorization headers leave open which one the service will believe. */
+/** RFC 6750, section 2.1; RFC 9449, section 7.1. Two authorization headers leave open which one the service will believe. */
 function bearerOf(headers: Headers, faults: string[]): string | undefined {
   const value = headers.first("authorization");
   if (value === undefined) return undefined;
-  if (headers.count("authorization") > 1 || /,\s*bearer /i.test(value)) {
+  if (headers.count("authorization") > 1 || /,\s*(?:bearer|dpop) /i.test(value)) {
     faults.push("more than one authorization header");
     return undefined;
   }
-  return /^bearer +(\S+)$/i.exec(value.trim())?.[1];
+  return /^(?:bearer|dpop) +(\S+)$/i.exec(value.trim())?.[1];
+}
+
+/** TLS on this connection is Envoy's own word; without a sign of it, the request's scheme counts. */
+function schemeOf(
+  scheme: string | undefined,
+  headers: Headers,
+  sni: string | undefined,
+  certificate: string,
+): "http" | "https" {
+  const tls = /^TLS/i.test(headers.first("x-sallyport-tls") ?? "") || sni !== undefined || certificate !== "";
+  return tls || scheme?.toLowerCase() === "https" ? "https" : "http";
 }
 
 function isGrpc(headers: Headers): boolean {

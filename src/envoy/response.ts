@@ -2,6 +2,7 @@
 
 import { create, type JsonObject, toBinary } from "@bufbuild/protobuf";
 import { anyPack } from "@bufbuild/protobuf/wkt";
+import { stepUpChallenge } from "../challenge/www-authenticate.ts";
 import { type HeaderValueOption, HeaderValueOptionSchema } from "../gen/envoy/config/core/v3/base_pb.ts";
 import {
   type CheckResponse,
@@ -14,9 +15,10 @@ import { ErrorInfoSchema } from "../gen/google/rpc/error_details_pb.ts";
 import { type Status, StatusSchema } from "../gen/google/rpc/status_pb.ts";
 import type { PolicyFreshness } from "../model/bundle.ts";
 import type { Protocol } from "../model/facts.ts";
-import type { BodyPolicy, ResponsePolicy } from "../model/policy.ts";
+import type { BodyPolicy, ChallengeKind, ResponsePolicy } from "../model/policy.ts";
 import { SECOND_MS } from "../model/units.ts";
 import type { Challenge, Decision, Verdict } from "../model/verdict.ts";
+import type { Proofs } from "./proofs.ts";
 import { OWN_PREFIX } from "./request.ts";
 
 /** gRPC status codes that matter here (google.rpc.Code). */
@@ -36,6 +38,19 @@ export interface ResponseContext {
   readonly latencyUs: number;
   /** Without it, the policy counts as fresh. */
   readonly policyFreshness?: PolicyFreshness;
+  /** Makes what challenges by proof ask for. */
+  readonly proofs?: Pick<Proofs, "dpopChallenge" | "dpopNonce" | "signatureChallenge"> | undefined;
+  readonly proving?: Proving | undefined;
+}
+
+/** How the caller proves possession, for what it is told. */
+export interface Proving {
+  /** Scheme that a step-up is asked for by: that of the token at hand. */
+  readonly scheme: "Bearer" | "DPoP";
+  /** The caller makes DPoP proofs, and the nonce of this one was none, or is growing old. */
+  readonly nonceDue: boolean;
+  /** Fields that a signature must cover beyond method, authority and path. */
+  readonly fields: readonly string[];
 }
 
 export function responseOf(verdict: Verdict, context: ResponseContext): CheckResponse {
@@ -43,6 +58,7 @@ export function responseOf(verdict: Verdict, context: ResponseContext): CheckRes
   const policy = verdict.response ?? context.policy;
   if (verdict.enforced === "allow") return allow(verdict, { ...context, policy }, dynamicMetadata);
   const refusal = refusalOf(verdict.decision);
+  const asks = asksOf(verdict.decision, context);
   const status = create(StatusSchema, { code: refusal.grpc, message: refusal.title });
   if (context.protocol === "tcp") return create(CheckResponseSchema, { status, dynamicMetadata });
   return create(CheckResponseSchema, {
@@ -51,12 +67,58 @@ export function responseOf(verdict: Verdict, context: ResponseContext): CheckRes
     httpResponse: {
       case: "deniedResponse",
       value:
-        context.protocol === "grpc" ? grpcRefusal(verdict, refusal, policy) : httpRefusal(verdict, refusal, policy),
+        context.protocol === "grpc"
+          ? grpcRefusal(verdict, refusal, policy, asks)
+          : httpRefusal(verdict, refusal, policy, asks),
     },
   });
 }
 
-function allow(verdict: Verdict, { policy, ownHeaders, protocol }: ResponseContext, dynamicMetadata: JsonObject) {
+/** What a refusal asks for, or at least helps to answer with: headers, which gRPC callers get as metadata. */
+function asksOf(decision: Decision, { proofs, proving }: ResponseContext): HeaderValueOption[] {
+  const headers =
+    decision.kind === "challenge"
+      ? challengeText(decision.challenge, proofs, proving)
+      : // Whoever is refused may still answer: its next proof needs a nonce from now.
+        proving?.nonceDue === true && proofs !== undefined
+        ? { "dpop-nonce": proofs.dpopNonce() }
+        : {};
+  return Object.entries(headers).map(([name, value]) => header(name, value));
+}
+
+function challengeText(
+  challenge: Challenge,
+  proofs: ResponseContext["proofs"],
+  proving: Proving | undefined,
+): Readonly<Record<string, string>> {
+  const stepUp = { "www-authenticate": stepUpChallenge(challenge, proving?.scheme) };
+  switch (challenge.kind) {
+    case "dpop":
+      return proofs?.dpopChallenge() ?? stepUp;
+    case "http_signature":
+      return proofs === undefined
+        ? stepUp
+        : { "www-authenticate": SIGNATURE_CHALLENGE, ...proofs.signatureChallenge(proving?.fields ?? []) };
+    case "certificate_bound":
+      return { "www-authenticate": CERTIFICATE_CHALLENGE };
+    case "step_up":
+    case "forward":
+      return stepUp;
+  }
+}
+
+/** What is to be signed is said by `Accept-Signature`; a 401 must name some scheme (RFC 9110, section 15.5.2). */
+const SIGNATURE_CHALLENGE =
+  'Signature realm="sallyport", error_description="A signature as asked for by Accept-Signature is needed"';
+/** RFC 8705, section 3, by way of RFC 6750, section 3.1. */
+const CERTIFICATE_CHALLENGE =
+  'Bearer error="invalid_token", error_description="A token issued after this challenge and bound to the certificate is needed"';
+
+function allow(
+  verdict: Verdict,
+  { policy, ownHeaders, protocol, proofs, proving }: ResponseContext,
+  dynamicMetadata: JsonObject,
+) {
   const status = create(StatusSchema, { code: OK });
   if (protocol === "tcp") return create(CheckResponseSchema, { status, dynamicMetadata });
   const set: HeaderValueOption[] = policy.upstreamHeaders
@@ -79,6 +141,8 @@ function allow(verdict: Verdict, { policy, ownHeaders, protocol }: ResponseConte
       case: "okResponse",
       value: create(OkHttpResponseSchema, {
         headers: set,
+        responseHeadersToAdd:
+          proving?.nonceDue === true && proofs !== undefined ? [header("dpop-nonce", proofs.dpopNonce())] : [],
         headersToRemove: ownHeaders.filter((name) => name.startsWith(OWN_PREFIX) && !kept.has(name)),
       }),
     },
@@ -101,7 +165,7 @@ function refusalOf(decision: Decision): Refusal {
         http: StatusCode.Unauthorized,
         grpc: UNAUTHENTICATED,
         reason: "CHALLENGE",
-        title: "A credential issued after this challenge is needed",
+        title: TITLES[decision.challenge.kind],
         challenge: decision.challenge,
       };
     case "deny":
@@ -115,31 +179,49 @@ function refusalOf(decision: Decision): Refusal {
   }
 }
 
+const TITLES: Readonly<Record<ChallengeKind, string>> = {
+  dpop: "A proof by the key that the token is bound to is needed",
+  http_signature: "A signature of the request is needed",
+  certificate_bound: "A token issued after this challenge and bound to the certificate is needed",
+  step_up: "A credential issued after this challenge is needed",
+  forward: "A credential issued after this challenge is needed",
+};
+
 function refusal(http: StatusCode, grpc: number, reason: string, title: string): Refusal {
   return { http, grpc, reason, title, challenge: undefined };
 }
 
 /** The policy's own body, else an RFC 9457 problem, which says why only where the policy reveals it. */
-function httpRefusal(verdict: Verdict, refusal: Refusal, policy: ResponsePolicy) {
+function httpRefusal(verdict: Verdict, refusal: Refusal, policy: ResponsePolicy, asks: readonly HeaderValueOption[]) {
   const own = bodyOf(verdict, policy);
   if (own?.text !== undefined) {
     const body = filled(own.text, verdict, escapeFor(own.contentType));
-    return httpDenied(verdict, refusal, policy, own.contentType, body);
+    return httpDenied(verdict, refusal, policy, asks, own.contentType, body);
   }
   const body = {
     type: `https://${DOMAIN}/problems/${refusal.reason.toLowerCase()}`,
     title: refusal.title,
     status: refusal.http,
     decision_id: verdict.decisionId,
-    ...(refusal.challenge === undefined ? {} : { issued_after: new Date(refusal.challenge.issuedAfter).toISOString() }),
+    ...(refusal.challenge === undefined ? {} : { challenge: CHALLENGE_NAMES[refusal.challenge.kind] }),
+    ...(refusal.challenge === undefined || asksForProof(refusal.challenge)
+      ? {}
+      : { issued_after: new Date(refusal.challenge.issuedAfter).toISOString() }),
     ...(policy.revealReasons
       ? { score: verdict.score, reasons: verdict.reasons.map(({ signal, points }) => ({ signal, points })) }
       : {}),
   };
-  return httpDenied(verdict, refusal, policy, "application/problem+json", `${JSON.stringify(body)}\n`);
+  return httpDenied(verdict, refusal, policy, asks, "application/problem+json", `${JSON.stringify(body)}\n`);
 }
 
-function httpDenied(verdict: Verdict, refusal: Refusal, policy: ResponsePolicy, contentType: string, body: string) {
+function httpDenied(
+  verdict: Verdict,
+  refusal: Refusal,
+  policy: ResponsePolicy,
+  asks: readonly HeaderValueOption[],
+  contentType: string,
+  body: string,
+) {
   const own = ownHeaders(verdict, policy);
   return create(DeniedHttpResponseSchema, {
     status: create(HttpStatusSchema, { code: refusal.http }),
@@ -148,6 +230,7 @@ function httpDenied(verdict: Verdict, refusal: Refusal, policy: ResponsePolicy, 
       ...(policy.headers?.has("cache-control") === true ? [] : [header("cache-control", "no-store")]),
       ...own,
       ...commonHeaders(verdict, refusal),
+      ...asks,
     ],
     body,
   });
@@ -185,7 +268,7 @@ function grpcText(text: string): string {
 }
 
 /** Envoy honours these headers on a gRPC call as long as the body is empty. */
-function grpcRefusal(verdict: Verdict, refusal: Refusal, policy: ResponsePolicy) {
+function grpcRefusal(verdict: Verdict, refusal: Refusal, policy: ResponsePolicy, asks: readonly HeaderValueOption[]) {
   const own = bodyOf(verdict, policy)?.grpcMessage;
   const message = own === undefined ? refusal.title : filled(own, verdict, (text) => text);
   const status: Status = create(StatusSchema, {
@@ -210,6 +293,7 @@ function grpcRefusal(verdict: Verdict, refusal: Refusal, policy: ResponsePolicy)
       header("grpc-status-details-bin", Buffer.from(toBinary(StatusSchema, status)).toString("base64")),
       ...ownHeaders(verdict, policy),
       ...commonHeaders(verdict, refusal),
+      ...asks,
     ],
   });
 }
@@ -217,14 +301,6 @@ function grpcRefusal(verdict: Verdict, refusal: Refusal, policy: ResponsePolicy)
 function commonHeaders(verdict: Verdict, { challenge }: Refusal): HeaderValueOption[] {
   const headers = [header("x-sallyport-decision-id", verdict.decisionId)];
   if (challenge === undefined) return headers;
-  // RFC 9470, section 3: a stronger or fresher authentication is wanted. `max_age=0` asks for one made from now on.
-  const parameters = [
-    'error="insufficient_user_authentication"',
-    'error_description="A token issued after this challenge is needed"',
-    `max_age="${challenge.maxAgeSeconds ?? 0}"`,
-    ...(challenge.acrValues.length === 0 ? [] : [`acr_values="${challenge.acrValues.join(" ")}"`]),
-  ];
-  headers.push(header("www-authenticate", `Bearer ${parameters.join(", ")}`));
   headers.push(...challengeHeaders(challenge));
   return headers;
 }
@@ -238,10 +314,23 @@ function challengeHeaders(challenge: Challenge): HeaderValueOption[] {
 function challengeFields(challenge: Challenge | undefined): Record<string, string> {
   if (challenge === undefined) return {};
   return {
-    // The same word for both kinds: what is asked for is the same, whoever asks.
-    challenge: "step-up",
-    issued_after: String(Math.floor(challenge.issuedAfter / SECOND_MS)),
+    challenge: CHALLENGE_NAMES[challenge.kind],
+    ...(asksForProof(challenge) ? {} : { issued_after: String(Math.floor(challenge.issuedAfter / SECOND_MS)) }),
   };
+}
+
+const CHALLENGE_NAMES: Readonly<Record<ChallengeKind, string>> = {
+  dpop: "dpop",
+  http_signature: "http-signature",
+  certificate_bound: "certificate-bound",
+  step_up: "step-up",
+  // The same word: what is asked for is the same, whoever asks.
+  forward: "step-up",
+};
+
+/** A proof is tied to its moment by the nonce. */
+function asksForProof({ kind }: Challenge): boolean {
+  return kind === "dpop" || kind === "http_signature";
 }
 
 function metadataOf(verdict: Verdict, { latencyUs, policyFreshness = "fresh" }: ResponseContext): JsonObject {

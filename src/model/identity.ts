@@ -73,6 +73,27 @@ export type ApiKeyFacts =
   /** `name` is the id that the policy gives the key. */
   | { readonly kind: "known"; readonly id: string; readonly name: string };
 
+export type ProofMethod = "dpop" | "http_signature";
+
+/** A proof of possession that came with the request, verified against the keys that were bound to the caller before. */
+export type ProofFacts =
+  /** None came, although one could have. */
+  | { readonly kind: "none" }
+  | {
+      readonly kind: "valid";
+      readonly method: ProofMethod;
+      /** Thumbprint (RFC 7638) of the key. */
+      readonly key: string;
+      /** Whether it was made with a nonce of ours that still counts. */
+      readonly nonce: "fresh" | "absent" | "stale" | "unknown";
+      /** Set when the nonce is fresh. */
+      readonly nonceIssuedAt: EpochMs | undefined;
+    }
+  /** By a key that counts, but not known to be made just now: too old without a fresh nonce, or perhaps used before. */
+  | { readonly kind: "stale"; readonly method: ProofMethod; readonly why: string }
+  /** `forged`: by a key that is not the caller's, or with a signature that does not verify. */
+  | { readonly kind: "failed"; readonly method: ProofMethod; readonly why: string; readonly forged: boolean };
+
 /** All that a caller proved about itself. */
 export interface PresentedFacts {
   readonly certificate: CertificateFacts | undefined;
@@ -86,6 +107,8 @@ export interface PresentedFacts {
    */
   readonly unanchored?: string | undefined;
   readonly token: TokenFacts;
+  /** `undefined`: nobody looked, since nothing turns on it. */
+  readonly proof?: ProofFacts | undefined;
   readonly apiKey: ApiKeyFacts;
   /** Set when a header or certificate was present but could not be read; for reasons and logs. */
   readonly faults: readonly string[];

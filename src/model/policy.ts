@@ -170,9 +170,14 @@ export interface PostureFacts {
   readonly reportedAtMs: number;
 }
 
+/** How a challenge is put; `forward` leaves it to the service behind Envoy. */
+export type ChallengeKind = "dpop" | "http_signature" | "certificate_bound" | "step_up" | "forward";
+
 export interface ChallengePolicy {
-  /** `forward` leaves the challenge to the service behind Envoy. */
-  readonly kind: "step_up" | "forward";
+  /** The first that the caller can answer is put; the last where it can answer none. Not empty. */
+  readonly kinds: readonly ChallengeKind[];
+  /** Origins under which callers know the services here, besides Envoy's own view. */
+  readonly publicOrigins: readonly string[];
   /** Challenges put to one credential before the next is a denial. */
   readonly triesMax: number;
   /** How long a challenge stays open, in milliseconds. */
@@ -192,6 +197,15 @@ export interface IssuerPolicy {
   /** JWS algorithms accepted; asymmetric ones only. */
   readonly algorithms: readonly string[];
   readonly clockToleranceMs: number;
+  /** Whether it binds tokens to its clients' certificates (RFC 8705). */
+  readonly bindsCertificates?: boolean | undefined;
+}
+
+/** Keys that answer for the principals that match any of the globs. */
+export interface RegisteredKeys {
+  readonly principals: readonly Glob[];
+  /** A JSON Web Key Set. */
+  readonly jwks: string;
 }
 
 /** Somebody who issues certificates of a trust domain. */
@@ -228,6 +242,9 @@ export interface IdentityPolicy {
   readonly singleUseIssuers: readonly string[];
   /** By name; certificates of others are left to Envoy. */
   readonly trustDomains: ReadonlyMap<string, TrustDomainPolicy>;
+  readonly registeredKeys: readonly RegisteredKeys[];
+  /** What becomes of a token that is bound to a key and comes without a proof by it. */
+  readonly requireBoundProof: "challenge" | "deny" | "off";
 }
 
 /** What becomes of streams that are held. */

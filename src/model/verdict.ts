@@ -1,7 +1,7 @@
 /** What the line concludes: readings, their evidence, the score, and the decision with its reasons. */
 
 import type { Identity } from "./identity.ts";
-import type { ResponsePolicy, Thresholds } from "./policy.ts";
+import type { ChallengeKind, ResponsePolicy, Thresholds } from "./policy.ts";
 import type { Bits, EpochMs, Score } from "./units.ts";
 
 /** `absent` means we cannot know; it is not the same as an ordinary reading. */
@@ -32,10 +32,10 @@ export interface Reason {
   readonly expected: string;
 }
 
-/** The challenge to put to the caller: RFC 9470 step-up, put here or (`forward`) by the service behind Envoy. */
+/** The challenge to put to the caller, here or (`forward`) by the service behind Envoy. */
 export interface Challenge {
-  readonly kind: "step_up" | "forward";
-  /** A token issued at or after this moment answers. */
+  readonly kind: ChallengeKind;
+  /** A token issued, or a proof made, at or after this moment answers. */
   readonly issuedAfter: EpochMs;
   readonly acrValues: readonly string[];
   readonly maxAgeSeconds: number | undefined;

@@ -41,6 +41,7 @@ export interface ServeConfig {
   readonly apiTokenFile: string | undefined;
   readonly healthAddress: string | undefined;
   readonly stateDir: string | undefined;
+  readonly challengeSecretFile: string | undefined;
   readonly prior: string | undefined;
   readonly snapshotIntervalMs: number;
   readonly principalsMax: number;
@@ -154,6 +155,7 @@ export function readConfig(sources: ConfigSources): ReadConfig {
       apiTokenFile: optional("api-token-file"),
       healthAddress: optional("health-address"),
       stateDir: optional("state-dir"),
+      challengeSecretFile: optional("challenge-secret-file"),
       prior: optional("prior"),
       snapshotIntervalMs: values.get("snapshot-interval") as number,
       principalsMax: values.get("principals-max") as number,

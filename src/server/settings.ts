@@ -215,6 +215,13 @@ export const SETTINGS = [
       "Folder that keeps what was learned, and the key of credential hashes, over restarts. Without it memory starts empty.",
   },
   {
+    name: "challenge-secret-file",
+    kind: "path",
+    fallback: undefined,
+    summary:
+      "File with 32 bytes or more from which the nonces of challenges get their keys; the same for all sidecars that callers reach under one name, so that any of them takes another's nonces. Read at the start. Default: a key in `state-dir`, else a random one for each start; then each sidecar knows its own nonces only.",
+  },
+  {
     name: "prior",
     kind: "path",
     fallback: undefined,

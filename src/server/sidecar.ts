@@ -4,6 +4,7 @@ import { randomBytes, randomUUID } from "node:crypto";
 import { closeSync, openSync, readFileSync, writeSync } from "node:fs";
 import { create } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
+import { NONCE_SECRET_BYTES_MIN, Nonces } from "../challenge/nonce.ts";
 import { createLine } from "../check/line.ts";
 import { recording } from "../check/recording.ts";
 import { loadToken } from "../console/access.ts";
@@ -12,6 +13,7 @@ import { type ConsoleServer, startConsole } from "../console/server.ts";
 import { outcomesOf } from "../envoy/access-log.ts";
 import { Authorizer } from "../envoy/authorizer.ts";
 import { KeySets } from "../envoy/key-sets.ts";
+import { Proofs } from "../envoy/proofs.ts";
 import { accessLogService, authorizationService } from "../envoy/service.ts";
 import { Tokens } from "../envoy/tokens.ts";
 import { ScoreBandSchema } from "../gen/sallyport/local/v1/local_pb.ts";
@@ -105,6 +107,8 @@ async function assemble(
   const state = config.stateDir === undefined ? undefined : new StateFiles(config.stateDir);
   const key = state?.credentialKey() ?? randomBytes(32);
   const tokens = new Tokens({ key, keySets, now });
+  const nonces = new Nonces(nonceSecret(config.challengeSecretFile, state));
+  const proofs = new Proofs({ nonces, now, randomBytes, key });
   closers.push(() => keySets.close());
   const policy = await startPolicy({
     config,
@@ -177,6 +181,7 @@ async function assemble(
     policy: () => policy.get(),
     freshness: () => policy.freshness(),
     tokens,
+    proofs,
     key,
     now,
     microseconds: () => performance.now() * 1_000,
@@ -287,6 +292,28 @@ async function assemble(
     api: api?.address,
     health: health?.boundAddress,
   };
+}
+
+/** @throws {OperatingError} when the operator names a secret that cannot be read, or that could be guessed */
+function nonceSecret(path: string | undefined, state: StateFiles | undefined): Uint8Array {
+  if (path === undefined) return state?.nonceSecret() ?? randomBytes(NONCE_SECRET_BYTES_MIN);
+  let secret: Buffer;
+  try {
+    secret = readFileSync(path);
+  } catch (cause) {
+    throw new OperatingError("ERR_CONFIG_INVALID", `challenge-secret-file ${path}: expected a file that can be read`, {
+      cause,
+    });
+  }
+  // One line break at the end is the editor's, and differs between copies of one secret.
+  const end = secret.length - (/\r?\n$/.exec(secret.toString("latin1"))?.[0].length ?? 0);
+  if (end < NONCE_SECRET_BYTES_MIN) {
+    throw new OperatingError(
+      "ERR_CONFIG_INVALID",
+      `challenge-secret-file ${path}: expected ${NONCE_SECRET_BYTES_MIN} bytes or more, got ${end}`,
+    );
+  }
+  return secret.subarray(0, end);
 }
 
 /** How often scores reached 20, 30 and the policy's thresholds. */

@@ -17,6 +17,7 @@ import { OperatingError } from "../model/errors.ts";
 
 const STATE = "baselines.state";
 const KEY = "credential-hash.key";
+const NONCE_KEY = "challenge-nonce.key";
 const KEY_BYTES = 32;
 
 export class StateFiles {
@@ -34,14 +35,23 @@ export class StateFiles {
 
   /** The key of credential hashes: the same over restarts, so that remembered credentials stay recognisable. */
   credentialKey(): Uint8Array {
-    const path = join(this.folder, KEY);
+    return this.key(KEY);
+  }
+
+  /** The secret of challenges' nonces: the same over restarts, so that a challenge put before one can be answered. */
+  nonceSecret(): Uint8Array {
+    return this.key(NONCE_KEY);
+  }
+
+  private key(name: string): Uint8Array {
+    const path = join(this.folder, name);
     if (existsSync(path)) {
       const key = readFileSync(path);
       if (key.length === KEY_BYTES) return key;
-      this.setAside(KEY);
+      this.setAside(name);
     }
     const key = randomBytes(KEY_BYTES);
-    this.replace(KEY, key);
+    this.replace(name, key);
     return key;
   }
 

@@ -1,6 +1,6 @@
 /** The memory of one credential at work from one origin: accumulated evidence, and what it has done there. */
 
-import type { ChallengePolicy } from "../model/policy.ts";
+import type { ChallengeKind, ChallengePolicy } from "../model/policy.ts";
 import type { EpochMs } from "../model/units.ts";
 import { MINUTE_MS } from "../model/units.ts";
 
@@ -26,6 +26,7 @@ export interface OpenChallenge {
   /** A credential issued at or after this answers; whole seconds, as tokens tell time. */
   readonly issuedAfterMs: number;
   readonly expiresAtMs: number;
+  readonly kind: ChallengeKind;
   /** What it asks for and what an answer is worth, as it was when the challenge was put. */
   readonly policy: ChallengePolicy;
 }

@@ -54,7 +54,8 @@ t.test("a policy of every field compiles to what it says", async (t) => {
   t.equal(policy.autoLockMs, 7_200_000);
   t.same(policy.response, { revealReasons: true, upstreamHeaders: false });
   t.same(policy.challenge, {
-    kind: "step_up",
+    kinds: ["dpop", "step_up"],
+    publicOrigins: [],
     triesMax: 5,
     ttlMs: 90_000,
     dischargeMs: 86_400_000,
@@ -82,7 +83,7 @@ t.test("rules and peer groups arrive with their conditions and what else they ch
   t.match(workers, {
     match: { peerGroups: ["workers"] },
     when: { text: 'principal.trust_domain == "prod.example" && score < 20', needsScore: true, onError: true },
-    challenge: { kind: "forward", triesMax: 9, ttlMs: 90_000, acrValues: ["urn:example:strong"] },
+    challenge: { kinds: ["forward"], triesMax: 9, ttlMs: 90_000, acrValues: ["urn:example:strong"] },
     response: { revealReasons: true, upstreamHeaders: false, bodies: { deny: { grpcMessage: "no", text: undefined } } },
   });
   t.same([...(workers?.response?.headers ?? [])], [["x-support", "{decision_id}"]]);
@@ -210,7 +211,8 @@ t.test("an empty policy has the stated defaults", async (t) => {
   t.same(policy.rules, []);
   for (const { name } of SIGNALS) t.equal(policy.signal(name), undefined);
   t.same(policy.challenge, {
-    kind: "step_up",
+    kinds: ["dpop", "step_up"],
+    publicOrigins: [],
     triesMax: 3,
     ttlMs: 300_000,
     dischargeMs: 43_200_000,

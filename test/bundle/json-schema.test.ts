@@ -25,7 +25,7 @@ const good: readonly { name: string; text: string }[] = [
   },
   {
     name: "a rule with everything",
-    text: `${HEAD}spec: { rules: [{ name: a, when: "score > 1", onError: match, mode: observe, challenge: { kind: forward }, response: { headers: { x-a: b }, deny: { text: no } } }] }`,
+    text: `${HEAD}spec: { rules: [{ name: a, when: "score > 1", onError: match, mode: observe, challenge: { kinds: [forward] }, response: { headers: { x-a: b }, deny: { text: no } } }] }`,
   },
 ];
 for (const { name, text } of good) {

@@ -126,8 +126,8 @@ const specs = [
     says: '5:56 spec.peerGroups[1].name: expected another name than spec.peerGroups[0], got "web"',
   },
   {
-    spec: "challenge: { kind: foward }",
-    says: '5:22 spec.challenge.kind: expected one of step_up, forward, got "foward"; did you mean "forward"?',
+    spec: "challenge: { kinds: [foward] }",
+    says: '5:24 spec.challenge.kinds[0]: expected one of step_up, forward, dpop, http_signature, certificate_bound, got "foward"; did you mean "forward"?',
   },
   {
     spec: "response: { headers: { Transfer-Encoding: chunked } }",

@@ -106,7 +106,7 @@ t.test("an answer to a weaker challenge is none to a stronger one", async (t) =>
 });
 
 t.test("a forwarded challenge lets through, is never ignored, and stands still until it is answered", async (t) => {
-  const policy = policyOf({ challenge: { kind: "forward" } });
+  const policy = policyOf({ challenge: { kinds: ["forward"] } });
   const one = line();
   for (let round = 0; round < 6; round++) {
     const facts = request({ ...LISTED, at: NOON + round * 10 * SECOND_MS, issuedAt: NOON - 600_000 });
@@ -123,7 +123,7 @@ t.test("a forwarded challenge lets through, is never ignored, and stands still u
 });
 
 t.test("a forwarded challenge does not take the place of one that was put", async (t) => {
-  const policy = policyOf({ rules: [{ name: "own", match: { routes: ["/own"] }, challenge: { kind: "forward" } }] });
+  const policy = policyOf({ rules: [{ name: "own", match: { routes: ["/own"] }, challenge: { kinds: ["forward"] } }] });
   const one = line();
   t.equal(one.check(request(LISTED), policy).enforced, "challenge");
   t.equal(

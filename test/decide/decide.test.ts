@@ -13,6 +13,7 @@ const CALM = {
   answeredScore: undefined,
   seasoned: true,
   rateOnly: false,
+  lacksProof: false,
 };
 const put = (): Challenge => ({ kind: "step_up", issuedAfter: toEpochMs(0), acrValues: [], maxAgeSeconds: undefined });
 
@@ -52,6 +53,17 @@ const cases = [
   { name: "an answered score is not challenged again", standing: { score: 39, answeredScore: 30 }, want: "allow" },
   { name: "too many unanswered challenges are denied at any score", standing: { score: 0, tries: 3 }, want: "deny" },
   { name: "one fewer is not", standing: { score: 0, tries: 2 }, want: "allow" },
+  {
+    name: "a bound token without its proof is challenged at any score",
+    standing: { lacksProof: true },
+    want: "challenge",
+  },
+  {
+    name: "also after an answer",
+    standing: { lacksProof: true, answeredScore: 30 },
+    want: "challenge",
+  },
+  { name: "and denied once it was challenged in vain", standing: { lacksProof: true, tries: 3 }, want: "deny" },
 ] as const;
 for (const { name, standing, want } of cases) {
   t.test(name, async (t) => {

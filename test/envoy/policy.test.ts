@@ -177,7 +177,7 @@ t.test("conditions ask for the request, its caller's peer group and the score", 
 t.test("a forwarded challenge reaches the service with what it needs, and no spoofed headers do", async (t) => {
   await guarded.setPolicy({
     ...LISTS,
-    rules: [{ name: "own", match: { routes: ["/orders/**"] }, challenge: { kind: "forward" } }],
+    rules: [{ name: "own", match: { routes: ["/orders/**"] }, challenge: { kinds: ["forward"] } }],
   });
   const caller = await stranger();
   const spoofed = { "x-sallyport-challenge": "none", "x-sallyport-issued-after": "1" };

@@ -12,6 +12,8 @@ const policy: IdentityPolicy = {
   trustDomains: new Map(),
   delegations: [],
   singleUseIssuers: [],
+  registeredKeys: [],
+  requireBoundProof: "challenge",
 };
 
 const nothing: PresentedFacts = {

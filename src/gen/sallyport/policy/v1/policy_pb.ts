@@ -16,7 +16,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file sallyport/policy/v1/policy.proto.
  */
 export const file_sallyport_policy_v1_policy: GenFile = /*@__PURE__*/
-  fileDesc("CiBzYWxseXBvcnQvcG9saWN5L3YxL3BvbGljeS5wcm90bxITc2FsbHlwb3J0LnBvbGljeS52MSK/AQoKUG9saWN5RmlsZRIvCgthcGlfdmVyc2lvbhgBIAEoCUIaukgXyAEBchIKEHNhbGx5cG9ydC5kZXYvdjESHgoEa2luZBgCIAEoCUIQukgNyAEBcggKBlBvbGljeRI3CghtZXRhZGF0YRgDIAEoCzIdLnNhbGx5cG9ydC5wb2xpY3kudjEuTWV0YWRhdGFCBrpIA8gBARInCgRzcGVjGAQgASgLMhkuc2FsbHlwb3J0LnBvbGljeS52MS5TcGVjInAKCE1ldGFkYXRhEjoKBG5hbWUYASABKAlCLLpIKcgBAXIkGD8yIF5bYS16MC05XShbYS16MC05Li1dKlthLXowLTldKT8kEigKCHJldmlzaW9uGAIgASgJQha6SA9yDRiAATIIXlshLX5dKiSItRgBIp4GCgRTcGVjEicKBG1vZGUYASABKA4yGS5zYWxseXBvcnQucG9saWN5LnYxLk1vZGUSMwoKdGhyZXNob2xkcxgCIAEoCzIfLnNhbGx5cG9ydC5wb2xpY3kudjEuVGhyZXNob2xkcxIzCgVydWxlcxgDIAMoCzIZLnNhbGx5cG9ydC5wb2xpY3kudjEuUnVsZUIJukgGkgEDEJBOEjcKB3NpZ25hbHMYBCADKAsyJi5zYWxseXBvcnQucG9saWN5LnYxLlNwZWMuU2lnbmFsc0VudHJ5Ei8KCGlkZW50aXR5GAUgASgLMh0uc2FsbHlwb3J0LnBvbGljeS52MS5JZGVudGl0eRIxCgljaGFsbGVuZ2UYBiABKAsyHi5zYWxseXBvcnQucG9saWN5LnYxLkNoYWxsZW5nZRItCgdwb3N0dXJlGAcgASgLMhwuc2FsbHlwb3J0LnBvbGljeS52MS5Qb3N0dXJlEikKBWxpc3RzGAggASgLMhouc2FsbHlwb3J0LnBvbGljeS52MS5MaXN0cxIlCgNnZW8YCSABKAsyGC5zYWxseXBvcnQucG9saWN5LnYxLkdlbxIzCgVsb2NrcxgKIAMoCzIZLnNhbGx5cG9ydC5wb2xpY3kudjEuTG9ja0IJukgGkgEDEJBOEj8KCWF1dG9fbG9jaxgLIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIRukgOqgELIgUIgOeEDzICCAESLwoIcmVzcG9uc2UYDCABKAsyHS5zYWxseXBvcnQucG9saWN5LnYxLlJlc3BvbnNlEj4KC3BlZXJfZ3JvdXBzGA0gAygLMh4uc2FsbHlwb3J0LnBvbGljeS52MS5QZWVyR3JvdXBCCbpIBpIBAxCQThItCgdzdHJlYW1zGA4gASgLMhwuc2FsbHlwb3J0LnBvbGljeS52MS5TdHJlYW1zGk8KDFNpZ25hbHNFbnRyeRILCgNrZXkYASABKAkSLgoFdmFsdWUYAiABKAsyHy5zYWxseXBvcnQucG9saWN5LnYxLlNpZ25hbFJ1bGU6AjgBIncKB1N0cmVhbXMSIAoTZW5kX3dpdGhfY3JlZGVudGlhbBgBIAEoCEgAiAEBEh0KEGVuZF9vbl9jaGFsbGVuZ2UYAiABKAhIAYgBAUIWChRfZW5kX3dpdGhfY3JlZGVudGlhbEITChFfZW5kX29uX2NoYWxsZW5nZSKAAQoJUGVlckdyb3VwEkQKBG5hbWUYASABKAlCNrpIM8gBAXIuGD8yKl5bQS1aYS16MC05XShbQS1aYS16MC05Ll8tXSpbQS1aYS16MC05XSk/JBItCgpwcmluY2lwYWxzGAIgAygJQhm6SBLIAQGSAQwQ6AciB3IFEAEYgASQtRgBIr8BCgpUaHJlc2hvbGRzEi8KCWNoYWxsZW5nZRgBIAEoAUIXukgUEhIZAAAAAAAAWUApAAAAAAAAAABIAIgBARIqCgRkZW55GAIgASgBQhe6SBQSEhkAAAAAAABZQCkAAAAAAAAAAEgBiAEBEi8KCXRlcm1pbmF0ZRgDIAEoAUIXukgUEhIZAAAAAAAAWUApAAAAAAAAAABIAogBAUIMCgpfY2hhbGxlbmdlQgcKBV9kZW55QgwKCl90ZXJtaW5hdGUi4wQKBFJ1bGUSRAoEbmFtZRgBIAEoCUI2ukgzyAEBci4YPzIqXltBLVphLXowLTldKFtBLVphLXowLTkuXy1dKltBLVphLXowLTldKT8kEikKBW1hdGNoGAIgASgLMhouc2FsbHlwb3J0LnBvbGljeS52MS5NYXRjaBInCgRtb2RlGAMgASgOMhkuc2FsbHlwb3J0LnBvbGljeS52MS5Nb2RlEjMKCnRocmVzaG9sZHMYBCABKAsyHy5zYWxseXBvcnQucG9saWN5LnYxLlRocmVzaG9sZHMSNAoIZGVjaXNpb24YBSABKA4yIi5zYWxseXBvcnQucG9saWN5LnYxLkZpeGVkRGVjaXNpb24SEgoFd2F0Y2gYBiABKAhIAIgBARIaCgR3aGVuGAcgASgJQgy6SAVyAxiAIJC1GAUSNwoHc2lnbmFscxgIIAMoCzImLnNhbGx5cG9ydC5wb2xpY3kudjEuUnVsZS5TaWduYWxzRW50cnkSMQoJY2hhbGxlbmdlGAkgASgLMh4uc2FsbHlwb3J0LnBvbGljeS52MS5DaGFsbGVuZ2USLwoIcmVzcG9uc2UYCiABKAsyHS5zYWxseXBvcnQucG9saWN5LnYxLlJlc3BvbnNlEi4KCG9uX2Vycm9yGAsgASgOMhwuc2FsbHlwb3J0LnBvbGljeS52MS5PbkVycm9yGk8KDFNpZ25hbHNFbnRyeRILCgNrZXkYASABKAkSLgoFdmFsdWUYAiABKAsyHy5zYWxseXBvcnQucG9saWN5LnYxLlNpZ25hbFJ1bGU6AjgBQggKBl93YXRjaCLfAQoFTWF0Y2gSLAoMZGVzdGluYXRpb25zGAEgAygJQha6SA+SAQwQ6AciB3IFEAEYgASQtRgBEiYKBnJvdXRlcxgCIAMoCUIWukgPkgEMEOgHIgdyBRABGIAEkLUYARIsCgdtZXRob2RzGAMgAygJQhu6SBiSARUQZCIRcg8YIDILXltBLVphLXpdKyQSKgoKcHJpbmNpcGFscxgEIAMoCUIWukgPkgEMEOgHIgdyBRABGIAEkLUYARImCgtwZWVyX2dyb3VwcxgFIAMoCUIRukgOkgELEOgHIgZyBBABGD8ieAoKU2lnbmFsUnVsZRItCgRtb2RlGAEgASgOMh8uc2FsbHlwb3J0LnBvbGljeS52MS5TaWduYWxNb2RlEi4KCGNhcF9iaXRzGAIgASgBQhe6SBQSEhkAAAAAAABQQCkAAAAAAAAAAEgAiAEBQgsKCV9jYXBfYml0cyKFAwoISWRlbnRpdHkSNwoHaXNzdWVycxgBIAMoCzIbLnNhbGx5cG9ydC5wb2xpY3kudjEuSXNzdWVyQgm6SAaSAQMQ6AcSKQoJeGZjY19ob3BzGAIgAygJQha6SA+SAQwQ6AciB3IFEAEYgASQtRgBEi4KCGFwaV9rZXlzGAMgASgLMhwuc2FsbHlwb3J0LnBvbGljeS52MS5BcGlLZXlzEi4KDnRydXN0ZWRfc3BpZmZlGAQgAygJQha6SA+SAQwQkE4iB3IFEAEYgASQtRgBEj8KC2RlbGVnYXRpb25zGAUgAygLMh8uc2FsbHlwb3J0LnBvbGljeS52MS5EZWxlZ2F0aW9uQgm6SAaSAQMQkE4SMAoSc2luZ2xlX3VzZV9pc3N1ZXJzGAYgAygJQhS6SBGSAQ4Q6AcYASIHcgUQARiAEBJCCg10cnVzdF9kb21haW5zGAcgAygLMiAuc2FsbHlwb3J0LnBvbGljeS52MS5UcnVzdERvbWFpbkIJukgGkgEDEOgHIpYBCgtUcnVzdERvbWFpbhIpCgRuYW1lGAEgASgJQhu6SBjIAQFyExj/ATIOXlthLXowLTkuXy1dKyQSNQoHYW5jaG9ycxgCIAEoCzIcLnNhbGx5cG9ydC5wb2xpY3kudjEuQW5jaG9yc0IGukgDyAEBEiUKCWF1ZGllbmNlcxgDIAMoCUISukgPkgEMEOgHIgdyBRABGIAQIlUKB0FuY2hvcnMSGgoEZmlsZRgBIAEoCUIKukgHcgUQARiAIEgAEh0KBmlubGluZRgCIAEoCUILukgIcgYQARjAhD1IAEIPCgZzb3VyY2USBbpIAggBIrECCgZJc3N1ZXISGwoGaXNzdWVyGAEgASgJQgu6SAjIAQFyAxiAEBIlCglhdWRpZW5jZXMYAiADKAlCErpID5IBDBDoByIHcgUQARiAEBIvCgRqd2tzGAMgASgLMhkuc2FsbHlwb3J0LnBvbGljeS52MS5Kd2tzQga6SAPIAQESbwoKYWxnb3JpdGhtcxgEIAMoCUJbukhYkgFVGAEiUXJPUgVSUzI1NlIFUlMzODRSBVJTNTEyUgVQUzI1NlIFUFMzODRSBVBTNTEyUgVFUzI1NlIFRVMzODRSBUVTNTEyUgVFZERTQVIHRWQyNTUxORJBCg9jbG9ja190b2xlcmFuY2UYBSABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CDbpICqoBByIDCNgEMgAieAoESndrcxIaCgRmaWxlGAEgASgJQgq6SAdyBRABGIAgSAASHQoDdXJsGAIgASgJQg66SAdyBRABGIAQkLUYA0gAEiQKBmlubGluZRgDIAEoCUISgAEBukgIcgYQARjAhD2QtRgESABCDwoGc291cmNlEgW6SAIIASJ5CgdBcGlLZXlzEjcKBmhlYWRlchgBIAEoCUInukgkciIYgAEyHV5bQS1aYS16MC05ISMkJSYnKisuXl9gfH4tXSokEjUKBGtleXMYAiADKAsyGy5zYWxseXBvcnQucG9saWN5LnYxLkFwaUtleUIKukgHkgEEEKCNBiJdCgZBcGlLZXkSIwoEbmFtZRgBIAEoCUIVukgSyAEBcg0YgAIyCF5bIS1+XSskEi4KBnNoYTI1NhgCIAEoCUIegAEBukgYyAEBchMyEV5bMC05QS1GYS1mXXs2NH0kIk8KCkRlbGVnYXRpb24SHwoGY2FsbGVyGAEgASgJQg+6SAjIAQFyAxiABJC1GAESIAoHc3ViamVjdBgCIAEoCUIPukgIyAEBcgMYgASQtRgBIt8CCglDaGFsbGVuZ2USIQoJdHJpZXNfbWF4GAEgASgNQgm6SAYqBBhkKAFIAIgBARI4CgN0dGwYAiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CELpIDaoBCiIECICjBTICCAESPwoJZGlzY2hhcmdlGAMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQhG6SA6qAQsiBQiAmp4BMgIIARI1CgphY3JfdmFsdWVzGAQgAygJQiG6SB6SARsQFBgBIhVyExiAAjIOXlshIy1cW1xdLX5dKyQSPQoHbWF4X2FnZRgFIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIRukgOqgELIgUIgOeEDzICCAESMAoEa2luZBgGIAEoDjIiLnNhbGx5cG9ydC5wb2xpY3kudjEuQ2hhbGxlbmdlS2luZEIMCgpfdHJpZXNfbWF4Io8DCgdQb3N0dXJlEj0KB21heF9hZ2UYASABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CEbpIDqoBCyIFCIDnhA8yAggBEjIKDG1pc3NpbmdfYml0cxgCIAEoAUIXukgUEhIZAAAAAAAAUEApAAAAAAAAAABIAIgBARIwCgpzdGFsZV9iaXRzGAMgASgBQhe6SBQSEhkAAAAAAABQQCkAAAAAAAAAAEgBiAEBEigKCHJlcXVpcmVkGAQgAygJQha6SA+SAQwQkE4iB3IFEAEYgASQtRgBEjkKBmZvcmJpZBgFIAMoCzIeLnNhbGx5cG9ydC5wb2xpY3kudjEuRm9yYmlkZGVuQgm6SAaSAQMQ6AcSNQoFZmFjdHMYBiADKAsyGi5zYWxseXBvcnQucG9saWN5LnYxLkZhY3RzQgq6SAeSAQQQoI0GEiMKBWZpbGVzGAcgAygJQhS6SBGSAQ4Q6AcYASIHcgUQARiAIEIPCg1fbWlzc2luZ19iaXRzQg0KC19zdGFsZV9iaXRzIogBCglGb3JiaWRkZW4SGAoEbmFtZRgBIAEoCUIKukgHyAEBcgIYPxIZCgRmYWN0GAIgASgJQgu6SAjIAQFyAxiAARIgCgJpbhgDIAMoCUIUukgNkgEKEJBOIgVyAxiACIi1GAESJAoGbm90X2luGAQgAygJQhS6SA2SAQoQkE4iBXIDGIAIiLUYASLyAQoFRmFjdHMSHAoHc3ViamVjdBgBIAEoCUILukgIyAEBcgMYgBASUgoFZmFjdHMYAiADKAsyJS5zYWxseXBvcnQucG9saWN5LnYxLkZhY3RzLkZhY3RzRW50cnlCHLpIFZoBEhBkIgdyBRABGIABKgVyAxiACIi1GAESGAoGc291cmNlGAMgASgJQgi6SAVyAxiAAhIvCgtyZXBvcnRlZF9hdBgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAaLAoKRmFjdHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIkIKCUZhY3RzRmlsZRI1CgVmYWN0cxgBIAMoCzIaLnNhbGx5cG9ydC5wb2xpY3kudjEuRmFjdHNCCrpIB5IBBBCgjQYijgEKBUxpc3RzEj4KCWFkZHJlc3NlcxgBIAMoCzIgLnNhbGx5cG9ydC5wb2xpY3kudjEuQWRkcmVzc0xpc3RCCbpIBpIBAxDoBxJFCgxmaW5nZXJwcmludHMYAiADKAsyJC5zYWxseXBvcnQucG9saWN5LnYxLkZpbmdlcnByaW50TGlzdEIJukgGkgEDEOgHIpADCgtBZGRyZXNzTGlzdBIYCgRuYW1lGAEgASgJQgq6SAfIAQFyAhg/Ei8KBmFjdGlvbhgCIAEoDjIfLnNhbGx5cG9ydC5wb2xpY3kudjEuTGlzdEFjdGlvbhIqCgRiaXRzGAMgASgBQhe6SBQSEhkAAAAAAABQQCkAAAAAAAAAAEgAiAEBEhgKBnJlYXNvbhgEIAEoCUIIukgFcgMYgAISHgoGcmFuZ2VzGAUgAygJQg66SAeSAQQQoI0GkLUYAhIWCgRmaWxlGAYgASgJQgi6SAVyAxiAIBIvCgZmb3JtYXQYByABKA4yHy5zYWxseXBvcnQucG9saWN5LnYxLkxpc3RGb3JtYXQSHAoGY29sdW1uGAggASgJQgy6SAVyAxiAAYi1GAESIQoLYml0c19jb2x1bW4YCSABKAlCDLpIBXIDGIABiLUYARIXCgVmaWVsZBgKIAEoCUIIukgFcgMYgAISJAoGdmFsdWVzGAsgAygJQhS6SA2SAQoQkE4iBXIDGIACiLUYAUIHCgVfYml0cyLiAgoPRmluZ2VycHJpbnRMaXN0EhgKBG5hbWUYASABKAlCCrpIB8gBAXICGD8SLwoGYWN0aW9uGAIgASgOMh8uc2FsbHlwb3J0LnBvbGljeS52MS5MaXN0QWN0aW9uEioKBGJpdHMYAyABKAFCF7pIFBISGQAAAAAAAFBAKQAAAAAAAAAASACIAQESGAoGcmVhc29uGAQgASgJQgi6SAVyAxiAAhIrCgZ2YWx1ZXMYBSADKAlCG7pIGJIBFRCgjQYiD3INGIACMgheWyEtfl0rJBIWCgRmaWxlGAYgASgJQgi6SAVyAxiAIBIvCgZmb3JtYXQYByABKA4yHy5zYWxseXBvcnQucG9saWN5LnYxLkxpc3RGb3JtYXQSHAoGY29sdW1uGAggASgJQgy6SAVyAxiAAYi1GAESIQoLYml0c19jb2x1bW4YCSABKAlCDLpIBXIDGIABiLUYAUIHCgVfYml0cyI3CgNHZW8SFQoDYXNuGAEgASgJQgi6SAVyAxiAIBIZCgdjb3VudHJ5GAIgASgJQgi6SAVyAxiAICKqAQoETG9jaxIhCgJpZBgBIAEoCUIVukgSyAEBcg0YgAEyCF5bIS1+XSskEjUKBXNjb3BlGAIgASgLMh4uc2FsbHlwb3J0LnBvbGljeS52MS5Mb2NrU2NvcGVCBrpIA8gBARIbCgZyZWFzb24YAyABKAlCC7pICMgBAXIDGIAEEisKB2V4cGlyZXMYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIs0BCglMb2NrU2NvcGUSGwoJcHJpbmNpcGFsGAEgASgJQgi6SAVyAxiAEBIcCgpjcmVkZW50aWFsGAIgASgJQgi6SAVyAxiABBIwCgtjZXJ0aWZpY2F0ZRgDIAEoCUIbukgUchIYQDIOXlswLTlBLUZhLWZdKiSItRgBEh0KC2ZpbmdlcnByaW50GAQgASgJQgi6SAVyAxiAAhIVCgdhZGRyZXNzGAUgASgJQgSQtRgCEh0KC2Rlc3RpbmF0aW9uGAYgASgJQgi6SAVyAxiABCKjAwoIUmVzcG9uc2USGwoOcmV2ZWFsX3JlYXNvbnMYASABKAhIAIgBARIdChB1cHN0cmVhbV9oZWFkZXJzGAIgASgISAGIAQESfgoHaGVhZGVycxgDIAMoCzIqLnNhbGx5cG9ydC5wb2xpY3kudjEuUmVzcG9uc2UuSGVhZGVyc0VudHJ5QkG6SD6aATsQICImciQQARiAATIdXltBLVphLXowLTkhIyQlJicqKy5eX2B8fi1dKyQqD3INGIAIMgheWyAtfl0qJBIsCgljaGFsbGVuZ2UYBCABKAsyGS5zYWxseXBvcnQucG9saWN5LnYxLkJvZHkSJwoEZGVueRgFIAEoCzIZLnNhbGx5cG9ydC5wb2xpY3kudjEuQm9keRIsCgl0ZXJtaW5hdGUYBiABKAsyGS5zYWxseXBvcnQucG9saWN5LnYxLkJvZHkaLgoMSGVhZGVyc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAFCEQoPX3JldmVhbF9yZWFzb25zQhMKEV91cHN0cmVhbV9oZWFkZXJzImkKBEJvZHkSKAoMY29udGVudF90eXBlGAEgASgJQhK6SA9yDRiAAjIIXlsgLX5dKiQSFwoEdGV4dBgCIAEoCUIJukgGcgQYgIABEh4KDGdycGNfbWVzc2FnZRgDIAEoCUIIukgFcgMYgAgqQAoETW9kZRIUChBNT0RFX1VOU1BFQ0lGSUVEEAASEAoMTU9ERV9FTkZPUkNFEAESEAoMTU9ERV9PQlNFUlZFEAIqgAEKDUZpeGVkRGVjaXNpb24SHgoaRklYRURfREVDSVNJT05fVU5TUEVDSUZJRUQQABIYChRGSVhFRF9ERUNJU0lPTl9BTExPVxABEhwKGEZJWEVEX0RFQ0lTSU9OX0NIQUxMRU5HRRACEhcKE0ZJWEVEX0RFQ0lTSU9OX0RFTlkQAypOCgdPbkVycm9yEhgKFE9OX0VSUk9SX1VOU1BFQ0lGSUVEEAASFQoRT05fRVJST1JfTk9fTUFUQ0gQARISCg5PTl9FUlJPUl9NQVRDSBACKnAKClNpZ25hbE1vZGUSGwoXU0lHTkFMX01PREVfVU5TUEVDSUZJRUQQABIXChNTSUdOQUxfTU9ERV9FTkZPUkNFEAESFwoTU0lHTkFMX01PREVfT0JTRVJWRRACEhMKD1NJR05BTF9NT0RFX09GRhADKmcKDUNoYWxsZW5nZUtpbmQSHgoaQ0hBTExFTkdFX0tJTkRfVU5TUEVDSUZJRUQQABIaChZDSEFMTEVOR0VfS0lORF9TVEVQX1VQEAESGgoWQ0hBTExFTkdFX0tJTkRfRk9SV0FSRBACKlcKCkxpc3RBY3Rpb24SGwoXTElTVF9BQ1RJT05fVU5TUEVDSUZJRUQQABIVChFMSVNUX0FDVElPTl9CTE9DSxABEhUKEUxJU1RfQUNUSU9OX1NDT1JFEAIqawoKTGlzdEZvcm1hdBIbChdMSVNUX0ZPUk1BVF9VTlNQRUNJRklFRBAAEhUKEUxJU1RfRk9STUFUX1BMQUlOEAESEwoPTElTVF9GT1JNQVRfQ1NWEAISFAoQTElTVF9GT1JNQVRfTU1EQhADYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_timestamp, file_sallyport_policy_v1_options]);
+  fileDesc("CiBzYWxseXBvcnQvcG9saWN5L3YxL3BvbGljeS5wcm90bxITc2FsbHlwb3J0LnBvbGljeS52MSK/AQoKUG9saWN5RmlsZRIvCgthcGlfdmVyc2lvbhgBIAEoCUIaukgXyAEBchIKEHNhbGx5cG9ydC5kZXYvdjESHgoEa2luZBgCIAEoCUIQukgNyAEBcggKBlBvbGljeRI3CghtZXRhZGF0YRgDIAEoCzIdLnNhbGx5cG9ydC5wb2xpY3kudjEuTWV0YWRhdGFCBrpIA8gBARInCgRzcGVjGAQgASgLMhkuc2FsbHlwb3J0LnBvbGljeS52MS5TcGVjInAKCE1ldGFkYXRhEjoKBG5hbWUYASABKAlCLLpIKcgBAXIkGD8yIF5bYS16MC05XShbYS16MC05Li1dKlthLXowLTldKT8kEigKCHJldmlzaW9uGAIgASgJQha6SA9yDRiAATIIXlshLX5dKiSItRgBIp4GCgRTcGVjEicKBG1vZGUYASABKA4yGS5zYWxseXBvcnQucG9saWN5LnYxLk1vZGUSMwoKdGhyZXNob2xkcxgCIAEoCzIfLnNhbGx5cG9ydC5wb2xpY3kudjEuVGhyZXNob2xkcxIzCgVydWxlcxgDIAMoCzIZLnNhbGx5cG9ydC5wb2xpY3kudjEuUnVsZUIJukgGkgEDEJBOEjcKB3NpZ25hbHMYBCADKAsyJi5zYWxseXBvcnQucG9saWN5LnYxLlNwZWMuU2lnbmFsc0VudHJ5Ei8KCGlkZW50aXR5GAUgASgLMh0uc2FsbHlwb3J0LnBvbGljeS52MS5JZGVudGl0eRIxCgljaGFsbGVuZ2UYBiABKAsyHi5zYWxseXBvcnQucG9saWN5LnYxLkNoYWxsZW5nZRItCgdwb3N0dXJlGAcgASgLMhwuc2FsbHlwb3J0LnBvbGljeS52MS5Qb3N0dXJlEikKBWxpc3RzGAggASgLMhouc2FsbHlwb3J0LnBvbGljeS52MS5MaXN0cxIlCgNnZW8YCSABKAsyGC5zYWxseXBvcnQucG9saWN5LnYxLkdlbxIzCgVsb2NrcxgKIAMoCzIZLnNhbGx5cG9ydC5wb2xpY3kudjEuTG9ja0IJukgGkgEDEJBOEj8KCWF1dG9fbG9jaxgLIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIRukgOqgELIgUIgOeEDzICCAESLwoIcmVzcG9uc2UYDCABKAsyHS5zYWxseXBvcnQucG9saWN5LnYxLlJlc3BvbnNlEj4KC3BlZXJfZ3JvdXBzGA0gAygLMh4uc2FsbHlwb3J0LnBvbGljeS52MS5QZWVyR3JvdXBCCbpIBpIBAxCQThItCgdzdHJlYW1zGA4gASgLMhwuc2FsbHlwb3J0LnBvbGljeS52MS5TdHJlYW1zGk8KDFNpZ25hbHNFbnRyeRILCgNrZXkYASABKAkSLgoFdmFsdWUYAiABKAsyHy5zYWxseXBvcnQucG9saWN5LnYxLlNpZ25hbFJ1bGU6AjgBIncKB1N0cmVhbXMSIAoTZW5kX3dpdGhfY3JlZGVudGlhbBgBIAEoCEgAiAEBEh0KEGVuZF9vbl9jaGFsbGVuZ2UYAiABKAhIAYgBAUIWChRfZW5kX3dpdGhfY3JlZGVudGlhbEITChFfZW5kX29uX2NoYWxsZW5nZSKAAQoJUGVlckdyb3VwEkQKBG5hbWUYASABKAlCNrpIM8gBAXIuGD8yKl5bQS1aYS16MC05XShbQS1aYS16MC05Ll8tXSpbQS1aYS16MC05XSk/JBItCgpwcmluY2lwYWxzGAIgAygJQhm6SBLIAQGSAQwQ6AciB3IFEAEYgASQtRgBIr8BCgpUaHJlc2hvbGRzEi8KCWNoYWxsZW5nZRgBIAEoAUIXukgUEhIZAAAAAAAAWUApAAAAAAAAAABIAIgBARIqCgRkZW55GAIgASgBQhe6SBQSEhkAAAAAAABZQCkAAAAAAAAAAEgBiAEBEi8KCXRlcm1pbmF0ZRgDIAEoAUIXukgUEhIZAAAAAAAAWUApAAAAAAAAAABIAogBAUIMCgpfY2hhbGxlbmdlQgcKBV9kZW55QgwKCl90ZXJtaW5hdGUi4wQKBFJ1bGUSRAoEbmFtZRgBIAEoCUI2ukgzyAEBci4YPzIqXltBLVphLXowLTldKFtBLVphLXowLTkuXy1dKltBLVphLXowLTldKT8kEikKBW1hdGNoGAIgASgLMhouc2FsbHlwb3J0LnBvbGljeS52MS5NYXRjaBInCgRtb2RlGAMgASgOMhkuc2FsbHlwb3J0LnBvbGljeS52MS5Nb2RlEjMKCnRocmVzaG9sZHMYBCABKAsyHy5zYWxseXBvcnQucG9saWN5LnYxLlRocmVzaG9sZHMSNAoIZGVjaXNpb24YBSABKA4yIi5zYWxseXBvcnQucG9saWN5LnYxLkZpeGVkRGVjaXNpb24SEgoFd2F0Y2gYBiABKAhIAIgBARIaCgR3aGVuGAcgASgJQgy6SAVyAxiAIJC1GAUSNwoHc2lnbmFscxgIIAMoCzImLnNhbGx5cG9ydC5wb2xpY3kudjEuUnVsZS5TaWduYWxzRW50cnkSMQoJY2hhbGxlbmdlGAkgASgLMh4uc2FsbHlwb3J0LnBvbGljeS52MS5DaGFsbGVuZ2USLwoIcmVzcG9uc2UYCiABKAsyHS5zYWxseXBvcnQucG9saWN5LnYxLlJlc3BvbnNlEi4KCG9uX2Vycm9yGAsgASgOMhwuc2FsbHlwb3J0LnBvbGljeS52MS5PbkVycm9yGk8KDFNpZ25hbHNFbnRyeRILCgNrZXkYASABKAkSLgoFdmFsdWUYAiABKAsyHy5zYWxseXBvcnQucG9saWN5LnYxLlNpZ25hbFJ1bGU6AjgBQggKBl93YXRjaCLfAQoFTWF0Y2gSLAoMZGVzdGluYXRpb25zGAEgAygJQha6SA+SAQwQ6AciB3IFEAEYgASQtRgBEiYKBnJvdXRlcxgCIAMoCUIWukgPkgEMEOgHIgdyBRABGIAEkLUYARIsCgdtZXRob2RzGAMgAygJQhu6SBiSARUQZCIRcg8YIDILXltBLVphLXpdKyQSKgoKcHJpbmNpcGFscxgEIAMoCUIWukgPkgEMEOgHIgdyBRABGIAEkLUYARImCgtwZWVyX2dyb3VwcxgFIAMoCUIRukgOkgELEOgHIgZyBBABGD8ieAoKU2lnbmFsUnVsZRItCgRtb2RlGAEgASgOMh8uc2FsbHlwb3J0LnBvbGljeS52MS5TaWduYWxNb2RlEi4KCGNhcF9iaXRzGAIgASgBQhe6SBQSEhkAAAAAAABQQCkAAAAAAAAAAEgAiAEBQgsKCV9jYXBfYml0cyKTBAoISWRlbnRpdHkSNwoHaXNzdWVycxgBIAMoCzIbLnNhbGx5cG9ydC5wb2xpY3kudjEuSXNzdWVyQgm6SAaSAQMQ6AcSKQoJeGZjY19ob3BzGAIgAygJQha6SA+SAQwQ6AciB3IFEAEYgASQtRgBEi4KCGFwaV9rZXlzGAMgASgLMhwuc2FsbHlwb3J0LnBvbGljeS52MS5BcGlLZXlzEi4KDnRydXN0ZWRfc3BpZmZlGAQgAygJQha6SA+SAQwQkE4iB3IFEAEYgASQtRgBEj8KC2RlbGVnYXRpb25zGAUgAygLMh8uc2FsbHlwb3J0LnBvbGljeS52MS5EZWxlZ2F0aW9uQgm6SAaSAQMQkE4SMAoSc2luZ2xlX3VzZV9pc3N1ZXJzGAYgAygJQhS6SBGSAQ4Q6AcYASIHcgUQARiAEBJCCg10cnVzdF9kb21haW5zGAcgAygLMiAuc2FsbHlwb3J0LnBvbGljeS52MS5UcnVzdERvbWFpbkIJukgGkgEDEOgHEkcKD3JlZ2lzdGVyZWRfa2V5cxgIIAMoCzIjLnNhbGx5cG9ydC5wb2xpY3kudjEuUmVnaXN0ZXJlZEtleXNCCbpIBpIBAxDoBxJDChNyZXF1aXJlX2JvdW5kX3Byb29mGAkgASgOMiYuc2FsbHlwb3J0LnBvbGljeS52MS5SZXF1aXJlQm91bmRQcm9vZiJyCg5SZWdpc3RlcmVkS2V5cxItCgpwcmluY2lwYWxzGAEgAygJQhm6SBLIAQGSAQwQ6AciB3IFEAEYgASQtRgBEjEKBGp3a3MYAiABKAsyGy5zYWxseXBvcnQucG9saWN5LnYxLktleVNldEIGukgDyAEBIlsKBktleVNldBIaCgRmaWxlGAEgASgJQgq6SAdyBRABGIAgSAASJAoGaW5saW5lGAIgASgJQhKAAQG6SAhyBhABGMCEPZC1GARIAEIPCgZzb3VyY2USBbpIAggBIpYBCgtUcnVzdERvbWFpbhIpCgRuYW1lGAEgASgJQhu6SBjIAQFyExj/ATIOXlthLXowLTkuXy1dKyQSNQoHYW5jaG9ycxgCIAEoCzIcLnNhbGx5cG9ydC5wb2xpY3kudjEuQW5jaG9yc0IGukgDyAEBEiUKCWF1ZGllbmNlcxgDIAMoCUISukgPkgEMEOgHIgdyBRABGIAQIlUKB0FuY2hvcnMSGgoEZmlsZRgBIAEoCUIKukgHcgUQARiAIEgAEh0KBmlubGluZRgCIAEoCUILukgIcgYQARjAhD1IAEIPCgZzb3VyY2USBbpIAggBIs0CCgZJc3N1ZXISGwoGaXNzdWVyGAEgASgJQgu6SAjIAQFyAxiAEBIlCglhdWRpZW5jZXMYAiADKAlCErpID5IBDBDoByIHcgUQARiAEBIvCgRqd2tzGAMgASgLMhkuc2FsbHlwb3J0LnBvbGljeS52MS5Kd2tzQga6SAPIAQESbwoKYWxnb3JpdGhtcxgEIAMoCUJbukhYkgFVGAEiUXJPUgVSUzI1NlIFUlMzODRSBVJTNTEyUgVQUzI1NlIFUFMzODRSBVBTNTEyUgVFUzI1NlIFRVMzODRSBUVTNTEyUgVFZERTQVIHRWQyNTUxORJBCg9jbG9ja190b2xlcmFuY2UYBSABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CDbpICqoBByIDCNgEMgASGgoSYmluZHNfY2VydGlmaWNhdGVzGAYgASgIIngKBEp3a3MSGgoEZmlsZRgBIAEoCUIKukgHcgUQARiAIEgAEh0KA3VybBgCIAEoCUIOukgHcgUQARiAEJC1GANIABIkCgZpbmxpbmUYAyABKAlCEoABAbpICHIGEAEYwIQ9kLUYBEgAQg8KBnNvdXJjZRIFukgCCAEieQoHQXBpS2V5cxI3CgZoZWFkZXIYASABKAlCJ7pIJHIiGIABMh1eW0EtWmEtejAtOSEjJCUmJyorLl5fYHx+LV0qJBI1CgRrZXlzGAIgAygLMhsuc2FsbHlwb3J0LnBvbGljeS52MS5BcGlLZXlCCrpIB5IBBBCgjQYiXQoGQXBpS2V5EiMKBG5hbWUYASABKAlCFbpIEsgBAXINGIACMgheWyEtfl0rJBIuCgZzaGEyNTYYAiABKAlCHoABAbpIGMgBAXITMhFeWzAtOUEtRmEtZl17NjR9JCJPCgpEZWxlZ2F0aW9uEh8KBmNhbGxlchgBIAEoCUIPukgIyAEBcgMYgASQtRgBEiAKB3N1YmplY3QYAiABKAlCD7pICMgBAXIDGIAEkLUYASLWAwoJQ2hhbGxlbmdlEiEKCXRyaWVzX21heBgBIAEoDUIJukgGKgQYZCgBSACIAQESOAoDdHRsGAIgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQhC6SA2qAQoiBAiAowUyAggBEj8KCWRpc2NoYXJnZRgDIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkIRukgOqgELIgUIgJqeATICCAESNQoKYWNyX3ZhbHVlcxgEIAMoCUIhukgekgEbEBQYASIVchMYgAIyDl5bISMtXFtcXS1+XSskEj0KB21heF9hZ2UYBSABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CEbpIDqoBCyIFCIDnhA8yAggBEj0KBWtpbmRzGAYgAygOMiIuc2FsbHlwb3J0LnBvbGljeS52MS5DaGFsbGVuZ2VLaW5kQgq6SAeSAQQQBRgBEmgKDnB1YmxpY19vcmlnaW5zGAcgAygJQlC6SE2SAUoQCBgBIkRyQhisAjI9Xmh0dHBzPzovLyhbQS1aYS16MC05Ll8tXSt8XFtbMC05QS1GYS1mOi5dK1xdKSg6WzAtOV17MSw1fSk/JEIMCgpfdHJpZXNfbWF4Io8DCgdQb3N0dXJlEj0KB21heF9hZ2UYASABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CEbpIDqoBCyIFCIDnhA8yAggBEjIKDG1pc3NpbmdfYml0cxgCIAEoAUIXukgUEhIZAAAAAAAAUEApAAAAAAAAAABIAIgBARIwCgpzdGFsZV9iaXRzGAMgASgBQhe6SBQSEhkAAAAAAABQQCkAAAAAAAAAAEgBiAEBEigKCHJlcXVpcmVkGAQgAygJQha6SA+SAQwQkE4iB3IFEAEYgASQtRgBEjkKBmZvcmJpZBgFIAMoCzIeLnNhbGx5cG9ydC5wb2xpY3kudjEuRm9yYmlkZGVuQgm6SAaSAQMQ6AcSNQoFZmFjdHMYBiADKAsyGi5zYWxseXBvcnQucG9saWN5LnYxLkZhY3RzQgq6SAeSAQQQoI0GEiMKBWZpbGVzGAcgAygJQhS6SBGSAQ4Q6AcYASIHcgUQARiAIEIPCg1fbWlzc2luZ19iaXRzQg0KC19zdGFsZV9iaXRzIogBCglGb3JiaWRkZW4SGAoEbmFtZRgBIAEoCUIKukgHyAEBcgIYPxIZCgRmYWN0GAIgASgJQgu6SAjIAQFyAxiAARIgCgJpbhgDIAMoCUIUukgNkgEKEJBOIgVyAxiACIi1GAESJAoGbm90X2luGAQgAygJQhS6SA2SAQoQkE4iBXIDGIAIiLUYASLyAQoFRmFjdHMSHAoHc3ViamVjdBgBIAEoCUILukgIyAEBcgMYgBASUgoFZmFjdHMYAiADKAsyJS5zYWxseXBvcnQucG9saWN5LnYxLkZhY3RzLkZhY3RzRW50cnlCHLpIFZoBEhBkIgdyBRABGIABKgVyAxiACIi1GAESGAoGc291cmNlGAMgASgJQgi6SAVyAxiAAhIvCgtyZXBvcnRlZF9hdBgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAaLAoKRmFjdHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIkIKCUZhY3RzRmlsZRI1CgVmYWN0cxgBIAMoCzIaLnNhbGx5cG9ydC5wb2xpY3kudjEuRmFjdHNCCrpIB5IBBBCgjQYijgEKBUxpc3RzEj4KCWFkZHJlc3NlcxgBIAMoCzIgLnNhbGx5cG9ydC5wb2xpY3kudjEuQWRkcmVzc0xpc3RCCbpIBpIBAxDoBxJFCgxmaW5nZXJwcmludHMYAiADKAsyJC5zYWxseXBvcnQucG9saWN5LnYxLkZpbmdlcnByaW50TGlzdEIJukgGkgEDEOgHIpADCgtBZGRyZXNzTGlzdBIYCgRuYW1lGAEgASgJQgq6SAfIAQFyAhg/Ei8KBmFjdGlvbhgCIAEoDjIfLnNhbGx5cG9ydC5wb2xpY3kudjEuTGlzdEFjdGlvbhIqCgRiaXRzGAMgASgBQhe6SBQSEhkAAAAAAABQQCkAAAAAAAAAAEgAiAEBEhgKBnJlYXNvbhgEIAEoCUIIukgFcgMYgAISHgoGcmFuZ2VzGAUgAygJQg66SAeSAQQQoI0GkLUYAhIWCgRmaWxlGAYgASgJQgi6SAVyAxiAIBIvCgZmb3JtYXQYByABKA4yHy5zYWxseXBvcnQucG9saWN5LnYxLkxpc3RGb3JtYXQSHAoGY29sdW1uGAggASgJQgy6SAVyAxiAAYi1GAESIQoLYml0c19jb2x1bW4YCSABKAlCDLpIBXIDGIABiLUYARIXCgVmaWVsZBgKIAEoCUIIukgFcgMYgAISJAoGdmFsdWVzGAsgAygJQhS6SA2SAQoQkE4iBXIDGIACiLUYAUIHCgVfYml0cyLiAgoPRmluZ2VycHJpbnRMaXN0EhgKBG5hbWUYASABKAlCCrpIB8gBAXICGD8SLwoGYWN0aW9uGAIgASgOMh8uc2FsbHlwb3J0LnBvbGljeS52MS5MaXN0QWN0aW9uEioKBGJpdHMYAyABKAFCF7pIFBISGQAAAAAAAFBAKQAAAAAAAAAASACIAQESGAoGcmVhc29uGAQgASgJQgi6SAVyAxiAAhIrCgZ2YWx1ZXMYBSADKAlCG7pIGJIBFRCgjQYiD3INGIACMgheWyEtfl0rJBIWCgRmaWxlGAYgASgJQgi6SAVyAxiAIBIvCgZmb3JtYXQYByABKA4yHy5zYWxseXBvcnQucG9saWN5LnYxLkxpc3RGb3JtYXQSHAoGY29sdW1uGAggASgJQgy6SAVyAxiAAYi1GAESIQoLYml0c19jb2x1bW4YCSABKAlCDLpIBXIDGIABiLUYAUIHCgVfYml0cyI3CgNHZW8SFQoDYXNuGAEgASgJQgi6SAVyAxiAIBIZCgdjb3VudHJ5GAIgASgJQgi6SAVyAxiAICKqAQoETG9jaxIhCgJpZBgBIAEoCUIVukgSyAEBcg0YgAEyCF5bIS1+XSskEjUKBXNjb3BlGAIgASgLMh4uc2FsbHlwb3J0LnBvbGljeS52MS5Mb2NrU2NvcGVCBrpIA8gBARIbCgZyZWFzb24YAyABKAlCC7pICMgBAXIDGIAEEisKB2V4cGlyZXMYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIs0BCglMb2NrU2NvcGUSGwoJcHJpbmNpcGFsGAEgASgJQgi6SAVyAxiAEBIcCgpjcmVkZW50aWFsGAIgASgJQgi6SAVyAxiABBIwCgtjZXJ0aWZpY2F0ZRgDIAEoCUIbukgUchIYQDIOXlswLTlBLUZhLWZdKiSItRgBEh0KC2ZpbmdlcnByaW50GAQgASgJQgi6SAVyAxiAAhIVCgdhZGRyZXNzGAUgASgJQgSQtRgCEh0KC2Rlc3RpbmF0aW9uGAYgASgJQgi6SAVyAxiABCKjAwoIUmVzcG9uc2USGwoOcmV2ZWFsX3JlYXNvbnMYASABKAhIAIgBARIdChB1cHN0cmVhbV9oZWFkZXJzGAIgASgISAGIAQESfgoHaGVhZGVycxgDIAMoCzIqLnNhbGx5cG9ydC5wb2xpY3kudjEuUmVzcG9uc2UuSGVhZGVyc0VudHJ5QkG6SD6aATsQICImciQQARiAATIdXltBLVphLXowLTkhIyQlJicqKy5eX2B8fi1dKyQqD3INGIAIMgheWyAtfl0qJBIsCgljaGFsbGVuZ2UYBCABKAsyGS5zYWxseXBvcnQucG9saWN5LnYxLkJvZHkSJwoEZGVueRgFIAEoCzIZLnNhbGx5cG9ydC5wb2xpY3kudjEuQm9keRIsCgl0ZXJtaW5hdGUYBiABKAsyGS5zYWxseXBvcnQucG9saWN5LnYxLkJvZHkaLgoMSGVhZGVyc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAFCEQoPX3JldmVhbF9yZWFzb25zQhMKEV91cHN0cmVhbV9oZWFkZXJzImkKBEJvZHkSKAoMY29udGVudF90eXBlGAEgASgJQhK6SA9yDRiAAjIIXlsgLX5dKiQSFwoEdGV4dBgCIAEoCUIJukgGcgQYgIABEh4KDGdycGNfbWVzc2FnZRgDIAEoCUIIukgFcgMYgAgqQAoETW9kZRIUChBNT0RFX1VOU1BFQ0lGSUVEEAASEAoMTU9ERV9FTkZPUkNFEAESEAoMTU9ERV9PQlNFUlZFEAIqgAEKDUZpeGVkRGVjaXNpb24SHgoaRklYRURfREVDSVNJT05fVU5TUEVDSUZJRUQQABIYChRGSVhFRF9ERUNJU0lPTl9BTExPVxABEhwKGEZJWEVEX0RFQ0lTSU9OX0NIQUxMRU5HRRACEhcKE0ZJWEVEX0RFQ0lTSU9OX0RFTlkQAypOCgdPbkVycm9yEhgKFE9OX0VSUk9SX1VOU1BFQ0lGSUVEEAASFQoRT05fRVJST1JfTk9fTUFUQ0gQARISCg5PTl9FUlJPUl9NQVRDSBACKnAKClNpZ25hbE1vZGUSGwoXU0lHTkFMX01PREVfVU5TUEVDSUZJRUQQABIXChNTSUdOQUxfTU9ERV9FTkZPUkNFEAESFwoTU0lHTkFMX01PREVfT0JTRVJWRRACEhMKD1NJR05BTF9NT0RFX09GRhADKpYBChFSZXF1aXJlQm91bmRQcm9vZhIjCh9SRVFVSVJFX0JPVU5EX1BST09GX1VOU1BFQ0lGSUVEEAASIQodUkVRVUlSRV9CT1VORF9QUk9PRl9DSEFMTEVOR0UQARIcChhSRVFVSVJFX0JPVU5EX1BST09GX0RFTlkQAhIbChdSRVFVSVJFX0JPVU5EX1BST09GX09GRhADKskBCg1DaGFsbGVuZ2VLaW5kEh4KGkNIQUxMRU5HRV9LSU5EX1VOU1BFQ0lGSUVEEAASGgoWQ0hBTExFTkdFX0tJTkRfU1RFUF9VUBABEhoKFkNIQUxMRU5HRV9LSU5EX0ZPUldBUkQQAhIXChNDSEFMTEVOR0VfS0lORF9EUE9QEAMSIQodQ0hBTExFTkdFX0tJTkRfSFRUUF9TSUdOQVRVUkUQBBIkCiBDSEFMTEVOR0VfS0lORF9DRVJUSUZJQ0FURV9CT1VORBAFKlcKCkxpc3RBY3Rpb24SGwoXTElTVF9BQ1RJT05fVU5TUEVDSUZJRUQQABIVChFMSVNUX0FDVElPTl9CTE9DSxABEhUKEUxJU1RfQUNUSU9OX1NDT1JFEAIqawoKTGlzdEZvcm1hdBIbChdMSVNUX0ZPUk1BVF9VTlNQRUNJRklFRBAAEhUKEUxJU1RfRk9STUFUX1BMQUlOEAESEwoPTElTVF9GT1JNQVRfQ1NWEAISFAoQTElTVF9GT1JNQVRfTU1EQhADYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_duration, file_google_protobuf_timestamp, file_sallyport_policy_v1_options]);
 
 /**
  * A policy file.
@@ -520,6 +520,21 @@ export type Identity = Message<"sallyport.policy.v1.Identity"> & {
    * @generated from field: repeated sallyport.policy.v1.TrustDomain trust_domains = 7;
    */
   trustDomains: TrustDomain[];
+
+  /**
+   * Keys that answer for principals, besides those that their certificates and tokens name.
+   *
+   * @generated from field: repeated sallyport.policy.v1.RegisteredKeys registered_keys = 8;
+   */
+  registeredKeys: RegisteredKeys[];
+
+  /**
+   * What becomes of a request whose token is bound to a key (`cnf.jkt`, RFC 9449) and that comes without a proof by that key.
+   * Default `challenge`.
+   *
+   * @generated from field: sallyport.policy.v1.RequireBoundProof require_bound_proof = 9;
+   */
+  requireBoundProof: RequireBoundProof;
 };
 
 /**
@@ -528,6 +543,70 @@ export type Identity = Message<"sallyport.policy.v1.Identity"> & {
  */
 export const IdentitySchema: GenMessage<Identity> = /*@__PURE__*/
   messageDesc(file_sallyport_policy_v1_policy, 9);
+
+/**
+ * Keys of principals.
+ *
+ * @generated from message sallyport.policy.v1.RegisteredKeys
+ */
+export type RegisteredKeys = Message<"sallyport.policy.v1.RegisteredKeys"> & {
+  /**
+   * Whose they are, such as `spiffe://prod.example/ns/billing/**` or `https://issuer.example|billing`. Every entry that
+   * matches counts.
+   *
+   * @generated from field: repeated string principals = 1;
+   */
+  principals: string[];
+
+  /**
+   * The public keys; the first 64 of them count.
+   *
+   * @generated from field: sallyport.policy.v1.KeySet jwks = 2;
+   */
+  jwks?: KeySet | undefined;
+};
+
+/**
+ * Describes the message sallyport.policy.v1.RegisteredKeys.
+ * Use `create(RegisteredKeysSchema)` to create a new message.
+ */
+export const RegisteredKeysSchema: GenMessage<RegisteredKeys> = /*@__PURE__*/
+  messageDesc(file_sallyport_policy_v1_policy, 10);
+
+/**
+ * A key set at hand: exactly one of these.
+ *
+ * @generated from message sallyport.policy.v1.KeySet
+ */
+export type KeySet = Message<"sallyport.policy.v1.KeySet"> & {
+  /**
+   * @generated from oneof sallyport.policy.v1.KeySet.source
+   */
+  source: {
+    /**
+     * A file with the key set as JSON, relative to the policy file.
+     *
+     * @generated from field: string file = 1;
+     */
+    value: string;
+    case: "file";
+  } | {
+    /**
+     * The key set as JSON text.
+     *
+     * @generated from field: string inline = 2;
+     */
+    value: string;
+    case: "inline";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * Describes the message sallyport.policy.v1.KeySet.
+ * Use `create(KeySetSchema)` to create a new message.
+ */
+export const KeySetSchema: GenMessage<KeySet> = /*@__PURE__*/
+  messageDesc(file_sallyport_policy_v1_policy, 11);
 
 /**
  * A SPIFFE trust domain and its authorities (SPIFFE Trust Domain and Bundle, section 4). A SPIFFE ID of the domain names
@@ -566,7 +645,7 @@ export type TrustDomain = Message<"sallyport.policy.v1.TrustDomain"> & {
  * Use `create(TrustDomainSchema)` to create a new message.
  */
 export const TrustDomainSchema: GenMessage<TrustDomain> = /*@__PURE__*/
-  messageDesc(file_sallyport_policy_v1_policy, 10);
+  messageDesc(file_sallyport_policy_v1_policy, 12);
 
 /**
  * Where authorities are: exactly one of these. A SPIFFE bundle (JSON), whose `jwt-svid` keys also verify JWT-SVIDs of the
@@ -602,7 +681,7 @@ export type Anchors = Message<"sallyport.policy.v1.Anchors"> & {
  * Use `create(AnchorsSchema)` to create a new message.
  */
 export const AnchorsSchema: GenMessage<Anchors> = /*@__PURE__*/
-  messageDesc(file_sallyport_policy_v1_policy, 11);
+  messageDesc(file_sallyport_policy_v1_policy, 13);
 
 /**
  * An issuer of tokens.
@@ -644,6 +723,14 @@ export type Issuer = Message<"sallyport.policy.v1.Issuer"> & {
    * @generated from field: google.protobuf.Duration clock_tolerance = 5;
    */
   clockTolerance?: Duration | undefined;
+
+  /**
+   * Whether it binds tokens to the certificate of whoever asks for them (RFC 8705): then callers with a certificate can be
+   * challenged for such a token. Default false.
+   *
+   * @generated from field: bool binds_certificates = 6;
+   */
+  bindsCertificates: boolean;
 };
 
 /**
@@ -651,7 +738,7 @@ export type Issuer = Message<"sallyport.policy.v1.Issuer"> & {
  * Use `create(IssuerSchema)` to create a new message.
  */
 export const IssuerSchema: GenMessage<Issuer> = /*@__PURE__*/
-  messageDesc(file_sallyport_policy_v1_policy, 12);
+  messageDesc(file_sallyport_policy_v1_policy, 14);
 
 /**
  * Where a key set is: exactly one of these.
@@ -694,7 +781,7 @@ export type Jwks = Message<"sallyport.policy.v1.Jwks"> & {
  * Use `create(JwksSchema)` to create a new message.
  */
 export const JwksSchema: GenMessage<Jwks> = /*@__PURE__*/
-  messageDesc(file_sallyport_policy_v1_policy, 13);
+  messageDesc(file_sallyport_policy_v1_policy, 15);
 
 /**
  * API keys and the header that carries them.
@@ -722,7 +809,7 @@ export type ApiKeys = Message<"sallyport.policy.v1.ApiKeys"> & {
  * Use `create(ApiKeysSchema)` to create a new message.
  */
 export const ApiKeysSchema: GenMessage<ApiKeys> = /*@__PURE__*/
-  messageDesc(file_sallyport_policy_v1_policy, 14);
+  messageDesc(file_sallyport_policy_v1_policy, 16);
 
 /**
  * One API key, of which only the hash is kept.
@@ -750,7 +837,7 @@ export type ApiKey = Message<"sallyport.policy.v1.ApiKey"> & {
  * Use `create(ApiKeySchema)` to create a new message.
  */
 export const ApiKeySchema: GenMessage<ApiKey> = /*@__PURE__*/
-  messageDesc(file_sallyport_policy_v1_policy, 15);
+  messageDesc(file_sallyport_policy_v1_policy, 17);
 
 /**
  * Lets one principal carry another's tokens.
@@ -778,7 +865,7 @@ export type Delegation = Message<"sallyport.policy.v1.Delegation"> & {
  * Use `create(DelegationSchema)` to create a new message.
  */
 export const DelegationSchema: GenMessage<Delegation> = /*@__PURE__*/
-  messageDesc(file_sallyport_policy_v1_policy, 16);
+  messageDesc(file_sallyport_policy_v1_policy, 18);
 
 /**
  * How challenges are put.
@@ -822,11 +909,21 @@ export type Challenge = Message<"sallyport.policy.v1.Challenge"> & {
   maxAge?: Duration | undefined;
 
   /**
-   * How the challenge is put. Default `step_up`.
+   * How it is put: the first of these that the caller can answer. Where it can answer none, the last is put, stays
+   * unanswered, and the caller is denied after `triesMax`. `dpop` and `http_signature` are passed over where `acrValues` or
+   * `maxAge` ask how the caller was authenticated. Default `[dpop, step_up]`.
    *
-   * @generated from field: sallyport.policy.v1.ChallengeKind kind = 6;
+   * @generated from field: repeated sallyport.policy.v1.ChallengeKind kinds = 6;
    */
-  kind: ChallengeKind;
+  kinds: ChallengeKind[];
+
+  /**
+   * Origins under which callers know the services here, such as `https://orders.example`, where a proxy before Envoy changes
+   * the scheme or the authority: proofs may name them, too. For the policy as a whole; rules have none of their own.
+   *
+   * @generated from field: repeated string public_origins = 7;
+   */
+  publicOrigins: string[];
 };
 
 /**
@@ -834,7 +931,7 @@ export type Challenge = Message<"sallyport.policy.v1.Challenge"> & {
  * Use `create(ChallengeSchema)` to create a new message.
  */
 export const ChallengeSchema: GenMessage<Challenge> = /*@__PURE__*/
-  messageDesc(file_sallyport_policy_v1_policy, 17);
+  messageDesc(file_sallyport_policy_v1_policy, 19);
 
 /**
  * What is asked of the condition of calling workloads.
@@ -897,7 +994,7 @@ export type Posture = Message<"sallyport.policy.v1.Posture"> & {
  * Use `create(PostureSchema)` to create a new message.
  */
 export const PostureSchema: GenMessage<Posture> = /*@__PURE__*/
-  messageDesc(file_sallyport_policy_v1_policy, 18);
+  messageDesc(file_sallyport_policy_v1_policy, 20);
 
 /**
  * A forbidden condition: either `in` or `notIn` is given.
@@ -939,7 +1036,7 @@ export type Forbidden = Message<"sallyport.policy.v1.Forbidden"> & {
  * Use `create(ForbiddenSchema)` to create a new message.
  */
 export const ForbiddenSchema: GenMessage<Forbidden> = /*@__PURE__*/
-  messageDesc(file_sallyport_policy_v1_policy, 19);
+  messageDesc(file_sallyport_policy_v1_policy, 21);
 
 /**
  * Stated facts on one workload's condition.
@@ -981,7 +1078,7 @@ export type Facts = Message<"sallyport.policy.v1.Facts"> & {
  * Use `create(FactsSchema)` to create a new message.
  */
 export const FactsSchema: GenMessage<Facts> = /*@__PURE__*/
-  messageDesc(file_sallyport_policy_v1_policy, 20);
+  messageDesc(file_sallyport_policy_v1_policy, 22);
 
 /**
  * A file of facts that a policy names.
@@ -1002,7 +1099,7 @@ export type FactsFile = Message<"sallyport.policy.v1.FactsFile"> & {
  * Use `create(FactsFileSchema)` to create a new message.
  */
 export const FactsFileSchema: GenMessage<FactsFile> = /*@__PURE__*/
-  messageDesc(file_sallyport_policy_v1_policy, 21);
+  messageDesc(file_sallyport_policy_v1_policy, 23);
 
 /**
  * Lists of addresses and of TLS fingerprints.
@@ -1030,7 +1127,7 @@ export type Lists = Message<"sallyport.policy.v1.Lists"> & {
  * Use `create(ListsSchema)` to create a new message.
  */
 export const ListsSchema: GenMessage<Lists> = /*@__PURE__*/
-  messageDesc(file_sallyport_policy_v1_policy, 22);
+  messageDesc(file_sallyport_policy_v1_policy, 24);
 
 /**
  * A list of addresses.
@@ -1123,7 +1220,7 @@ export type AddressList = Message<"sallyport.policy.v1.AddressList"> & {
  * Use `create(AddressListSchema)` to create a new message.
  */
 export const AddressListSchema: GenMessage<AddressList> = /*@__PURE__*/
-  messageDesc(file_sallyport_policy_v1_policy, 23);
+  messageDesc(file_sallyport_policy_v1_policy, 25);
 
 /**
  * A list of TLS fingerprints.
@@ -1201,7 +1298,7 @@ export type FingerprintList = Message<"sallyport.policy.v1.FingerprintList"> & {
  * Use `create(FingerprintListSchema)` to create a new message.
  */
 export const FingerprintListSchema: GenMessage<FingerprintList> = /*@__PURE__*/
-  messageDesc(file_sallyport_policy_v1_policy, 24);
+  messageDesc(file_sallyport_policy_v1_policy, 26);
 
 /**
  * MMDB databases that tell where addresses are.
@@ -1230,7 +1327,7 @@ export type Geo = Message<"sallyport.policy.v1.Geo"> & {
  * Use `create(GeoSchema)` to create a new message.
  */
 export const GeoSchema: GenMessage<Geo> = /*@__PURE__*/
-  messageDesc(file_sallyport_policy_v1_policy, 25);
+  messageDesc(file_sallyport_policy_v1_policy, 27);
 
 /**
  * Refuses and terminates all that matches every part of its scope.
@@ -1272,7 +1369,7 @@ export type Lock = Message<"sallyport.policy.v1.Lock"> & {
  * Use `create(LockSchema)` to create a new message.
  */
 export const LockSchema: GenMessage<Lock> = /*@__PURE__*/
-  messageDesc(file_sallyport_policy_v1_policy, 26);
+  messageDesc(file_sallyport_policy_v1_policy, 28);
 
 /**
  * What a lock locks; at least one part is given.
@@ -1328,7 +1425,7 @@ export type LockScope = Message<"sallyport.policy.v1.LockScope"> & {
  * Use `create(LockScopeSchema)` to create a new message.
  */
 export const LockScopeSchema: GenMessage<LockScope> = /*@__PURE__*/
-  messageDesc(file_sallyport_policy_v1_policy, 27);
+  messageDesc(file_sallyport_policy_v1_policy, 29);
 
 /**
  * What callers and services are told.
@@ -1385,7 +1482,7 @@ export type Response = Message<"sallyport.policy.v1.Response"> & {
  * Use `create(ResponseSchema)` to create a new message.
  */
 export const ResponseSchema: GenMessage<Response> = /*@__PURE__*/
-  messageDesc(file_sallyport_policy_v1_policy, 28);
+  messageDesc(file_sallyport_policy_v1_policy, 30);
 
 /**
  * What a refusal says. `{decision_id}`, `{decision}` and `{principal}` stand for the verdict's own.
@@ -1420,7 +1517,7 @@ export type Body = Message<"sallyport.policy.v1.Body"> & {
  * Use `create(BodySchema)` to create a new message.
  */
 export const BodySchema: GenMessage<Body> = /*@__PURE__*/
-  messageDesc(file_sallyport_policy_v1_policy, 29);
+  messageDesc(file_sallyport_policy_v1_policy, 31);
 
 /**
  * Whether decisions are carried out.
@@ -1593,6 +1690,52 @@ export const SignalModeSchema: GenEnum<SignalMode> = /*@__PURE__*/
   enumDesc(file_sallyport_policy_v1_policy, 3);
 
 /**
+ * What becomes of a bound token that comes without a proof.
+ *
+ * @generated from enum sallyport.policy.v1.RequireBoundProof
+ */
+export const RequireBoundProof = {
+  /**
+   * @generated from enum value: REQUIRE_BOUND_PROOF_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED: 0,
+
+  /**
+   * Challenged, whatever the score.
+   *
+   * @generated from enum value: REQUIRE_BOUND_PROOF_CHALLENGE = 1;
+   */
+  CHALLENGE: 1,
+
+  /**
+   * Denied.
+   *
+   * @generated from enum value: REQUIRE_BOUND_PROOF_DENY = 2;
+   */
+  DENY: 2,
+
+  /**
+   * Taken as a token that is not bound.
+   *
+   * @generated from enum value: REQUIRE_BOUND_PROOF_OFF = 3;
+   */
+  OFF: 3,
+} as const;
+
+/**
+ * What becomes of a bound token that comes without a proof.
+ *
+ * @generated from enum sallyport.policy.v1.RequireBoundProof
+ */
+export type RequireBoundProof = (typeof RequireBoundProof)[keyof typeof RequireBoundProof] | UnknownEnum;
+
+/**
+ * Describes the enum sallyport.policy.v1.RequireBoundProof.
+ */
+export const RequireBoundProofSchema: GenEnum<RequireBoundProof> = /*@__PURE__*/
+  enumDesc(file_sallyport_policy_v1_policy, 4);
+
+/**
  * How a challenge is put.
  *
  * @generated from enum sallyport.policy.v1.ChallengeKind
@@ -1604,7 +1747,7 @@ export const ChallengeKind = {
   UNSPECIFIED: 0,
 
   /**
-   * 401 or UNAUTHENTICATED, asking for a fresher or stronger token (RFC 9470).
+   * 401 or UNAUTHENTICATED, asking for a fresher or stronger token (RFC 9470). For whoever has a token or a certificate.
    *
    * @generated from enum value: CHALLENGE_KIND_STEP_UP = 1;
    */
@@ -1616,6 +1759,30 @@ export const ChallengeKind = {
    * @generated from enum value: CHALLENGE_KIND_FORWARD = 2;
    */
   FORWARD: 2,
+
+  /**
+   * 401 or UNAUTHENTICATED, asking for a proof by the key that the token is bound to (RFC 9449). For callers whose token
+   * names one (`cnf.jkt`).
+   *
+   * @generated from enum value: CHALLENGE_KIND_DPOP = 3;
+   */
+  DPOP: 3,
+
+  /**
+   * 401 or UNAUTHENTICATED, asking for a signature of the request (RFC 9421) by the key of the caller's certificate or by one
+   * of its registered keys. For callers who have either.
+   *
+   * @generated from enum value: CHALLENGE_KIND_HTTP_SIGNATURE = 4;
+   */
+  HTTP_SIGNATURE: 4,
+
+  /**
+   * 401 or UNAUTHENTICATED, asking for a fresh token that is bound to the connection's certificate (RFC 8705). For callers
+   * with a certificate whose token is so bound, or whose issuer binds tokens.
+   *
+   * @generated from enum value: CHALLENGE_KIND_CERTIFICATE_BOUND = 5;
+   */
+  CERTIFICATE_BOUND: 5,
 } as const;
 
 /**
@@ -1629,7 +1796,7 @@ export type ChallengeKind = (typeof ChallengeKind)[keyof typeof ChallengeKind] |
  * Describes the enum sallyport.policy.v1.ChallengeKind.
  */
 export const ChallengeKindSchema: GenEnum<ChallengeKind> = /*@__PURE__*/
-  enumDesc(file_sallyport_policy_v1_policy, 4);
+  enumDesc(file_sallyport_policy_v1_policy, 5);
 
 /**
  * What being on a list means.
@@ -1668,7 +1835,7 @@ export type ListAction = (typeof ListAction)[keyof typeof ListAction] | UnknownE
  * Describes the enum sallyport.policy.v1.ListAction.
  */
 export const ListActionSchema: GenEnum<ListAction> = /*@__PURE__*/
-  enumDesc(file_sallyport_policy_v1_policy, 5);
+  enumDesc(file_sallyport_policy_v1_policy, 6);
 
 /**
  * The form of a list's file.
@@ -1714,5 +1881,5 @@ export type ListFormat = (typeof ListFormat)[keyof typeof ListFormat] | UnknownE
  * Describes the enum sallyport.policy.v1.ListFormat.
  */
 export const ListFormatSchema: GenEnum<ListFormat> = /*@__PURE__*/
-  enumDesc(file_sallyport_policy_v1_policy, 6);
+  enumDesc(file_sallyport_policy_v1_policy, 7);
 
