@@ -54,8 +54,8 @@ t.test("a policy of every field compiles to what it says", async (t) => {
   t.equal(policy.autoLockMs, 7_200_000);
   t.same(policy.response, { revealReasons: true, upstreamHeaders: false });
   t.same(policy.challenge, {
-    kinds: ["dpop", "step_up"],
-    publicOrigins: [],
+    kinds: ["certificate_bound", "step_up"],
+    publicOrigins: ["https://orders.example"],
     triesMax: 5,
     ttlMs: 90_000,
     dischargeMs: 86_400_000,
@@ -114,11 +114,13 @@ t.test("identity names issuers, hops, keys and delegations", async (t) => {
     audiences: ["orders"],
     jwks: { kind: "url", url: "https://issuer.example/jwks.json" },
     algorithms: ["ES256"],
+    bindsCertificates: true,
     clockToleranceMs: 90_000,
   });
   t.same(byFile, {
     issuer: "file",
     audiences: [],
+    bindsCertificates: false,
     jwks: { kind: "inline", keys: KEYS },
     algorithms: ["RS256", "PS256", "ES256", "ES384", "EdDSA"],
     clockToleranceMs: 30_000,
@@ -138,6 +140,17 @@ t.test("identity names issuers, hops, keys and delegations", async (t) => {
   t.ok(identity.delegations[0]?.subject.test("user-7"));
   t.same(identity.singleUseIssuers, ["https://issuer.example"]);
   t.equal(compiled(`${HEAD}spec: { identity: { apiKeys: {} } }`).identity.apiKeyHeader, "x-api-key");
+});
+
+t.test("registered keys and what bound tokens must bring arrive", async (t) => {
+  const { registeredKeys, requireBoundProof } = compiled(FULL, FILES).identity;
+  t.equal(requireBoundProof, "deny");
+  t.same(
+    registeredKeys.map(({ jwks }) => (JSON.parse(jwks) as { keys: { kty: string }[] }).keys[0]?.kty),
+    ["EC", "OKP"],
+  );
+  t.ok(registeredKeys[0]?.principals[0]?.test("spiffe://prod.example/ns/billing/sa/worker"));
+  t.notOk(registeredKeys[0]?.principals[0]?.test("spiffe://prod.example/ns/web/sa/worker"));
 });
 
 t.test("posture rules and facts arrive, and facts of files replace those of the policy", async (t) => {

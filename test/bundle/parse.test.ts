@@ -14,7 +14,7 @@ function said(text: string): readonly string[] {
 }
 
 const KEYS =
-  "mode, thresholds, rules, signals, identity, challenge, posture, lists, geo, locks, autoLock, response, peerGroups";
+  "mode, thresholds, rules, signals, identity, challenge, posture, lists, geo, locks, autoLock, response, peerGroups, streams";
 const RULE_KEYS = "name, match, mode, thresholds, decision, watch, when, signals, challenge, response, onError";
 const ALGORITHMS = "RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512, EdDSA, Ed25519";
 const ISSUER = "identity: { issuers: [{ issuer: i, jwks: { url: https://i.example/k }";
@@ -128,6 +128,10 @@ const specs = [
   {
     spec: "challenge: { kinds: [foward] }",
     says: '5:24 spec.challenge.kinds[0]: expected one of step_up, forward, dpop, http_signature, certificate_bound, got "foward"; did you mean "forward"?',
+  },
+  {
+    spec: "rules: [{ name: a, challenge: { publicOrigins: [https://a.example] } }]",
+    says: "5:35 spec.rules[0].challenge.publicOrigins: expected none: they are the policy's, got some",
   },
   {
     spec: "response: { headers: { Transfer-Encoding: chunked } }",
