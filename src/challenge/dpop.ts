@@ -140,7 +140,9 @@ function admit(proof: Proof, { nonces, nonceOptional = false, now, replays }: Dp
   // The longest age of all, whichever applied: a proof that came where no nonce was asked for may hold a fresh one, and
   // must not come again where one is.
   const expiresAtMs = proof.issuedAtMs + PROOF_AGE_WITH_NONCE_MS + PROOF_SKEW_MS;
-  switch (replays.admit(jkt, proof.jti, proof.issuedAtMs, expiresAtMs, now)) {
+  // Made after its nonce, whatever the caller's clock says: a clock that is behind does not put it before a start.
+  const madeAtMs = Math.max(proof.issuedAtMs, nonceIssuedAt ?? proof.issuedAtMs);
+  switch (replays.admit(jkt, proof.jti, madeAtMs, Math.max(expiresAtMs, madeAtMs), now)) {
     case "first":
       return {
         kind: "valid",

@@ -219,7 +219,8 @@ function admit(
   // Not the signature's bytes: of an ECDSA signature anybody can make a second one that verifies as well. A nonce is
   // answered once by one key; without nonces, what was signed stands for the proof.
   const id = nonce === undefined ? createHash("sha256").update(signed).digest("base64url") : `nonce ${nonce}`;
-  switch (replays.admit(`signature ${thumbprint}`, id, createdMs, expiresAtMs, now)) {
+  const madeAtMs = Math.max(createdMs, nonceIssuedAt ?? createdMs);
+  switch (replays.admit(`signature ${thumbprint}`, id, madeAtMs, Math.max(expiresAtMs, madeAtMs), now)) {
     case "first":
       return { kind: "valid", thumbprint, label, nonceIssuedAt };
     case "replayed":

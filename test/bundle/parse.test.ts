@@ -131,7 +131,7 @@ const specs = [
   },
   {
     spec: "rules: [{ name: a, challenge: { publicOrigins: [https://a.example] } }]",
-    says: "5:35 spec.rules[0].challenge.publicOrigins: expected none: they are the policy's, got some",
+    says: "5:50 spec.rules[0].challenge.publicOrigins: expected none: they are the policy's, got some",
   },
   {
     spec: "response: { headers: { Transfer-Encoding: chunked } }",
