@@ -1,7 +1,7 @@
 import { fromBinary } from "@bufbuild/protobuf";
 import { anyUnpack } from "@bufbuild/protobuf/wkt";
 import t from "tap";
-import { responseOf } from "../../src/envoy/response.ts";
+import { type Proving, type ResponseContext, responseOf } from "../../src/envoy/response.ts";
 import type { CheckResponse } from "../../src/gen/envoy/service/auth/v3/external_auth_pb.ts";
 import { ErrorInfoSchema } from "../../src/gen/google/rpc/error_details_pb.ts";
 import { StatusSchema } from "../../src/gen/google/rpc/status_pb.ts";
@@ -286,4 +286,83 @@ t.test("a forwarded challenge lets through and tells the service, whatever else 
     enforced: "allow",
     peer_group: "web",
   });
+});
+
+const PROOFS: NonNullable<ResponseContext["proofs"]> = {
+  dpopChallenge: () => ({ "www-authenticate": 'DPoP error="use_dpop_nonce"', "dpop-nonce": "n1" }),
+  dpopNonce: () => "n2",
+  signatureChallenge: (fields) => ({ "accept-signature": `sallyport=(${fields.join(" ")})` }),
+};
+const PROVING: Proving = { scheme: "Bearer", nonceDue: false, fields: [] };
+
+function challengedBy(kind: Challenge["kind"], protocol: Protocol = "http", proving: Partial<Proving> = {}) {
+  return responseOf(verdict({ kind: "challenge", challenge: { ...CHALLENGE, kind } }), {
+    protocol,
+    policy: QUIET,
+    ownHeaders: [],
+    latencyUs: 1,
+    proofs: PROOFS,
+    proving: { ...PROVING, ...proving },
+  });
+}
+
+const asking: readonly { kind: Challenge["kind"]; says: Record<string, unknown>; proving?: Partial<Proving> }[] = [
+  {
+    kind: "dpop",
+    says: { "www-authenticate": 'DPoP error="use_dpop_nonce"', "dpop-nonce": "n1", "x-sallyport-challenge": "dpop" },
+  },
+  {
+    kind: "http_signature",
+    proving: { fields: ["authorization"] },
+    says: {
+      "www-authenticate": /^Signature /,
+      "accept-signature": "sallyport=(authorization)",
+      "x-sallyport-challenge": "http-signature",
+    },
+  },
+  {
+    kind: "certificate_bound",
+    says: { "www-authenticate": /^Bearer error="invalid_token"/, "x-sallyport-challenge": "certificate-bound" },
+  },
+  {
+    kind: "step_up",
+    proving: { scheme: "DPoP" },
+    says: { "www-authenticate": /^DPoP error="insufficient_user_authentication"/ },
+  },
+];
+for (const { kind, says, proving } of asking) {
+  t.test(`a challenge of kind ${kind} asks in its own way, over HTTP and gRPC alike`, async (t) => {
+    for (const protocol of ["http", "grpc"] as const) {
+      const headers = headersOf(challengedBy(kind, protocol, proving));
+      t.match(headers, says);
+      t.equal("x-sallyport-issued-after" in headers, kind === "step_up" || kind === "certificate_bound");
+      if (protocol === "grpc") t.equal(headers["grpc-status"], "16");
+    }
+  });
+}
+
+t.test("raw TCP callers are asked nothing: there is no place for it", async (t) => {
+  t.equal(challengedBy("dpop", "tcp").httpResponse.case, undefined);
+});
+
+t.test("a nonce that grows old is replaced by whatever answer is next", async (t) => {
+  const told = (decision: Decision, nonceDue: boolean): unknown => {
+    const { httpResponse } = responseOf(verdict(decision), {
+      protocol: "http",
+      policy: QUIET,
+      ownHeaders: [],
+      latencyUs: 1,
+      proofs: PROOFS,
+      proving: { ...PROVING, nonceDue },
+    });
+    const headers =
+      httpResponse.case === "okResponse"
+        ? httpResponse.value.responseHeadersToAdd
+        : httpResponse.case === "deniedResponse"
+          ? httpResponse.value.headers
+          : [];
+    return headers.find(({ header }) => header?.key === "dpop-nonce")?.header?.value;
+  };
+  t.same([told(DECISIONS.allow, true), told(DECISIONS.allow, false)], ["n2", undefined]);
+  t.same([told(DECISIONS.deny, true), told(DECISIONS.deny, false)], ["n2", undefined]);
 });
