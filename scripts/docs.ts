@@ -180,6 +180,8 @@ function policyPage(): string {
     "challenge as usual; requests without it are not counted as ignoring it, and are not learned from. The decision log says",
     "decision `challenge`, enforced `allow`. Headers of these names that callers send never reach the service.",
     "",
+    "The other kinds, and which of them suits whom, are in [challenges.md](challenges.md).",
+    "",
     "## Responses",
     "",
     "`response` adds headers to refusals and replaces their bodies, by decision. `{decision_id}`, `{decision}` and",
