@@ -1,7 +1,9 @@
 /** The demo's story: ordinary days, honest oddities, a stolen token, and what the operator can do. */
 
 import { setTimeout as pause } from "node:timers/promises";
+import { answeringCaller } from "../../test/support/answering.ts";
 import { grpcClient, tlsConnection } from "../../test/support/clients.ts";
+import { type TestKey, testKey } from "../../test/support/proofs.ts";
 import type { Issued } from "../pki.ts";
 import { strangersCall, strangersStack, Workload } from "./clients.ts";
 import { runCommand } from "./sidecar.ts";
@@ -23,6 +25,8 @@ const LEARNING_ROUNDS = 60;
 const BURST = 80;
 /** Requests that were under way when a challenge was put are not blamed for it: 2 s. */
 const AFTER_GRACE_MS = 2_200;
+/** Another TLS library than Node's own choice. */
+const OTHER_CIPHERS = "TLS_AES_128_GCM_SHA256:ECDHE-ECDSA-AES128-GCM-SHA256";
 const POLICY_MS_MAX = 15_000;
 
 const id = (name: string): string => `spiffe://${DOMAIN}/ns/shop/sa/${name}`;
@@ -113,7 +117,7 @@ export async function playScenario(world: World, onStep: (step: Step) => void): 
     since = await mark(orders);
     const before = billing.challenges;
     billing.move({
-      caller: { localAddress: ADDRESSES.billingMoved, ciphers: "TLS_AES_128_GCM_SHA256:ECDHE-ECDSA-AES128-GCM-SHA256" },
+      caller: { localAddress: ADDRESSES.billingMoved, ciphers: OTHER_CIPHERS },
       agent: "billing-ng/1.0.0",
     });
     for (let call = 0; call < 5; call++) await billing.call({ path: `/orders/${(call % 3) + 1}` });
@@ -149,7 +153,43 @@ export async function playScenario(world: World, onStep: (step: Step) => void): 
     await strangersCall(at(orders, ADDRESSES.web, untrusted), { path: "/orders" });
     record("a certificate of an untrusted SPIFFE path", "deny", await entriesFrom(orders, since, ADDRESSES.web, 1));
 
-    // 6. The operator's own order.
+    // 6. A token that is bound to a key (DPoP): wherever its holder goes, the key goes along, and a thief has the token only.
+    const bound = testKey();
+    const boundToken = await issuer.token({ subject: "payouts", claims: { cnf: { jkt: bound.jkt } } });
+    const payouts = (localAddress: string, key: TestKey, more: { agent: string; ciphers?: string }) =>
+      answeringCaller(
+        "HTTP/1.1",
+        { ...at(orders, localAddress), ciphers: more.ciphers },
+        { key: key.privateKey, getToken: () => boundToken, agent: more.agent },
+      );
+    const home = payouts(ADDRESSES.payouts, bound, { agent: "payouts/3.0.0 node" });
+    for (let call = 0; call < LEARNING_ROUNDS; call++) await home.call();
+    await home.close();
+    since = await mark(orders);
+    const away = payouts(ADDRESSES.payoutsMoved, bound, { agent: "payouts-ng/1.0.0", ciphers: OTHER_CIPHERS });
+    const tries: number[] = [];
+    for (let call = 0; call < 5; call++) tries.push((await away.call()).tries.length);
+    await away.close();
+    const answered = await entriesFrom(orders, since, ADDRESSES.payoutsMoved, 6);
+    record("a caller with a bound token moves to another node and TLS stack", "challenge", answered.slice(0, 1));
+    record(
+      "its client answers with its key, and goes on",
+      "allow",
+      answered.slice(1),
+      tries.join(" ") === "2 1 1 1 1" ? undefined : `tries ${tries.join(" ")}`,
+    );
+
+    since = await mark(orders);
+    const copier = payouts(ADDRESSES.thief, testKey(), { agent: "payouts/3.0.0 node" });
+    await copier.call();
+    await copier.close();
+    record(
+      "a thief with the bound token and a key of its own",
+      "deny",
+      await entriesFrom(orders, since, ADDRESSES.thief, 1),
+    );
+
+    // 7. The operator's own order.
     await command([
       "lock",
       "--principal",
@@ -165,7 +205,7 @@ export async function playScenario(world: World, onStep: (step: Step) => void): 
     await talk(at(ledger, ADDRESSES.ledger, ledgerCertificate)).catch(() => {}); // the connection is closed in its face
     record("a raw TCP connection of a locked principal", "terminate", await entriesSince(ledger, since, 1));
 
-    // 7. Observe mode: the same thief passes, and the log says what would have happened.
+    // 8. Observe mode: the same thief passes, and the log says what would have happened.
     const revision = await world.setPolicy({ mode: "observe" });
     await untilPolicy(orders, revision);
     since = await mark(orders);

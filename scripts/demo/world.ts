@@ -24,6 +24,8 @@ export const ADDRESSES = {
   billingMoved: "127.0.0.22",
   reports: "127.0.0.31",
   ledger: "127.0.0.41",
+  payouts: "127.0.0.51",
+  payoutsMoved: "127.0.0.52",
   thief: "127.0.0.66",
   listed: "127.0.0.77",
   blocked: "127.0.0.99",

@@ -34,6 +34,15 @@ t.test("a policy that is wrong stops the start with every problem", async (t) =>
   t.match(err, /wrong\.yaml:4:28 spec\.autoLock/);
 });
 
+t.test("a secret that could be guessed, or is not there, stops the start", async (t) => {
+  const secret = join(folder, "nonce-secret");
+  await writeFile(secret, `${"x".repeat(31)}\n`);
+  const short = await runCommand(["serve", "--challenge-secret-file", secret]);
+  t.match(short, { code: 1, err: /expected 32 bytes or more, got 31 \(ERR_CONFIG_INVALID\)/ });
+  const none = await runCommand(["serve", "--challenge-secret-file", join(folder, "no-secret")]);
+  t.match(none, { code: 1, err: /expected a file that can be read.*ERR_CONFIG_INVALID/ });
+});
+
 t.test("a port in use is named", async (t) => {
   const sidecar = await startSidecarProcess({ name: "holder", folder });
   t.teardown(() => sidecar.stop());

@@ -27,19 +27,28 @@ export interface AnsweringCaller {
 
 export type Protocol = "HTTP/1.1" | "HTTP/2" | "gRPC";
 
-export function answeringCaller(protocol: Protocol, caller: Caller, options: CallerOptions): AnsweringCaller {
+export function answeringCaller(
+  protocol: Protocol,
+  caller: Caller,
+  options: CallerOptions & { readonly agent?: string },
+): AnsweringCaller {
   return protocol === "gRPC" ? overGrpc(caller, options) : overHttp(caller, options, protocol === "HTTP/2");
 }
 
-function overHttp(caller: Caller, options: CallerOptions, allowH2: boolean): AnsweringCaller {
-  const { certificate, caPem, localAddress } = caller;
+function overHttp(
+  caller: Caller,
+  options: CallerOptions & { readonly agent?: string },
+  allowH2: boolean,
+): AnsweringCaller {
+  const { certificate, caPem, localAddress, ciphers } = caller;
   const dispatcher = new Agent({
     allowH2,
+    ...(localAddress === undefined ? {} : { localAddress }),
     connect: {
       ca: caPem,
       servername: "localhost",
       ...(certificate === undefined ? {} : { cert: certificate.certPem, key: certificate.keyPem }),
-      ...(localAddress === undefined ? {} : { localAddress }),
+      ...(ciphers === undefined ? {} : { ciphers }),
     },
   });
   let tries: number[] = [];
@@ -52,7 +61,9 @@ function overHttp(caller: Caller, options: CallerOptions, allowH2: boolean): Ans
   return {
     call: async () => {
       tries = [];
-      const response = await answering(`https://127.0.0.1:${caller.port}/orders/1`);
+      const response = await answering(`https://127.0.0.1:${caller.port}/orders/1`, {
+        headers: options.agent === undefined ? {} : { "user-agent": options.agent },
+      });
       await response.arrayBuffer();
       return { status: response.status, tries, headers: Object.fromEntries(response.headers) };
     },
