@@ -47,7 +47,7 @@ export interface ReadRequest {
   readonly unanchored: string | undefined;
   /** Claims that jwt_authn verified, by the key under which it put them. */
   readonly verifiedClaims: readonly JsonObject[];
-  /** The request as proofs name it; `undefined` for raw TCP. */
+  /** The request as proofs name it, whole as sent, and gone once they are verified; `undefined` for raw TCP. */
   readonly target: RequestTarget | undefined;
   /** The peer's certificate as Envoy told it (URL-encoded PEM). */
   readonly peerCertificate: string | undefined;
