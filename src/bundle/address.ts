@@ -53,6 +53,41 @@ export function readRange(text: string): AddressRange | undefined {
   return family === 4 ? masked(4, [0, 0, 0, last], prefix) : masked(6, [first, second, third, last], prefix);
 }
 
+/**
+ * Reads what {@link readRange} reads, or a span `FIRST-LAST` of addresses of one family, as the fewest ranges that make
+ * it up.
+ * @returns `undefined` when the text is neither
+ */
+export function readRanges(text: string): readonly AddressRange[] | undefined {
+  const dash = text.indexOf("-");
+  if (dash === -1) {
+    const range = readRange(text);
+    return range === undefined ? undefined : [range];
+  }
+  const first = readRange(text.slice(0, dash).trim());
+  const last = readRange(text.slice(dash + 1).trim());
+  if (first === undefined || last === undefined || first.family !== last.family || text.includes("/")) return undefined;
+  return span(first, last);
+}
+
+function span(first: AddressRange, last: AddressRange): readonly AddressRange[] | undefined {
+  const { family } = first;
+  const bits = family === 4 ? 32 : 128;
+  const numberOf = ({ words }: AddressRange): bigint =>
+    words.reduce((value, word) => (value << 32n) | BigInt(word), 0n);
+  const end = numberOf(last);
+  const ranges: AddressRange[] = [];
+  for (let start = numberOf(first); start <= end; ) {
+    // The widest range that begins here and does not go beyond the end.
+    let free = 0;
+    while (free < bits && (start & (1n << BigInt(free))) === 0n && start + (1n << BigInt(free + 1)) - 1n <= end) free++;
+    const word = (index: number): number => Number((start >> BigInt(96 - index * 32)) & 0xffffffffn);
+    ranges.push({ family, words: [word(0), word(1), word(2), word(3)], prefix: bits - free });
+    start += 1n << BigInt(free);
+  }
+  return ranges.length === 0 ? undefined : ranges;
+}
+
 function masked(family: 4 | 6, words: AddressRange["words"], prefix: number): AddressRange {
   const skipped = family === 4 ? 96 : 0;
   const cut = (word: number, index: number): number => {

@@ -1,4 +1,7 @@
-/** Compiles the data of a policy: lists, databases and posture facts, written in it or in files that it names. */
+/**
+ * The data of a policy: lists, databases and posture facts, written in it or in files that it names. It is packed where
+ * it may take its time, and opened where requests are waiting.
+ */
 
 import {
   type AddressList,
@@ -6,114 +9,218 @@ import {
   type FingerprintList,
   type Geo,
   ListAction,
+  ListFormat,
   type Posture,
 } from "../gen/sallyport/policy/v1/policy_pb.ts";
-import type { AddressLists, GeoLookup, ListHit, PostureFacts } from "../model/policy.ts";
-import { readRange } from "./address.ts";
+import type { AddressLists, GeoLookup, ListHit, Lookup, PostureFacts } from "../model/policy.ts";
+import { type AddressRange, readRanges } from "./address.ts";
 import { ALWAYS_FRESH_MS, LIST_BITS } from "./defaults.ts";
 import { type Files, SHIPPED_OR_NONE } from "./files.ts";
-import { type Database, type DatabaseKind, geoLookup, openDatabase } from "./geo.ts";
-import { readListFile } from "./list-file.ts";
+import { type Database, type DatabaseKind, geoLookup, openDatabase, reopenDatabase } from "./geo.ts";
+import { Words } from "./growing.ts";
+import { type CsvColumns, type Entries, readCsvFile, readListFile } from "./list-file.ts";
+import { Hits, HitsBuilder, type PackedHits } from "./list-hits.ts";
+import { readMmdbList } from "./mmdb-list.ts";
 import type { Networks } from "./networks.ts";
+import { type PackedTable, type PackedTexts, TableBuilder, TextLookup, TextsBuilder, textAt } from "./packed-table.ts";
 import { parseFacts } from "./parse.ts";
-import { buildAddressLists, type ListedRange, prefer } from "./ranges.ts";
+import { type PackedRanges, RangesBuilder, SortedLists } from "./ranges.ts";
 
 /** Most ranges and most fingerprints of all lists together. */
 const LISTED_MAX = 4_000_000;
 
-export function compileAddresses(lists: readonly AddressList[], files: Files): AddressLists {
-  const listed: ListedRange[] = [];
-  for (const [index, list] of lists.entries()) {
-    const hitOf = hitsOf(list);
-    const take = (text: string, bits: number | undefined): boolean => {
-      const range = readRange(text);
-      if (range !== undefined && listed.length < LISTED_MAX) listed.push({ range, hit: hitOf(bits) });
-      return range !== undefined;
-    };
-    for (const text of list.ranges) take(text, undefined);
-    readFileOf(list, `spec.lists.addresses[${index}].file`, "an address or a CIDR range", files, take);
-  }
-  if (listed.length >= LISTED_MAX)
-    files.report("spec.lists.addresses", `fewer than ${LISTED_MAX} ranges in all`, "more");
-  return buildAddressLists(listed);
+export interface PackedAddresses {
+  readonly hits: PackedHits;
+  readonly ranges: PackedRanges;
 }
 
-export function compileFingerprints(lists: readonly FingerprintList[], files: Files): ReadonlyMap<string, ListHit> {
-  const hits = new Map<string, ListHit>();
+export function packAddresses(lists: readonly AddressList[], files: Files): PackedAddresses {
+  const hits = new HitsBuilder();
+  const ranges = new RangesBuilder((earlier, later) => hits.prefer(earlier, later));
   for (const [index, list] of lists.entries()) {
-    const hitOf = hitsOf(list);
+    const hitOf = hitsOf(list, hits);
+    const add = (range: AddressRange, bits: number | undefined): void => {
+      if (ranges.size < LISTED_MAX) ranges.add(range, hitOf(bits));
+    };
     const take = (text: string, bits: number | undefined): boolean => {
-      if (!/^[!-~]{1,256}$/.test(text)) return false;
+      const read = readRanges(text);
+      for (const range of read ?? []) add(range, bits);
+      return read !== undefined;
+    };
+    for (const text of list.ranges) take(text, undefined);
+    const path = `spec.lists.addresses[${index}].file`;
+    if (formatOf(list) !== ListFormat.MMDB) {
+      readFileOf(list, path, ADDRESS_COLUMNS, { expected: "an address or a CIDR range", take }, files);
+      continue;
+    }
+    const bytes = files.bytes(path, list.file);
+    if (bytes === undefined) continue;
+    const got = readMmdbList(bytes, list, (range) => {
+      add(range, undefined);
+      return ranges.size < LISTED_MAX;
+    });
+    if (got !== undefined) files.fault(list.file, "an MMDB database of networks to list", got);
+  }
+  if (ranges.size >= LISTED_MAX) files.report("spec.lists.addresses", `fewer than ${LISTED_MAX} ranges in all`, "more");
+  return { hits: hits.pack(), ranges: ranges.pack() };
+}
+
+export function openAddresses({ hits, ranges }: PackedAddresses): AddressLists {
+  return new SortedLists(ranges, new Hits(hits));
+}
+
+export interface PackedFingerprints {
+  readonly hits: PackedHits;
+  readonly table: PackedTable;
+  /** Number of each fingerprint's hit. */
+  readonly hitOf: Uint32Array;
+}
+
+export function packFingerprints(lists: readonly FingerprintList[], files: Files): PackedFingerprints {
+  const hits = new HitsBuilder();
+  const table = new TableBuilder();
+  const numbers = new Words();
+  for (const [index, list] of lists.entries()) {
+    const hitOf = hitsOf(list, hits);
+    const take = (text: string, bits: number | undefined): boolean => {
+      if (!/^[A-Za-z0-9][!-~]{0,255}$/.test(text)) return false;
+      if (table.size >= LISTED_MAX) return true;
       const hit = hitOf(bits);
-      const earlier = hits.get(text);
-      if (hits.size < LISTED_MAX) hits.set(text, earlier === undefined ? hit : prefer(earlier, hit));
+      const number = table.add(text);
+      if (number === numbers.length) numbers.push(hit);
+      else numbers.set(number, hits.prefer(numbers.at(number), hit));
       return true;
     };
     for (const text of list.values) take(text, undefined);
-    readFileOf(list, `spec.lists.fingerprints[${index}].file`, "a fingerprint", files, take);
+    const path = `spec.lists.fingerprints[${index}].file`;
+    if (formatOf(list) === ListFormat.MMDB) {
+      files.report(path, "a plain or CSV file of fingerprints", "an MMDB database, which holds networks");
+    } else readFileOf(list, path, FINGERPRINT_COLUMNS, { expected: "a fingerprint", take }, files);
   }
-  if (hits.size >= LISTED_MAX)
+  if (table.size >= LISTED_MAX)
     files.report("spec.lists.fingerprints", `fewer than ${LISTED_MAX} values in all`, "more");
-  return hits;
+  return { hits: hits.pack(), table: table.pack(), hitOf: numbers.pack() };
 }
 
-/** One shared hit for all entries of a list that have the same bits. */
-function hitsOf(list: AddressList | FingerprintList): (bits: number | undefined) => ListHit {
+export function openFingerprints({ hits, table, hitOf }: PackedFingerprints): Lookup<ListHit> {
+  const opened = new Hits(hits);
+  return new TextLookup(table, (number) => opened.at(hitOf[number]!));
+}
+
+/** Numbers of the list's hits, by bits; the list's own where an entry has none. */
+function hitsOf(list: AddressList | FingerprintList, hits: HitsBuilder): (bits: number | undefined) => number {
   const action = list.action === ListAction.BLOCK ? "block" : "score";
-  const hits = new Map<number, ListHit>();
-  return (own) => {
-    const bits = own ?? list.bits ?? LIST_BITS;
-    const hit = hits.get(bits) ?? { list: list.name, action, bits, reason: list.reason || list.name };
-    hits.set(bits, hit);
-    return hit;
-  };
+  const numberOf = hits.list({ list: list.name, action, reason: list.reason || list.name });
+  return (own) => numberOf(own ?? list.bits ?? LIST_BITS);
+}
+
+const ADDRESS_COLUMNS: Pick<CsvColumns, "usual" | "spans"> = {
+  usual: ["ip", "address", "cidr", "network", "range", "prefix"],
+  spans: [
+    ["start", "end"],
+    ["first", "last"],
+    ["ip_from", "ip_to"],
+    ["start_ip", "end_ip"],
+    ["ip_range_start", "ip_range_end"],
+  ],
+};
+
+const FINGERPRINT_COLUMNS: Pick<CsvColumns, "usual" | "spans"> = {
+  usual: ["ja4", "ja3", "fingerprint", "ja3_md5", "hash"],
+  spans: [],
+};
+
+function formatOf({ file, format }: AddressList | FingerprintList): ListFormat {
+  if (file === "" || format !== ListFormat.UNSPECIFIED) return format;
+  if (/\.csv$/i.test(file)) return ListFormat.CSV;
+  return /\.mmdb$/i.test(file) ? ListFormat.MMDB : ListFormat.PLAIN;
 }
 
 function readFileOf(
-  list: { readonly file: string },
+  list: AddressList | FingerprintList,
   path: string,
-  expected: string,
+  columns: Pick<CsvColumns, "usual" | "spans">,
+  entries: Entries,
   files: Files,
-  take: (text: string, bits: number | undefined) => boolean,
 ): void {
   if (list.file === "") return;
   const text = files.text(path, list.file);
-  if (text !== undefined) files.problems.push(...readListFile(text, list.file, expected, take));
+  if (text === undefined) return;
+  const { column, bitsColumn } = list;
+  const problems =
+    formatOf(list) === ListFormat.CSV
+      ? readCsvFile(text, list.file, { column, bitsColumn, ...columns }, entries)
+      : readListFile(text, list.file, entries);
+  files.problems.push(...problems);
 }
 
-export function compileGeo(geo: Geo | undefined, files: Files, shipped: Networks | undefined): GeoLookup {
-  const databases: Database[] = [];
-  const open = (kind: DatabaseKind, name: string): void => {
+export interface PackedGeo {
+  /** Bytes of databases that were opened and looked at. */
+  readonly databases: readonly { readonly kind: DatabaseKind; readonly bytes: Uint8Array }[];
+  /** Whether the shipped table of autonomous systems is asked for. */
+  readonly shipped: boolean;
+}
+
+export function packGeo(geo: Geo | undefined, files: Files): PackedGeo {
+  const databases: { readonly kind: DatabaseKind; readonly bytes: Uint8Array }[] = [];
+  const check = (kind: DatabaseKind, name: string): void => {
     const bytes = name === "" || SHIPPED_OR_NONE.includes(name) ? undefined : files.bytes(`spec.geo.${kind}`, name);
     if (bytes === undefined) return;
     const opened = openDatabase(kind, bytes);
-    if (opened.ok) databases.push(opened.database);
+    if (opened.ok) databases.push({ kind, bytes });
     else files.fault(name, opened.expected, opened.got);
   };
-  open("asn", geo?.asn ?? "");
-  open("country", geo?.country ?? "");
-  const asks = geo?.asn === undefined || geo.asn === "" || geo.asn === "builtin";
-  return geoLookup(databases, asks ? shipped : undefined);
+  check("asn", geo?.asn ?? "");
+  check("country", geo?.country ?? "");
+  return { databases, shipped: geo?.asn === undefined || geo.asn === "" || geo.asn === "builtin" };
+}
+
+export function openGeo({ databases, shipped }: PackedGeo, networks: Networks | undefined): GeoLookup {
+  const opened = databases.map(({ kind, bytes }): Database => reopenDatabase(kind, bytes));
+  return geoLookup(opened, shipped ? networks : undefined);
+}
+
+export interface PackedPosture {
+  readonly table: PackedTable;
+  /** Of each subject, as JSON. */
+  readonly facts: PackedTexts;
+  /** Number of the facts of each subject: the last that were stated. */
+  readonly factsOf: Uint32Array;
 }
 
 /** Facts by subject; later statements replace earlier ones, and those of files the ones written in the policy. */
-export function compilePostureFacts(posture: Posture | undefined, files: Files): ReadonlyMap<string, PostureFacts> {
-  const stated = (posture?.facts ?? []).map((facts) => [facts.subject, factsOf(facts, "policy")] as const);
-  const filed = (posture?.files ?? []).flatMap((name, index) => {
+export function packPostureFacts(posture: Posture | undefined, files: Files): PackedPosture {
+  const table = new TableBuilder();
+  const texts = new TextsBuilder();
+  const latest = new Words();
+  const take = (facts: Facts, origin: string): void => {
+    const number = table.add(facts.subject);
+    const text = texts.add(JSON.stringify(statementOf(facts, origin)));
+    if (number === latest.length) latest.push(text);
+    else latest.set(number, text);
+  };
+  for (const facts of posture?.facts ?? []) take(facts, "policy");
+  for (const [index, name] of (posture?.files ?? []).entries()) {
     const text = files.text(`spec.posture.files[${index}]`, name);
-    if (text === undefined) return [];
+    if (text === undefined) continue;
     const parsed = parseFacts(text, name);
-    if (parsed.ok) return parsed.facts.map((facts) => [facts.subject, factsOf(facts, name)] as const);
-    files.problems.push(...parsed.problems);
-    return [];
-  });
-  return new Map([...stated, ...filed]);
+    if (parsed.ok) for (const facts of parsed.facts) take(facts, name);
+    else files.problems.push(...parsed.problems);
+  }
+  return { table: table.pack(), facts: texts.pack(), factsOf: latest.pack() };
 }
 
-function factsOf({ facts, source, reportedAt }: Facts, origin: string): PostureFacts {
-  return {
+export function openPostureFacts({ table, facts, factsOf }: PackedPosture): Lookup<PostureFacts> {
+  return new TextLookup(table, (number) => {
+    const { facts: given, ...stated } = JSON.parse(textAt(facts, factsOf[number]!)) as PostureFacts;
     // Without a prototype: a fact that is asked for by a name such as `constructor` is absent.
-    facts: Object.assign(Object.create(null), facts) as Record<string, string>,
+    return { facts: Object.assign(Object.create(null), given) as Record<string, string>, ...stated };
+  });
+}
+
+function statementOf({ facts, source, reportedAt }: Facts, origin: string): PostureFacts {
+  return {
+    facts,
     source: source || origin,
     reportedAtMs:
       reportedAt === undefined ? ALWAYS_FRESH_MS : Number(reportedAt.seconds) * 1_000 + reportedAt.nanos / 1_000_000,

@@ -32,13 +32,16 @@ export function namedFiles({ spec }: PolicyFile): readonly NamedFile[] {
   const keySets = (spec?.identity?.issuers ?? []).map(({ jwks }) =>
     jwks?.source.case === "file" ? jwks.source.value : "",
   );
+  const anchors = (spec?.identity?.trustDomains ?? []).map(({ anchors }) =>
+    anchors?.source.case === "file" ? anchors.source.value : "",
+  );
   const named = [
-    ...lists.map((name) => ({ name, bytesMax: LIST_BYTES_MAX })),
+    ...lists.map((name) => ({ name, bytesMax: /\.mmdb$/i.test(name) ? DATABASE_BYTES_MAX : LIST_BYTES_MAX })),
     ...[spec?.geo?.asn ?? "", spec?.geo?.country ?? ""]
       .filter((name) => !SHIPPED_OR_NONE.includes(name))
       .map((name) => ({ name, bytesMax: DATABASE_BYTES_MAX })),
     ...(spec?.posture?.files ?? []).map((name) => ({ name, bytesMax: TEXT_BYTES_MAX })),
-    ...keySets.map((name) => ({ name, bytesMax: KEY_SET_BYTES_MAX })),
+    ...[...keySets, ...anchors].map((name) => ({ name, bytesMax: KEY_SET_BYTES_MAX })),
   ].filter(({ name }) => name !== "");
   return [...new Map(named.map((file) => [file.name, file])).values()];
 }

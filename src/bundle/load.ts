@@ -1,85 +1,162 @@
-/** Loads a policy from disk, together with every file that it names. */
+/** Loads a policy, together with every file that it names: from a file, a folder or a signed bundle. */
 
-import { createHash } from "node:crypto";
+import { createHash, type Hash } from "node:crypto";
 import { constants } from "node:fs";
-import { open } from "node:fs/promises";
-import { dirname, resolve } from "node:path";
+import { open, readdir, stat } from "node:fs/promises";
+import { dirname, join, resolve } from "node:path";
 import type { BundleFacts, Trust } from "../model/bundle.ts";
 import { type ErrorCode, OperatingError } from "../model/errors.ts";
 import type { Policy } from "../model/policy.ts";
-import { readBundle } from "./bundle-file.ts";
-import { compilePolicy } from "./compile.ts";
+import { BUNDLE_BYTES_MAX, isBundle, readBundle } from "./bundle-file.ts";
 import { type FileContent, namedFiles } from "./files.ts";
-import { type PolicyDocument, parsePolicy } from "./parse.ts";
+import { finishPolicy } from "./paced.ts";
+import { parsePolicy } from "./parse.ts";
+import { type Prepared, preparePolicy } from "./prepare.ts";
 import { fileProblem, type Problem } from "./problem.ts";
 import { shippedNetworks } from "./shipped-networks.ts";
 import { TEXT_BYTES_MAX } from "./tree.ts";
 import { verifyBundle } from "./verify.ts";
 
+/** Where a policy comes from. */
+export type PolicyOrigin =
+  | { readonly kind: "path"; readonly path: string }
+  /** A bundle that was fetched; `label` names it in messages. */
+  | { readonly kind: "bytes"; readonly label: string; readonly bytes: Uint8Array };
+
+export interface LoadOptions {
+  /** Whose signatures count. Once it is given, everything unsigned is refused. */
+  readonly trust?: Trust | undefined;
+  /** The time by which a bundle's own time is judged, milliseconds since the epoch. Default: the clock's. */
+  readonly nowMs?: number | undefined;
+  /** Takes a bundle whose time is over: for the last good one, when nothing newer can be had. */
+  readonly acceptExpired?: boolean | undefined;
+}
+
 export type LoadResult = Loaded | NotLoaded;
 
-export interface Loaded {
+export interface Loaded extends Read {
   readonly ok: true;
   readonly policy: Policy;
-  readonly document: PolicyDocument;
-  /** Absolute paths of all files read, the policy's first. */
-  readonly files: readonly string[];
-  /** SHA-256 of the content of everything read, hex. */
-  readonly digest: string;
-  /** `undefined`: unsigned. */
+  /** What was verified of it; `undefined` for a policy that no bundle brought. */
   readonly bundle: BundleFacts | undefined;
-  /** What to keep once it is in force. */
+  /** What to remember once it is in force: the root that it has led to, and the bundle itself. */
   readonly trust: Trust | undefined;
   readonly warnings: readonly string[];
 }
 
-export interface LoadOptions {
-  readonly trust?: Trust;
-  readonly nowMs?: number;
-  readonly acceptExpired?: boolean;
+export interface NotLoaded extends Read {
+  readonly ok: false;
+  /** Why, for metrics and status. */
+  readonly code: ErrorCode;
+  readonly problems: readonly Problem[];
 }
 
-export interface NotLoaded {
-  readonly code: ErrorCode;
-  readonly ok: false;
-  readonly problems: readonly Problem[];
+interface Read {
+  /** Absolute paths of all files read, the policy's first; of a folder that was searched, its own path before them. */
   readonly files: readonly string[];
+  /** SHA-256 of the content of everything read, hex; empty when a load ended before that was known. */
   readonly digest: string;
 }
 
 /**
  * Loads a policy. Names of files in it are relative to its own folder.
  *
- * @param path the policy file
+ * @param path a policy file, a bundle file, or a folder: the `policy.yaml` or `policy.yml` in it, else of the files named
+ *   `*.bundle` the one with the highest revision that verifies
  * @returns the policy, or all problems with it and its files; never throws for bad input
  */
-export async function loadPolicy(path: string, _options: LoadOptions = {}): Promise<LoadResult> {
-  const absolute = resolve(path);
-  const hash = createHash("sha256");
-  const content = await readBounded(absolute, TEXT_BYTES_MAX);
-  addTo(hash, "policy", content);
-  const text = content.ok ? textOf(content.bytes) : undefined;
-  if (text === undefined) {
-    const problem = content.ok
-      ? fileProblem(path, "UTF-8 text", "other bytes")
-      : fileProblem(path, "a file that can be read", content.fault);
-    return {
-      ok: false,
-      code: "ERR_POLICY_INVALID",
-      problems: [problem],
-      files: [absolute],
-      digest: hash.digest("hex"),
-    };
+export function loadPolicy(path: string, options: LoadOptions = {}): Promise<LoadResult> {
+  return load({ kind: "path", path }, options);
+}
+
+/** Loads a bundle's bytes. */
+export function loadBytes(label: string, bytes: Uint8Array, options: LoadOptions = {}): Promise<LoadResult> {
+  return load({ kind: "bytes", label, bytes }, options);
+}
+
+async function load(origin: PolicyOrigin, options: LoadOptions): Promise<LoadResult> {
+  const result = await prepareOrigin(origin, options);
+  if (!result.ok) return result;
+  const { prepared, ...rest } = result;
+  return { ...rest, policy: await finishPolicy(prepared, shippedNetworks()) };
+}
+
+/** A load up to what can be done on another thread. */
+export type PreparedLoad = (Omit<Loaded, "policy"> & { readonly prepared: Prepared }) | NotLoaded;
+
+/** Does all of a load but the making of the policy. Never throws for bad input. */
+export async function prepareOrigin(origin: PolicyOrigin, options: LoadOptions): Promise<PreparedLoad> {
+  if (origin.kind === "bytes") return prepareBundle(origin.label, origin.bytes, [], options);
+  const absolute = resolve(origin.path);
+  return (await isFolder(absolute))
+    ? prepareFolder(origin.path, absolute, options)
+    : prepareFile(origin.path, absolute, options);
+}
+
+const POLICY_NAMES: readonly string[] = ["policy.yaml", "policy.yml"];
+const BUNDLE_ENDING = ".bundle";
+/** Most bundles of a folder that are looked at: the last by name. */
+const BUNDLES_MAX = 100;
+
+async function prepareFolder(label: string, folder: string, options: LoadOptions): Promise<PreparedLoad> {
+  let names: readonly string[];
+  try {
+    names = await readdir(folder);
+  } catch (error) {
+    // Fails closed: the caller keeps the last good policy.
+    return refused([fileProblem(label, "a folder that can be read", faultOf(error))], [folder]);
   }
-  const parsed = parsePolicy(text, path);
-  if (!parsed.ok)
-    return {
-      ok: false,
-      code: "ERR_POLICY_INVALID",
-      problems: parsed.problems,
-      files: [absolute],
-      digest: hash.digest("hex"),
-    };
+  const written = POLICY_NAMES.find((name) => names.includes(name));
+  const bundles = names.filter((name) => name.endsWith(BUNDLE_ENDING)).sort();
+  // Where signatures count, an unsigned policy beside bundles is no reason to do without them.
+  if (written !== undefined && (options.trust === undefined || bundles.length === 0)) {
+    return within(folder, await prepareFile(join(label, written), join(folder, written), options));
+  }
+  let best: PreparedLoad | undefined;
+  for (const name of bundles.slice(-BUNDLES_MAX)) {
+    const next = await prepareFile(join(label, name), join(folder, name), options);
+    if (best === undefined || isBetter(next, best)) best = next;
+  }
+  const none = [fileProblem(label, "a folder with policy.yaml or a *.bundle file", "neither")];
+  return best === undefined ? refused(none, [folder]) : within(folder, best);
+}
+
+/** One that can be used is better than one that cannot, and of two the newer. */
+function isBetter(next: PreparedLoad, best: PreparedLoad): boolean {
+  if (!next.ok) return false;
+  return !best.ok || (next.bundle?.revision ?? 0) > (best.bundle?.revision ?? 0);
+}
+
+function within(folder: string, load: PreparedLoad): PreparedLoad {
+  return { ...load, files: [folder, ...load.files] };
+}
+
+async function prepareFile(label: string, absolute: string, options: LoadOptions): Promise<PreparedLoad> {
+  const bundled = absolute.endsWith(BUNDLE_ENDING);
+  const content = await readBounded(absolute, bundled ? BUNDLE_BYTES_MAX : TEXT_BYTES_MAX);
+  if (!content.ok) {
+    return refused([fileProblem(label, "a file that can be read", content.fault)], [absolute], "ERR_POLICY_UNREADABLE");
+  }
+  if (bundled || isBundle(content.bytes)) return prepareBundle(label, content.bytes, [absolute], options);
+  return prepareText(label, absolute, content.bytes, options);
+}
+
+/** A policy file as people write it, and the files beside it. */
+async function prepareText(
+  label: string,
+  absolute: string,
+  bytes: Uint8Array,
+  { trust }: LoadOptions,
+): Promise<PreparedLoad> {
+  const hash = createHash("sha256");
+  addTo(hash, "policy", { ok: true, bytes });
+  const refuse = (problems: readonly Problem[]): NotLoaded => refused(problems, [absolute], undefined, digestOf(hash));
+  if (trust !== undefined) {
+    const problem = fileProblem(label, "a signed bundle, because keys are configured", "an unsigned policy");
+    return { ...refuse([problem]), code: "ERR_BUNDLE_SIGNATURE" };
+  }
+  const parsed = parseText(bytes, label);
+  if (!parsed.ok) return refuse(parsed.problems);
   const { document } = parsed;
   const named = namedFiles(document.policy);
   const folder = dirname(absolute);
@@ -90,61 +167,86 @@ export async function loadPolicy(path: string, _options: LoadOptions = {}): Prom
     addTo(hash, name, read);
   }
   const files = [absolute, ...named.map(({ name }) => resolve(folder, name))];
-  const digest = hash.digest("hex");
-  const compiled = compilePolicy(document, contents, `sha256:${digest.slice(0, 12)}`, shippedNetworks());
-  if (!compiled.ok) return { ok: false, code: "ERR_POLICY_INVALID", problems: compiled.problems, files, digest };
-  return {
-    ok: true,
-    policy: compiled.policy,
-    document,
-    files,
-    digest,
-    bundle: undefined,
-    trust: undefined,
-    warnings: [],
-  };
+  const digest = digestOf(hash);
+  const result = preparePolicy(document, contents, `sha256:${digest.slice(0, 12)}`);
+  if (!result.ok) return refused(result.problems, files, undefined, digest);
+  return { ok: true, prepared: result.prepared, files, digest, bundle: undefined, trust: undefined, warnings: [] };
 }
 
-export async function loadBytes(label: string, bytes: Uint8Array, options: LoadOptions = {}): Promise<LoadResult> {
+async function prepareBundle(
+  label: string,
+  bytes: Uint8Array,
+  files: readonly string[],
+  { trust, nowMs, acceptExpired }: LoadOptions,
+): Promise<PreparedLoad> {
   const digest = createHash("sha256").update(bytes).digest("hex");
-  const refused = (problem: Problem, code: ErrorCode): NotLoaded => ({
-    ok: false,
-    code,
-    problems: [problem],
-    files: [],
-    digest,
-  });
-  if (options.trust === undefined)
-    return refused(fileProblem(label, "keys", "none configured"), "ERR_BUNDLE_SIGNATURE");
+  if (trust === undefined) {
+    const problem = fileProblem(label, "keys to verify a bundle with", "none configured");
+    return refused([problem], files, "ERR_BUNDLE_SIGNATURE", digest);
+  }
   try {
-    const verified = await verifyBundle(readBundle(bytes, label), options.trust, options.nowMs ?? 0, {
+    const verified = await verifyBundle(readBundle(bytes, label), trust, nowMs ?? Date.now(), {
       label,
-      acceptExpired: options.acceptExpired ?? false,
+      acceptExpired: acceptExpired ?? false,
     });
     const { facts, manifest } = verified;
-    const parsed = parsePolicy(textOf(verified.files.get(manifest.policy)!) ?? "", label);
-    if (!parsed.ok) return { ...refused(parsed.problems[0]!, "ERR_POLICY_INVALID"), problems: parsed.problems };
+    const text = verified.files.get(manifest.policy);
+    const parsed = parseText(text ?? new Uint8Array(), `${label}#${manifest.policy}`);
+    if (!parsed.ok) return refused(parsed.problems, files, undefined, digest);
+    const { document } = parsed;
+    const contents = new Map<string, FileContent>();
+    for (const { name, bytesMax } of namedFiles(document.policy)) {
+      contents.set(name, bounded(verified.files.get(name), bytesMax));
+    }
     const revision = `${facts.name}:${facts.revision}`;
-    const compiled = compilePolicy(parsed.document, new Map(), revision, shippedNetworks());
-    if (!compiled.ok) return { ...refused(compiled.problems[0]!, "ERR_POLICY_INVALID"), problems: compiled.problems };
-    return {
-      ok: true,
-      policy: { ...compiled.policy, revision },
-      document: parsed.document,
-      files: [],
-      digest,
-      bundle: facts,
-      trust: verified.trust,
-      warnings: verified.warnings,
-    };
+    const result = preparePolicy(document, contents, revision);
+    if (!result.ok) return refused(result.problems, files, undefined, digest);
+    // Whatever the policy itself states: the bundle's revision is the one that was signed.
+    const prepared = { ...result.prepared, revision };
+    return { ok: true, prepared, files, digest, bundle: facts, trust: verified.trust, warnings: verified.warnings };
   } catch (error) {
+    // Fails closed: the caller keeps the last good policy.
     if (!(error instanceof OperatingError)) throw error;
-    return refused(fileProblem(label, "a bundle", error.message), error.code);
+    return refused([problemOf(error, label)], files, error.code, digest);
   }
 }
 
+function bounded(bytes: Uint8Array | undefined, bytesMax: number): FileContent {
+  if (bytes === undefined) return { ok: false, fault: "no such file in the bundle" };
+  if (bytes.byteLength > bytesMax) return { ok: false, fault: `${bytes.byteLength} bytes, more than ${bytesMax}` };
+  return { ok: true, bytes };
+}
+
+/** `LABEL: expected WANTED, got FOUND` as the problem that it tells of. */
+function problemOf({ message }: OperatingError, label: string): Problem {
+  const told = message.startsWith(`${label}: `) ? message.slice(label.length + 2) : message;
+  const parts = /^expected (.*?), got (.*)$/s.exec(told);
+  return parts === null
+    ? fileProblem(label, "a bundle that can be used", told)
+    : fileProblem(label, parts[1] ?? "", parts[2] ?? "");
+}
+
+function parseText(bytes: Uint8Array, label: string): ReturnType<typeof parsePolicy> {
+  const text = textOf(bytes);
+  if (text === undefined) return { ok: false, problems: [fileProblem(label, "UTF-8 text", "other bytes")] };
+  return parsePolicy(text, label);
+}
+
+function refused(
+  problems: readonly Problem[],
+  files: readonly string[],
+  code: ErrorCode = "ERR_POLICY_INVALID",
+  digest = digestOf(createHash("sha256").update(JSON.stringify(problems))),
+): NotLoaded {
+  return { ok: false, code, problems, files, digest };
+}
+
+function digestOf(hash: Hash): string {
+  return hash.digest("hex");
+}
+
 /** Name and length come first, so that no two sets of files give the same bytes. */
-function addTo(hash: ReturnType<typeof createHash>, name: string, content: FileContent): void {
+function addTo(hash: Hash, name: string, content: FileContent): void {
   hash.update(JSON.stringify([name, content.ok ? content.bytes.byteLength : content.fault]));
   if (content.ok) hash.update(content.bytes);
 }
@@ -155,6 +257,14 @@ function textOf(bytes: Uint8Array): string | undefined {
   } catch {
     // Fails closed: bytes that are no text are not guessed at.
     return undefined;
+  }
+}
+
+async function isFolder(path: string): Promise<boolean> {
+  try {
+    return (await stat(path)).isDirectory();
+  } catch {
+    return false; // reading it will say what is wrong
   }
 }
 

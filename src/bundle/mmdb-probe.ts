@@ -7,7 +7,7 @@ const RECORDS_MAX = 64;
 /** Nodes walked to find them. */
 const NODES_MAX = 20_000;
 /** Bytes between the search tree and the data. */
-const SEPARATOR_BYTES = 16;
+export const SEPARATOR_BYTES = 16;
 
 export type ProbeResult =
   | { readonly ok: true; readonly records: readonly unknown[] }
@@ -54,7 +54,8 @@ export function probe(reader: Reader<Response>, bytes: Uint8Array): ProbeResult 
   return { ok: true, records };
 }
 
-function childOf(view: DataView, node: number, side: 0 | 1, recordSize: number): number {
+/** What a node's side leads to: a node, nothing (the count of nodes itself), or beyond it data. */
+export function childOf(view: DataView, node: number, side: 0 | 1, recordSize: number): number {
   const offset = (node * recordSize) / 4;
   if (recordSize === 32) return view.getUint32(offset + side * 4);
   if (recordSize === 24) return (view.getUint16(offset + side * 3) << 8) | view.getUint8(offset + side * 3 + 2);
@@ -65,7 +66,7 @@ function childOf(view: DataView, node: number, side: 0 | 1, recordSize: number):
 }
 
 /** The lowest address whose first bits are those of the path. */
-function addressOf(path: string, depth: number): string {
+export function addressOf(path: string, depth: number): string {
   const bits = path.padEnd(depth, "0");
   if (depth === 32) return (bits.match(/.{8}/g) ?? []).map((octet) => Number.parseInt(octet, 2)).join(".");
   return (bits.match(/.{16}/g) ?? []).map((group) => Number.parseInt(group, 2).toString(16)).join(":");

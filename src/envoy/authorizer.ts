@@ -9,6 +9,7 @@ import type { Line } from "../model/line.ts";
 import type { Policy } from "../model/policy.ts";
 import { toEpochMs } from "../model/units.ts";
 import type { Verdict } from "../model/verdict.ts";
+import { Anchoring } from "./anchoring.ts";
 import { factsOf, readToken } from "./facts.ts";
 import { OWN_PREFIX, type ReadRequest, readRequest } from "./request.ts";
 import { responseOf } from "./response.ts";
@@ -37,17 +38,22 @@ export interface AuthorizerOptions {
 
 export class Authorizer {
   private readonly certificates = new CertificateCache(CERTIFICATES_MAX);
+  private readonly anchoring: Anchoring;
   private readonly options: AuthorizerOptions;
 
   constructor(options: AuthorizerOptions) {
     this.options = options;
+    this.anchoring = new Anchoring(options.now);
   }
 
   /** Synchronous unless a bearer token must be verified first. */
   check(request: CheckRequest): CheckResponse | Promise<CheckResponse> {
     const startedUs = this.options.microseconds();
     const policy = this.options.policy();
-    const read = readRequest(request, this.certificates, policy.identity.xfccHops);
+    const { xfccHops, trustDomains } = policy.identity;
+    const read = readRequest(request, this.certificates, xfccHops, (shown) =>
+      this.anchoring.isAnchored(shown, trustDomains),
+    );
     const token = readToken(read, policy.identity, this.options.tokens, this.options.key);
     if (!(token instanceof Promise)) return this.judge(read, token, policy, startedUs);
     return withinTime(token).then((verified) => this.judge(read, verified, policy, startedUs));

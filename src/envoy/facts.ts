@@ -22,7 +22,7 @@ export function readToken(
   const claims = read.verifiedClaims[0];
   if (claims !== undefined) return tokenFromClaims(claims, key, read.bearer);
   if (read.bearer === undefined || policy.apiKeyHeader === "authorization") return ABSENT;
-  return tokens.read(read.bearer, policy.issuers);
+  return tokens.read(read.bearer, policy.issuers, policy.trustDomains);
 }
 
 export function factsOf(
@@ -50,6 +50,7 @@ export function factsOf(
       certificate: read.certificate,
       peerSpiffeId: read.peerSpiffeId,
       peerNameInvalid: read.peerNameInvalid,
+      ...(read.unanchored === undefined ? {} : { unanchored: read.unanchored }),
       token,
       apiKey:
         apiKeyHeader === undefined || isRepeated(read, apiKeyHeader)

@@ -8,6 +8,7 @@ import { parseSpiffeId } from "../identity/spiffe.ts";
 import { believeXfcc, certificateFromXfcc, parseXfcc } from "../identity/xfcc.ts";
 import type { Protocol, TlsFacts } from "../model/facts.ts";
 import type { CertificateFacts } from "../model/identity.ts";
+import type { Shown } from "./anchoring.ts";
 import { type Headers, headersOf } from "./headers.ts";
 import { firstChars, ownText } from "./text.ts";
 
@@ -41,6 +42,8 @@ export interface ReadRequest {
   readonly certificate: CertificateFacts | undefined;
   readonly peerSpiffeId: string | undefined;
   readonly peerNameInvalid: string | undefined;
+  /** A SPIFFE ID that the certificate does not prove by the policy's trust domains; it stands nowhere else. */
+  readonly unanchored: string | undefined;
   /** Claims that jwt_authn verified, by the key under which it put them. */
   readonly verifiedClaims: readonly JsonObject[];
   /** Text of the bearer token in `authorization`. Secret. */
@@ -51,11 +54,13 @@ export interface ReadRequest {
 
 /**
  * @param xfccHops SPIFFE IDs of direct peers whose `x-forwarded-client-cert` is believed
+ * @param isAnchored whether a certificate proves its SPIFFE ID by the policy's trust domains
  */
 export function readRequest(
   request: CheckRequest,
   certificates: CertificateCache,
   xfccHops: readonly RegExp[],
+  isAnchored: (shown: Shown) => boolean = () => true,
 ): ReadRequest {
   const attributes = request.attributes;
   const http = attributes?.request?.http;
@@ -64,10 +69,15 @@ export function readRequest(
   const source = attributes?.source;
   const socket = source?.address?.address;
   const sni = name(attributes?.tlsSession?.sni);
-  const peer = peerOf(source?.principal ?? "", source?.certificate ?? "", certificates, headers, faults);
-  const forwarded = forwardedBy(peer.spiffeId, headers, xfccHops, faults);
+  const peer = believed(
+    peerOf(source?.principal ?? "", source?.certificate ?? "", certificates, headers, faults),
+    source?.certificate || undefined,
+    isAnchored,
+  );
+  const forwarded = forwardedBy(peer.spiffeId, headers, xfccHops, faults, isAnchored);
   const presented = {
-    certificate: forwarded ?? peer.certificate,
+    unanchored: peer.unanchored ?? forwarded?.unanchored,
+    certificate: forwarded?.certificate ?? peer.certificate,
     peerSpiffeId: peer.spiffeId,
     peerNameInvalid: peer.nameInvalid,
   };
@@ -178,12 +188,35 @@ function certificateOfHash(hash: string | undefined, spiffeId: string | undefine
   };
 }
 
+/** A peer without the SPIFFE ID that its certificate does not prove: it is no hop either. */
+function believed(
+  peer: Peer,
+  encoded: string | undefined,
+  isAnchored: (shown: Shown) => boolean,
+): Peer & { readonly unanchored: string | undefined } {
+  const spiffeId = peer.spiffeId ?? peer.certificate?.spiffeId;
+  if (spiffeId === undefined || isAnchored({ spiffeId, sha256: peer.certificate?.sha256, encoded })) {
+    return { ...peer, unanchored: undefined };
+  }
+  return { ...peer, spiffeId: undefined, certificate: unnamed(peer.certificate), unanchored: spiffeId };
+}
+
+function unnamed(certificate: CertificateFacts | undefined): CertificateFacts | undefined {
+  return certificate === undefined ? undefined : { ...certificate, spiffeId: undefined };
+}
+
+interface Forwarded {
+  readonly certificate: CertificateFacts | undefined;
+  readonly unanchored: string | undefined;
+}
+
 function forwardedBy(
   peer: string | undefined,
   headers: Headers,
   hops: readonly RegExp[],
   faults: string[],
-): CertificateFacts | undefined {
+  isAnchored: (shown: Shown) => boolean,
+): Forwarded | undefined {
   const header = headers.first("x-forwarded-client-cert");
   if (header === undefined || peer === undefined || !hops.some((hop) => hop.test(peer))) return undefined;
   const parsed = parseXfcc(header);
@@ -194,8 +227,16 @@ function forwardedBy(
   const element = believeXfcc(parsed.elements, peer, hops);
   if (element === undefined) return undefined;
   const certificate = certificateFromXfcc(element);
-  if (certificate === undefined) faults.push("x-forwarded-client-cert does not tell a certificate");
-  return certificate === undefined || header.length <= XFCC_CHARS_SHARED_MAX ? certificate : ownCopy(certificate);
+  if (certificate === undefined) {
+    faults.push("x-forwarded-client-cert does not tell a certificate");
+    return undefined;
+  }
+  const own = header.length <= XFCC_CHARS_SHARED_MAX ? certificate : ownCopy(certificate);
+  const { spiffeId, sha256 } = own;
+  if (spiffeId === undefined || isAnchored({ spiffeId, sha256, encoded: element.cert })) {
+    return { certificate: own, unanchored: undefined };
+  }
+  return { certificate: unnamed(own), unanchored: spiffeId };
 }
 
 function ownCopy(certificate: CertificateFacts): CertificateFacts {

@@ -1,10 +1,11 @@
 /** Verifies bearer tokens before the line sees them, and remembers what was verified. */
 
-import { decodeJwt, errors, type JWTPayload, type JWTVerifyOptions, jwtVerify } from "jose";
+import { decodeJwt, decodeProtectedHeader, errors, type JWTPayload, type JWTVerifyOptions, jwtVerify } from "jose";
 import { tokenFromClaims, tokenId } from "../identity/jwt-claims.ts";
 import { keyedHash } from "../identity/keyed-hash.ts";
+import { parseSpiffeId } from "../identity/spiffe.ts";
 import type { TokenFacts } from "../model/identity.ts";
-import type { IssuerPolicy } from "../model/policy.ts";
+import type { IdentityPolicy, IssuerPolicy, TrustDomainPolicy } from "../model/policy.ts";
 import { MINUTE_MS, SECOND_MS } from "../model/units.ts";
 import type { KeySets, Keys } from "./key-sets.ts";
 
@@ -17,6 +18,13 @@ const TRUSTED_MS = 5 * MINUTE_MS;
 const REFUSED_MS = 5 * SECOND_MS;
 /** Keys tried for a token that names none: every try costs a verification. */
 const KEYS_TRIED_MAX = 8;
+
+/** JWT-SVID specification, section 2.1. */
+const SVID_ALGORITHMS = ["RS256", "RS384", "RS512", "ES256", "ES384", "ES512", "PS256", "PS384", "PS512"];
+const SVID_TOLERANCE_MS = 30 * SECOND_MS;
+
+type TrustDomains = IdentityPolicy["trustDomains"];
+const NO_DOMAINS: TrustDomains = new Map();
 
 interface Known {
   readonly token: TokenFacts;
@@ -42,18 +50,28 @@ export class Tokens {
   }
 
   /** The facts of a bearer token; at once when it is known, else after verification. */
-  read(bearer: string, issuers: readonly IssuerPolicy[]): TokenFacts | Promise<TokenFacts> {
+  read(
+    bearer: string,
+    issuers: readonly IssuerPolicy[],
+    trustDomains: TrustDomains = NO_DOMAINS,
+  ): TokenFacts | Promise<TokenFacts> {
     const hash = keyedHash(this.key, bearer);
     if (bearer.length > TOKEN_CHARS_MAX)
       return unverified(`token:${hash}`, `longer than ${TOKEN_CHARS_MAX} characters`);
-    if (issuers.length === 0) return unverified(`token:${hash}`, "the policy names no issuer that could be checked");
+    if (issuers.length === 0 && trustDomains.size === 0)
+      return unverified(`token:${hash}`, "the policy names no issuer that could be checked");
     const known = this.known.get(hash);
     if (known !== undefined && this.now() < known.untilMs) return known.token;
-    return this.verify(bearer, hash, issuers);
+    return this.verify(bearer, hash, issuers, trustDomains);
   }
 
-  private async verify(bearer: string, hash: string, issuers: readonly IssuerPolicy[]): Promise<TokenFacts> {
-    const token = await this.judge(bearer, hash, issuers);
+  private async verify(
+    bearer: string,
+    hash: string,
+    issuers: readonly IssuerPolicy[],
+    trustDomains: TrustDomains,
+  ): Promise<TokenFacts> {
+    const token = await this.judge(bearer, hash, issuers, trustDomains);
     const now = this.now();
     const untilMs =
       token.kind === "verified"
@@ -68,7 +86,12 @@ export class Tokens {
     return token;
   }
 
-  private async judge(bearer: string, hash: string, issuers: readonly IssuerPolicy[]): Promise<TokenFacts> {
+  private async judge(
+    bearer: string,
+    hash: string,
+    issuers: readonly IssuerPolicy[],
+    trustDomains: TrustDomains,
+  ): Promise<TokenFacts> {
     let claims: Record<string, unknown>;
     try {
       claims = decodeJwt(bearer);
@@ -82,12 +105,51 @@ export class Tokens {
       bearer,
     );
     const issuer = issuers.find((candidate) => candidate.issuer === claims.iss);
+    const domain = issuer === undefined ? trustDomainOf(claims.sub, trustDomains) : undefined;
+    if (domain !== undefined) return this.checkSvid(bearer, hash, domain);
     // An unverified token keeps the id of its text: a forged `jti` must not stand for the real token.
     if (issuer === undefined) return unverified(`token:${hash}`, "of an issuer that the policy does not name");
     const first = await this.check(bearer, hash, id, issuer);
     if (first.kind !== "unverified" || first.why !== `token ${UNKNOWN_KEY}`) return first;
     await this.keySets.refetch(issuer);
     return this.check(bearer, hash, id, issuer);
+  }
+
+  /**
+   * Verifies a JWT-SVID (JWT-SVID specification, sections 2 to 5) with its trust domain's own keys. Whatever its `iss`
+   * says, it is the trust domain that vouches for it, and by whose SPIFFE ID it is known.
+   */
+  private async checkSvid(bearer: string, hash: string, domain: TrustDomainPolicy): Promise<TokenFacts> {
+    const { name, jwtKeys, audiences } = domain;
+    const id = `token:${hash}`;
+    if (jwtKeys === undefined || audiences.length === 0) {
+      const lacking = jwtKeys === undefined ? "keys for JWT-SVIDs" : "audiences";
+      return unverified(id, `of a trust domain for which the policy names no ${lacking}`);
+    }
+    const issuer: IssuerPolicy = {
+      issuer: `spiffe://${name}`,
+      audiences,
+      jwks: { kind: "inline", keys: jwtKeys },
+      algorithms: SVID_ALGORITHMS,
+      clockToleranceMs: SVID_TOLERANCE_MS,
+    };
+    const keys = this.keySets.keysFor(issuer);
+    if (keys === undefined) return unverified(id, UNKNOWN_KEY);
+    try {
+      const { typ } = decodeProtectedHeader(bearer);
+      if (typ !== undefined && typ !== "JWT" && typ !== "JOSE")
+        return unverified(id, "of a type that is no JWT-SVID's");
+      const payload = await payloadOf(bearer, keys, {
+        audience: [...audiences],
+        algorithms: [...SVID_ALGORITHMS],
+        requiredClaims: ["sub", "aud", "exp"],
+        clockTolerance: SVID_TOLERANCE_MS / SECOND_MS,
+        currentDate: new Date(this.now()),
+      });
+      return tokenFromClaims({ ...payload, iss: issuer.issuer }, this.key, bearer);
+    } catch (error) {
+      return refusalOf(error, id); // fails to unverified: the token names nobody
+    }
   }
 
   private async check(bearer: string, hash: string, id: string, issuer: IssuerPolicy): Promise<TokenFacts> {
@@ -107,6 +169,13 @@ export class Tokens {
       return refusalOf(error, `token:${hash}`); // fails to unverified: the token names nobody
     }
   }
+}
+
+/** The listed trust domain whose SPIFFE ID a token's subject is, if any. */
+function trustDomainOf(subject: unknown, trustDomains: TrustDomains): TrustDomainPolicy | undefined {
+  if (typeof subject !== "string") return undefined;
+  const parsed = parseSpiffeId(subject);
+  return parsed.ok && parsed.id.path !== "" ? trustDomains.get(parsed.id.trustDomain) : undefined;
 }
 
 /** A token need not name its key (RFC 7515, section 4.1.4): then any of the issuer's that fits may have signed it. */

@@ -2,17 +2,14 @@
 
 import { createHash } from "node:crypto";
 import type { ApiKeyFacts } from "../model/identity.ts";
+import type { Lookup } from "../model/policy.ts";
 import { keyedHash } from "./keyed-hash.ts";
 
 /**
  * @param value the header's value, with or without a `Bearer` or `ApiKey` word before it
  * @param known lower-case hex SHA-256 of each key to its id
  */
-export function readApiKey(
-  value: string | undefined,
-  known: ReadonlyMap<string, string>,
-  key: Uint8Array,
-): ApiKeyFacts {
+export function readApiKey(value: string | undefined, known: Lookup<string>, key: Uint8Array): ApiKeyFacts {
   const secret = value?.replace(/^(?:bearer|apikey)\s+/i, "").trim();
   if (secret === undefined || secret === "") return { kind: "absent" };
   const id = `key:${keyedHash(key, secret)}`;

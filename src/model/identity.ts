@@ -80,6 +80,11 @@ export interface PresentedFacts {
   readonly peerSpiffeId: string | undefined;
   /** Text of `source.principal` when it is not a valid SPIFFE ID; names nobody. */
   readonly peerNameInvalid: string | undefined;
+  /**
+   * A SPIFFE ID that is not believed: its trust domain's authorities are known, and none of them issued the certificate.
+   * It names nobody, and stands nowhere else.
+   */
+  readonly unanchored?: string | undefined;
   readonly token: TokenFacts;
   readonly apiKey: ApiKeyFacts;
   /** Set when a header or certificate was present but could not be read; for reasons and logs. */

@@ -52,6 +52,12 @@ export interface AddressLists {
   lookup(address: string): ListHit | undefined;
 }
 
+/** Values by exact text; a Map is one, a packed table is another. */
+export interface Lookup<Value> {
+  readonly size: number;
+  get(text: string): Value | undefined;
+}
+
 export interface AddressPlace {
   readonly asn: number | undefined;
   readonly country: string | undefined;
@@ -136,6 +142,24 @@ export interface IssuerPolicy {
   readonly clockToleranceMs: number;
 }
 
+/** Somebody who issues certificates of a trust domain. */
+export interface AuthorityPolicy {
+  /** As the certificates that it issues name their issuer. */
+  readonly subject: string;
+  /** Its own certificate, DER. */
+  readonly der: Uint8Array;
+}
+
+/** A SPIFFE trust domain whose authorities are known. */
+export interface TrustDomainPolicy {
+  readonly name: string;
+  readonly authorities: readonly AuthorityPolicy[];
+  /** Its keys for JWT-SVIDs, a JSON Web Key Set; `undefined`: it has none. */
+  readonly jwtKeys: string | undefined;
+  /** One of these must be among a JWT-SVID's audiences; empty: its JWT-SVIDs are not verified. */
+  readonly audiences: readonly string[];
+}
+
 export interface IdentityPolicy {
   readonly issuers: readonly IssuerPolicy[];
   /** Direct peers (SPIFFE IDs) whose `x-forwarded-client-cert` is believed; empty: nobody's. */
@@ -143,13 +167,15 @@ export interface IdentityPolicy {
   /** Lower-case name of the header that carries API keys. */
   readonly apiKeyHeader: string | undefined;
   /** Known API keys: lower-case hex SHA-256 of the key to the key's id. */
-  readonly apiKeys: ReadonlyMap<string, string>;
+  readonly apiKeys: Lookup<string>;
   /** SPIFFE IDs that may call at all; empty: any in a verified certificate. */
   readonly trustedSpiffe: readonly RegExp[];
   /** Declared delegation: a certificate `caller` may carry tokens of `subject`. */
   readonly delegations: readonly { readonly caller: RegExp; readonly subject: RegExp }[];
   /** Token issuers whose `jti` may be used once only. */
   readonly singleUseIssuers: readonly string[];
+  /** By name; certificates of others are left to Envoy. */
+  readonly trustDomains: ReadonlyMap<string, TrustDomainPolicy>;
 }
 
 export interface ResponsePolicy {
@@ -175,11 +201,11 @@ export interface Policy {
   readonly response: ResponsePolicy;
   readonly addresses: AddressLists;
   /** TLS fingerprints by exact text: JA4, JA3, or a JA4 cipher part. */
-  readonly fingerprints: ReadonlyMap<string, ListHit>;
+  readonly fingerprints: Lookup<ListHit>;
   readonly geo: GeoLookup;
   readonly locks: readonly Lock[];
   /** Posture facts by principal name, SPIFFE ID or address. */
-  readonly postureFacts: ReadonlyMap<string, PostureFacts>;
+  readonly postureFacts: Lookup<PostureFacts>;
   /** How long an automatic lock lasts. */
   readonly autoLockMs: number;
 }

@@ -33,9 +33,11 @@ export function readPlaces(values: Values, where: ReadonlyMap<string, string>, p
   const control = values.get("control") === undefined ? undefined : String(values.get("control"));
   const tell = (name: SettingName, rest: string): void => void problems.push(`${where.get(name)}: ${rest}`);
   if (control !== undefined) {
-    const parsed = parsePlace(control, where.get("control") ?? "control", problems);
-    if (parsed?.kind === "path")
-      tell("control", `expected https://HOST:PORT, got ${JSON.stringify(control.slice(0, 80))}`);
+    for (const address of control.split(",")) {
+      const parsed = parsePlace(address.trim(), where.get("control") ?? "control", problems);
+      if (parsed?.kind !== "path") continue;
+      tell("control", `expected https://HOST:PORT, got ${JSON.stringify(address.slice(0, 80))}`);
+    }
     if (policy !== undefined) tell("control", `control and policy (${where.get("policy")}) exclude each other`);
   }
   const overNetwork =

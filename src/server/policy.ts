@@ -269,8 +269,8 @@ class Running implements RunningPolicy {
         ...this.events(source.label, "policy"),
         inForce: ({ policy, bundle }, from) => {
           this.stated = policy;
-          this.expired = denying(effective(policy, config));
           this.current.replace(effective(policy, config));
+          if (config.policyOnExpiry === "deny") this.expired = denying(this.current.get());
           this.loadedAtMs = Date.now();
           const newest = bundle === undefined ? [] : [{ ...bundle, policyRevision: policy.revision }];
           this.bundles = [...newest, ...this.bundles.slice(0, 1)];

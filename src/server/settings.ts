@@ -105,7 +105,8 @@ export const SETTINGS = [
     name: "control",
     kind: "text",
     fallback: undefined,
-    summary: "Address of the control plane, `https://HOST:9292` (`http://` on loopback only), instead of `policy`.",
+    summary:
+      "Address of the control plane, `https://HOST:9292` (`http://` on loopback only), instead of `policy`; several, separated by commas, are tried in turn.",
   },
   {
     name: "control-token-file",

@@ -4,12 +4,17 @@ import { certain, NOTHING, present, type Signal } from "./signal.ts";
 
 export const identityUntrusted: Signal = {
   name: "identity.untrusted",
-  summary: "A SPIFFE ID outside the paths that the policy trusts, or a peer name that is no valid SPIFFE ID.",
+  summary:
+    "A SPIFFE ID outside the paths that the policy trusts, a peer name that is no valid SPIFFE ID, or one whose certificate its trust domain did not issue.",
   gathering: "now",
   halfLifeMs: 0,
   capBits: 64,
   discharged: false,
   read: ({ policy, identity, facts }) => {
+    const { unanchored } = facts.presented;
+    if (unanchored !== undefined) {
+      return certain("deny", unanchored, "a certificate from its own trust domain's authorities");
+    }
     const { trustedSpiffe } = policy.identity;
     if (trustedSpiffe.length === 0) return NOTHING;
     if (facts.presented.peerNameInvalid !== undefined) {

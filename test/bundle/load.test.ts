@@ -47,7 +47,7 @@ const refusals = [
   {
     name: "a folder",
     files: { "policy.yaml": {} },
-    says: "policy.yaml: expected a file that can be read, got something other than a file",
+    says: "policy.yaml: expected a folder with policy.yaml or a *.bundle file, got neither",
   },
   {
     name: "bytes that are no text",

@@ -9,6 +9,7 @@ const policy: IdentityPolicy = {
   apiKeyHeader: undefined,
   apiKeys: new Map(),
   trustedSpiffe: [],
+  trustDomains: new Map(),
   delegations: [],
   singleUseIssuers: [],
 };

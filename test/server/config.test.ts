@@ -26,6 +26,20 @@ function problems(given: Given): readonly string[] {
 t.test("without anything the defaults count: loopback, and no state", async (t) => {
   t.same(config({}), {
     policy: undefined,
+    shadow: undefined,
+    bundleKeys: undefined,
+    policyPollMs: 60_000,
+    policyTokenFile: undefined,
+    policyCaFile: undefined,
+    policyBytesMax: 268_435_456,
+    policyWaitMs: 10_000,
+    policyMissing: "fail",
+    policyStaleAfterMs: undefined,
+    policyOnStale: "keep",
+    policyOnExpiry: "keep",
+    control: undefined,
+    sidecarId: undefined,
+    labels: {},
     mode: "policy",
     extAuthzAddress: "127.0.0.1:9191",
     streamsAddress: "127.0.0.1:9192",
@@ -147,15 +161,34 @@ t.test("every setting can be given in all three ways", async (t) => {
     "optional-address": "127.0.0.1:1",
     path: "somewhere",
     text: "somewhere",
-    integer: "100",
-    duration: "10s",
+    integer: "2000",
+    duration: "11s",
+    labels: "team=shop",
+  };
+  const control = { control: "https://control:9292", "bundle-keys": "keys.json" };
+  /** What a setting means nothing without. */
+  const beside: Record<string, Record<string, string>> = {
+    "policy-token-file": { policy: "https://p/b", "bundle-keys": "keys.json" },
+    "policy-ca-file": { policy: "https://p/b", "bundle-keys": "keys.json" },
+    "control-token-file": control,
+    "control-ca-file": control,
+    "control-cert-file": { ...control, "control-key-file": "k" },
+    "control-key-file": { ...control, "control-cert-file": "c" },
+    control: { "bundle-keys": "keys.json" },
   };
   for (const setting of SETTINGS) {
-    const value = "choices" in setting ? (setting.choices.at(-1) as string) : (sample[setting.kind] as string);
+    const others = beside[setting.name] ?? {};
+    const value =
+      setting.name === "control"
+        ? "https://control:9292"
+        : "choices" in setting
+          ? (setting.choices.at(-1) as string)
+          : (sample[setting.kind] as string);
+    const given = Object.entries({ ...others, [setting.name]: value });
     const sources = [
-      config({ flags: { [setting.name]: value } }),
-      config({ environment: { [environmentName(setting.name)]: value } }),
-      config({ file: `${setting.name}: "${value}"\n` }),
+      config({ flags: Object.fromEntries(given) }),
+      config({ environment: Object.fromEntries(given.map(([name, text]) => [environmentName(name), text])) }),
+      config({ file: given.map(([name, text]) => `${name}: "${text}"\n`).join("") }),
     ];
     t.not(JSON.stringify(sources[0]), JSON.stringify(config({})), setting.name);
     t.same([sources[1], sources[2]], [sources[0], sources[0]], setting.name);
@@ -168,4 +201,60 @@ t.test("durations have a whole number and a unit", async (t) => {
   for (const text of ["", "s", "5", "-5s", "1.5s", "5 s", "5M", "1h30m", "1e3s", "9999999999s"]) {
     t.equal(parseDuration(text), undefined, text);
   }
+});
+
+const keys = { "bundle-keys": "keys.json" };
+const places: { name: string; flags: Record<string, string>; says: readonly (string | RegExp)[] }[] = [
+  { name: "an address with keys", flags: { policy: "https://p.example/b", ...keys }, says: [] },
+  { name: "plain HTTP on loopback", flags: { policy: "http://127.0.0.1:1/b", ...keys }, says: [] },
+  { name: "several control planes", flags: { control: "https://a:9292,https://b:9292", ...keys }, says: [] },
+  {
+    name: "plain HTTP elsewhere",
+    flags: { policy: "http://p.example/b", ...keys },
+    says: ["--policy: expected https:// (http:// on loopback only), got http://p.example"],
+  },
+  {
+    name: "a password in an address, which is not repeated",
+    flags: { policy: "https://me:hunter2@p.example/b", ...keys },
+    says: ["--policy: expected an address without a password; use a token file"],
+  },
+  {
+    name: "an address without keys",
+    flags: { policy: "https://p.example/b" },
+    says: ["--policy: policy over the network needs bundle-keys: only signed policy is believed"],
+  },
+  {
+    name: "a token for a file",
+    flags: { policy: "p.yaml", "policy-token-file": "t" },
+    says: ["--policy-token-file: policy-token-file needs an https:// address in policy or shadow, not --policy"],
+  },
+  {
+    name: "both a policy and a control plane",
+    flags: { policy: "p.yaml", control: "https://c:9292", ...keys },
+    says: ["--control: control and policy (--policy) exclude each other"],
+  },
+  {
+    name: "a certificate without its key",
+    flags: { control: "https://c:9292", "control-cert-file": "c", ...keys },
+    says: ["--control-cert-file: control-cert-file needs control-key-file"],
+  },
+  { name: "a control plane's token without one", flags: { "control-token-file": "t" }, says: [/needs control$/] },
+  { name: "labels that are none", flags: { labels: "team" }, says: [/^--labels: expected KEY=VALUE/] },
+  { name: "a label twice", flags: { labels: "a=1,a=2" }, says: [/^--labels/] },
+  { name: "a label that the sidecar sets itself", flags: { labels: "id=x" }, says: [/^--labels/] },
+];
+for (const { name, flags, says } of places) {
+  t.test(`${name}: ${says.length === 0 ? "taken" : "told"}`, async (t) => t.match(problems({ flags }), says));
+}
+
+t.test("what comes over the network is stale after three polls, files never are", async (t) => {
+  const stale = (flags: Record<string, string>) => config({ flags: { ...keys, ...flags } }).policyStaleAfterMs;
+  t.equal(stale({ policy: "https://p.example/b", "policy-poll": "20s" }), 60_000);
+  t.equal(stale({ control: "https://c:9292" }), 180_000);
+  t.equal(stale({ policy: "p.yaml" }), undefined);
+  t.equal(stale({ policy: "p.yaml", "policy-stale-after": "1h" }), 3_600_000);
+});
+
+t.test("labels are read as pairs", async (t) => {
+  t.same(config({ flags: { labels: "team=shop,zone=eu-1,empty=" } }).labels, { team: "shop", zone: "eu-1", empty: "" });
 });

@@ -107,7 +107,14 @@ t.test("kubelets and Prometheus are answered over HTTP", async (t) => {
   t.match([(await http("/healthz")).status, await (await http("/healthz")).text()], [200, "ok\n"]);
   const ready = await http("/readyz?verbose");
   t.equal(ready.status, 200);
-  t.same(await ready.json(), { ready: true, policy_revision: "shipped-1", policy: "current", state: "serving" });
+  t.same(await ready.json(), {
+    ready: true,
+    policy: "current",
+    policy_revision: "shipped-1",
+    policy_freshness: "fresh",
+    policy_source: "shipped",
+    state: "serving",
+  });
   t.equal((await http("/healthz", { method: "HEAD" })).status, 200);
   t.match([(await http("/healthz", { method: "POST" })).status, (await http("/")).status], [405, 404]);
 });

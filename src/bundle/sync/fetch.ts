@@ -66,8 +66,21 @@ export class Fetcher {
 
   /** @throws {OperatingError} ERR_BUNDLE_UNREACHABLE or ERR_BUNDLE_TOO_LARGE */
   async get(validators: Validators | undefined): Promise<Fetched> {
+    // A timer of its own: signals made of signals were seen to be collected with their timers.
+    const ending = new AbortController();
+    const end = (): void => ending.abort();
+    const timer = setTimeout(end, this.limits.totalMs);
+    this.options.signal.addEventListener("abort", end, { once: true });
+    try {
+      return await this.ask(validators, ending.signal);
+    } finally {
+      clearTimeout(timer);
+      this.options.signal.removeEventListener("abort", end);
+    }
+  }
+
+  private async ask(validators: Validators | undefined, signal: AbortSignal): Promise<Fetched> {
     const { label, url } = this.options;
-    const signal = AbortSignal.any([this.options.signal, AbortSignal.timeout(this.limits.totalMs)]);
     const token = await this.token();
     const agent = await this.agent();
     const headers: Record<string, string> = {

@@ -4,7 +4,7 @@ import { type FSWatcher, watch } from "node:fs";
 import { readdir, stat } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { OperatingError } from "../../model/errors.ts";
-import type { PolicyOrigin } from "../loader.ts";
+import type { PolicyOrigin } from "../load.ts";
 import { readBundleFile } from "./bundle-bytes.ts";
 import type { PolicySource, SourceListener } from "./source.ts";
 
@@ -19,8 +19,8 @@ export interface FileSourceOptions {
 
 const POLL_MS = 2_000;
 const SETTLE_MS = 100;
-/** A bundle refused for its time may be right once the machine's clock is: it is offered again after this long. */
-const UNTIMELY_AGAIN_MS = 60_000;
+/** What was refused is offered again after this long: what spoke against it may have been this machine's clock. */
+const REFUSED_AGAIN_MS = 60_000;
 /** Files of a folder that are looked at; the rest is left out of the look. */
 const ENTRIES_MAX = 10_000;
 /** What a folder may hold of policy: `policy.yaml`, `policy.yml`, bundles. */
@@ -47,7 +47,7 @@ export class FileSource implements PolicySource {
   private stamp: string | undefined;
   /** Whether what was offered last was taken. */
   private good = false;
-  /** Monotonic time from when on a bundle that was refused for its time is offered again. */
+  /** Monotonic time from when on what was refused is offered again. */
   private againAtMs = Number.POSITIVE_INFINITY;
   private closed = false;
 
@@ -107,8 +107,7 @@ export class FileSource implements PolicySource {
     // A file that was written while it was read has another stamp the next time, and is then read again.
     this.stamp = sameFiles(files, this.files) ? before : undefined;
     this.good = result.kind !== "refused";
-    const untimely = result.kind === "refused" && result.error.code === "ERR_BUNDLE_EXPIRED";
-    this.againAtMs = untimely ? performance.now() + UNTIMELY_AGAIN_MS : Number.POSITIVE_INFINITY;
+    this.againAtMs = this.good ? Number.POSITIVE_INFINITY : performance.now() + REFUSED_AGAIN_MS;
     this.files = files;
     this.watchFolders([...files.map((file) => dirname(file)), ...(entries === undefined ? [] : [this.path])]);
   }

@@ -3,8 +3,7 @@
 import { webcrypto } from "node:crypto";
 import type { BundleFacts, PolicyFreshness, Trust } from "../../model/bundle.ts";
 import { OperatingError } from "../../model/errors.ts";
-import type { Loaded, LoadOptions, LoadResult } from "../load.ts";
-import type { PolicyOrigin } from "../loader.ts";
+import type { Loaded, LoadOptions, LoadResult, PolicyOrigin } from "../load.ts";
 import { writeTrust } from "../trust.ts";
 import { readBundleFile } from "./bundle-bytes.ts";
 import { type Refusal, refusalFor, refusalOf, unsigned } from "./refusal.ts";

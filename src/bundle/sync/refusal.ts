@@ -16,7 +16,7 @@ export function refusalOf(found: NotLoaded | OperatingError): Refusal {
   if (found instanceof OperatingError) return refusalFor(found);
   const problems = found.problems.map(formatProblem);
   const error = new OperatingError(found.code, `policy refused:\n${problems.join("\n")}`);
-  return { error, problems, key: `${error.code} ${found.digest}` };
+  return { error, problems, key: `${error.code} ${found.digest === "" ? error.message : found.digest}` };
 }
 
 /** What a source found without having anything to load. */

@@ -2,8 +2,7 @@
 
 import type { BundleFacts, PolicyFreshness } from "../../model/bundle.ts";
 import type { OperatingError } from "../../model/errors.ts";
-import type { LoadOptions, LoadResult } from "../load.ts";
-import type { PolicyOrigin } from "../loader.ts";
+import type { LoadOptions, LoadResult, PolicyOrigin } from "../load.ts";
 
 /** Label of metrics and logs; a folder counts as a file. */
 export type SourceKind = "file" | "url" | "control";

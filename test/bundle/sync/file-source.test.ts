@@ -94,7 +94,10 @@ t.test("a policy that is gone leaves the last good one in force, until it is bac
 
 t.test("a change of a file that the policy names counts as much", async (t) => {
   const spec = "spec: { lists: { addresses: [{ name: a, file: list.txt }] } }\n";
-  const { folder, current, watcher, told } = await scene(t, { "policy.yaml": policy("one", spec), "list.txt": "" });
+  const { folder, current, watcher, told } = await scene(t, {
+    "policy.yaml": policy("one", spec),
+    "list.txt": "192.0.2.1\n",
+  });
   writeFileSync(join(folder, "list.txt"), "192.0.2.7\n");
   await watcher.check();
   t.equal(current.get().addresses.lookup("192.0.2.7")?.list, "a");

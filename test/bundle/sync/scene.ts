@@ -2,8 +2,10 @@
 
 import { CurrentPolicy } from "../../../src/bundle/current.ts";
 import { defaultPolicy } from "../../../src/bundle/default-policy.ts";
-import { PolicyLoader } from "../../../src/bundle/loader.ts";
+import { loadBytes, loadPolicy } from "../../../src/bundle/load.ts";
 import { type KeeperOptions, PolicyKeeper } from "../../../src/bundle/sync/keeper.ts";
+
+import type { OriginLoader } from "../../../src/bundle/sync/source.ts";
 
 export interface KeeperScene {
   readonly keeper: PolicyKeeper;
@@ -20,6 +22,12 @@ export type SceneOptions = Partial<Omit<KeeperOptions, "events" | "meters" | "no
   readonly nowMs?: number;
 };
 
+/** The real loading, without the thread. */
+const DIRECT: OriginLoader = {
+  load: (origin, options) =>
+    origin.kind === "path" ? loadPolicy(origin.path, options) : loadBytes(origin.label, origin.bytes, options),
+};
+
 export function keeperScene({ say, nowMs = Date.now(), ...options }: SceneOptions = {}): KeeperScene {
   const current = new CurrentPolicy(defaultPolicy());
   const told: string[] = [];
@@ -30,7 +38,7 @@ export function keeperScene({ say, nowMs = Date.now(), ...options }: SceneOption
     say?.(text);
   };
   const keeper = new PolicyKeeper({
-    loader: new PolicyLoader(),
+    loader: DIRECT,
     label: "source",
     trust: undefined,
     state: undefined,
