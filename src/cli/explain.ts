@@ -185,7 +185,9 @@ interface LogLine {
   readonly input: Readonly<Record<string, string | undefined>>;
   readonly result: { readonly risk: Readonly<Record<string, unknown>> };
   readonly shadow?: { revision?: string; decision?: string; score?: number; rule?: string };
-  readonly bundles?: { readonly policy?: { readonly name?: string; readonly revision?: string } };
+  readonly bundles?: Readonly<
+    Record<string, { readonly name?: string; readonly revision?: string; freshness?: string }>
+  >;
   readonly metrics?: { readonly timer_check_ns?: number };
 }
 
@@ -193,7 +195,12 @@ interface LogLine {
 function decisionOf(text: string): Decision {
   const line = JSON.parse(text) as LogLine;
   const { input, shadow } = line;
-  const risk = line.result.risk as MessageInitShape<typeof DecisionSchema> & { rule_thresholds?: string[] };
+  // One policy decides: a bundle's stands under its own name.
+  const [policy] = Object.values(line.bundles ?? {});
+  const risk = line.result.risk as MessageInitShape<typeof DecisionSchema> & {
+    rule_thresholds?: string[];
+    condition_errors?: string[];
+  };
   return create(DecisionSchema, {
     decisionId: line.decision_id,
     time: timestampFromMs(Date.parse(line.timestamp)),
@@ -207,8 +214,11 @@ function decisionOf(text: string): Decision {
     answered: risk.answered ?? false,
     ...(risk.thresholds === undefined ? {} : { thresholds: { ...risk.thresholds } }),
     ruleThresholds: risk.rule_thresholds ?? [],
-    policyName: line.bundles?.policy?.name ?? "",
-    policyRevision: line.bundles?.policy?.revision ?? "",
+    conditionErrors: risk.condition_errors ?? [],
+    peerGroup: input.peer_group ?? "",
+    policyFreshness: policy?.freshness ?? "",
+    policyName: policy?.name ?? "",
+    policyRevision: policy?.revision ?? "",
     principal: input.principal ?? "",
     credential: input.credential ?? "",
     protocol: input.protocol ?? "",
