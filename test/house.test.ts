@@ -40,7 +40,6 @@ const LAYERS: readonly (readonly [prefix: string, layer: number])[] = [
   ["bundle/loader.ts", 4],
   ["bundle/paced.ts", 4],
   ["bundle/sync/", 4],
-  ["bundle/watch.ts", 4],
   ["bundle/shipped-networks.ts", 4],
   ["server/", 5],
   ["cli/", 5],

@@ -36,13 +36,17 @@ export function decisionText(decision: Decision): string {
     `score       ${decision.score}`,
     `mode        ${decision.mode}, rule ${decision.rule}, policy ${policy}`,
     `because     ${decision.because || (decision.score > 0 ? "score" : "nothing unusual")}`,
-    `principal   ${decision.principal}`,
+    `principal   ${decision.principal}${decision.peerGroup === "" ? "" : `, of ${decision.peerGroup}`}`,
     `credential  ${decision.credential}`,
     `request     ${decision.protocol} ${decision.destination} ${decision.route}`.trimEnd(),
     `from        ${decision.sourceAddress || "unknown"}${decision.userAgent === "" ? "" : `, ${decision.userAgent}`}${decision.ja4 === "" ? "" : `, ${decision.ja4}`}`,
     `id          ${decision.decisionId}`,
   ];
   if (decision.latencyUs > 0) lines.push(`took        ${decision.latencyUs} µs`);
+  if (decision.policyFreshness !== "" && decision.policyFreshness !== "fresh")
+    lines.push(`policy      was ${decision.policyFreshness}`);
+  if (decision.conditionErrors.length > 0)
+    lines.push(`conditions  of these rules could not be evaluated: ${decision.conditionErrors.join(", ")}`);
   if (decision.answered) lines.push("answered    this request answered an open challenge");
   if (decision.thresholds !== undefined) lines.push("", ...thresholdLines(decision, decision.thresholds));
   if (decision.reasons.length > 0) lines.push("", ...reasonLines(decision.reasons));

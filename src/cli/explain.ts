@@ -92,26 +92,44 @@ async function fromSidecar(
 }
 
 async function fromLog(file: string, decisionId: string): Promise<Found> {
-  const entry = await entryAt(file, decisionId);
-  const request = readRequest(entry, 1);
+  const { entry, at } = await entryAt(file, decisionId);
+  const request = read(entry, at, file);
   const past: ReadRequest[] = [];
   const { credential = "" } = request.logged ?? {};
   let lineNumber = 0;
   for await (const line of linesOf(file)) {
     lineNumber++;
-    if (line === entry) break;
-    if (line.includes(request.principal) || line.includes(credential))
+    if (lineNumber === at) break;
+    if (!line.includes(request.principal) && !line.includes(credential)) continue;
+    try {
       keepPast(past, readRequest(line, lineNumber), request);
+    } catch (error) {
+      if (!(error instanceof OperatingError)) throw error; // the past is told without a line that is torn
+    }
   }
   return { decision: decisionOf(entry), json: entry, request, past };
 }
 
-/** The line itself; lines that are torn or not yet whole are passed over. */
-async function entryAt(file: string, decisionId: string): Promise<string> {
+/** @throws {OperatingError} ERR_DATA_INVALID when the line lacks what a decision log's has */
+function read(line: string, lineNumber: number, file: string): ReadRequest {
+  try {
+    return readRequest(line, lineNumber);
+  } catch (error) {
+    if (!(error instanceof OperatingError)) throw error;
+    throw new OperatingError("ERR_DATA_INVALID", `${file}: no whole line of a decision log: ${error.message}`, {
+      cause: error,
+    });
+  }
+}
+
+/** The line itself and its number; lines that are torn or not yet whole are passed over. */
+async function entryAt(file: string, decisionId: string): Promise<{ readonly entry: string; readonly at: number }> {
+  let at = 0;
   for await (const line of linesOf(file)) {
+    at++;
     if (!line.includes(decisionId)) continue;
     try {
-      if ((JSON.parse(line) as { decision_id?: unknown }).decision_id === decisionId) return line;
+      if ((JSON.parse(line) as { decision_id?: unknown }).decision_id === decisionId) return { entry: line, at };
     } catch {
       // Passed over: the log may be written to this moment.
     }
@@ -167,7 +185,9 @@ interface LogLine {
   readonly input: Readonly<Record<string, string | undefined>>;
   readonly result: { readonly risk: Readonly<Record<string, unknown>> };
   readonly shadow?: { revision?: string; decision?: string; score?: number; rule?: string };
-  readonly bundles?: { readonly policy?: { readonly name?: string; readonly revision?: string } };
+  readonly bundles?: Readonly<
+    Record<string, { readonly name?: string; readonly revision?: string; freshness?: string }>
+  >;
   readonly metrics?: { readonly timer_check_ns?: number };
 }
 
@@ -175,7 +195,12 @@ interface LogLine {
 function decisionOf(text: string): Decision {
   const line = JSON.parse(text) as LogLine;
   const { input, shadow } = line;
-  const risk = line.result.risk as MessageInitShape<typeof DecisionSchema> & { rule_thresholds?: string[] };
+  // One policy decides: a bundle's stands under its own name.
+  const [policy] = Object.values(line.bundles ?? {});
+  const risk = line.result.risk as MessageInitShape<typeof DecisionSchema> & {
+    rule_thresholds?: string[];
+    condition_errors?: string[];
+  };
   return create(DecisionSchema, {
     decisionId: line.decision_id,
     time: timestampFromMs(Date.parse(line.timestamp)),
@@ -189,8 +214,11 @@ function decisionOf(text: string): Decision {
     answered: risk.answered ?? false,
     ...(risk.thresholds === undefined ? {} : { thresholds: { ...risk.thresholds } }),
     ruleThresholds: risk.rule_thresholds ?? [],
-    policyName: line.bundles?.policy?.name ?? "",
-    policyRevision: line.bundles?.policy?.revision ?? "",
+    conditionErrors: risk.condition_errors ?? [],
+    peerGroup: input.peer_group ?? "",
+    policyFreshness: policy?.freshness ?? "",
+    policyName: policy?.name ?? "",
+    policyRevision: policy?.revision ?? "",
     principal: input.principal ?? "",
     credential: input.credential ?? "",
     protocol: input.protocol ?? "",

@@ -244,6 +244,9 @@ export function decisionMessage(record: DecisionRecord): Decision {
     policyName: record.policyName,
     thresholds: record.thresholds,
     ruleThresholds: [...record.ruleThresholds],
+    peerGroup: record.peerGroup ?? "",
+    conditionErrors: [...(record.conditionErrors ?? [])],
+    policyFreshness: record.policyFreshness ?? "",
     ...(record.shadow === undefined
       ? {}
       : { shadow: { ...record.shadow, reasons: record.shadow.reasons.map((reason) => ({ ...reason })) } }),

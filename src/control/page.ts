@@ -28,7 +28,7 @@ const HTML = `<!doctype html>
 </table>
 <table>
 <caption>Sidecars <span id="total"></span></caption>
-<thead><tr><th scope="col">Sidecar</th><th scope="col">Channel</th><th scope="col">In force</th><th scope="col">Wanted</th><th scope="col">Mode</th><th scope="col">Freshness</th><th scope="col">Checks</th><th scope="col">Scores reached</th><th scope="col">Refused</th><th scope="col">Reported</th></tr></thead>
+<thead><tr><th scope="col">Sidecar</th><th scope="col">Channel</th><th scope="col">In force</th><th scope="col">Wanted</th><th scope="col">Mode</th><th scope="col">Freshness</th><th scope="col">Checks</th><th scope="col">Scores reached</th><th scope="col">Lately refused or failed</th><th scope="col">Reported</th></tr></thead>
 <tbody id="sidecars"></tbody>
 </table>
 </main>
@@ -42,7 +42,8 @@ header { display: flex; align-items: baseline; gap: 1rem; flex-wrap: wrap; }
 h1 { font-size: 1.3rem; margin: 0; }
 table { border-collapse: collapse; width: 100%; margin-bottom: 1.5rem; }
 caption { text-align: left; padding: .5rem 0; font-weight: 600; }
-th, td { text-align: left; vertical-align: top; padding: .3rem .6rem; border-bottom: 1px solid #8884; overflow-wrap: anywhere; }
+th, td { text-align: left; vertical-align: top; padding: .3rem .6rem; border-bottom: 1px solid #8884; white-space: nowrap; }
+td.text { white-space: normal; overflow-wrap: anywhere; min-width: 12rem; }
 td.number { font-variant-numeric: tabular-nums; text-align: right; }
 .warn { color: light-dark(#8a5a00, #f2c14e); font-weight: 600; }
 .bad { color: light-dark(#b00020, #ff8a80); font-weight: 700; }
@@ -116,7 +117,7 @@ function showChannels(news) {
     cell(row, one.failing ?? 0, one.failing ? "number bad" : "number");
     cell(row, one.ahead ?? 0, "number");
     const change = channel.lastChange;
-    cell(row, change ? change.what + " by " + change.by + " at " + new Date(change.at).toLocaleString() : "");
+    cell(row, change ? change.what + " by " + change.by + " at " + new Date(change.at).toLocaleString() : "", "text");
   }
 }
 
@@ -134,10 +135,12 @@ async function showSidecars() {
     cell(row, ref(one.wanted) + (one.ahead ? " (it is ahead)" : ""));
     cell(row, said.mode ?? "");
     cell(row, said.freshness ?? "", said.freshness && said.freshness !== "fresh" ? "bad" : "");
-    const decisions = Object.entries(said.decisions ?? {}).map(([name, count]) => name + " " + count).join(", ");
-    cell(row, decisions || String(said.checks ?? 0), "number");
-    cell(row, (said.scoreRates ?? []).map((rate) => "≥ " + (rate.score ?? 0) + ": " + ((rate.observed ?? 0) * 100).toFixed(2) + " %").join(", "));
-    cell(row, (said.refusals ?? []).map((refusal) => refusal.code + " " + refusal.message).join("; "), "bad");
+    const decisions = Object.entries(said.decisions ?? {}).filter(([, count]) => Number(count) > 0).map(([name, count]) => name + " " + count).join(", ");
+    cell(row, decisions || String(said.checks ?? 0), "text");
+    cell(row, (said.scoreRates ?? []).map((rate) => "≥ " + (rate.score ?? 0) + ": " + ((rate.observed ?? 0) * 100).toFixed(2) + " %").join(", "), "text");
+    const [latest, ...older] = said.refusals ?? [];
+    const more = older.length ? " (and " + older.length + " before it)" : "";
+    cell(row, latest ? latest.code + " " + latest.message + more : "", one.failing ? "text bad" : "text");
     cell(row, new Date(one.reportedAt).toLocaleTimeString());
   }
 }

@@ -63,7 +63,7 @@ export interface PolicyOptions {
   /** Told after another policy has taken its place. */
   readonly onChange: (policy: Policy) => void;
   /** What the control plane is told besides. */
-  readonly report: () => Pick<SidecarReport, "checks" | "scoreBands">;
+  readonly report: () => Pick<SidecarReport, "checks" | "decisions" | "scoreBands">;
 }
 
 /**

@@ -119,7 +119,7 @@ async function assemble(
       tokens.forget();
       void keySets.refresh(identity.issuers);
     },
-    report: () => ({ checks: metrics.checksTotal, scoreBands: bandsOf(line, policy) }),
+    report: () => ({ checks: metrics.checksTotal, decisions: metrics.decisions, scoreBands: bandsOf(line, policy) }),
   });
   candidate = () => policy.candidate();
   closers.push(() => policy.close());

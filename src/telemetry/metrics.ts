@@ -3,7 +3,7 @@
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from "prom-client";
 import type { RequestFacts } from "../model/facts.ts";
 import type { LineStats } from "../model/line.ts";
-import type { Verdict } from "../model/verdict.ts";
+import type { DecisionKind, Verdict } from "../model/verdict.ts";
 
 /** Fine around the usual thresholds. */
 const SCORE_BUCKETS = [
@@ -31,6 +31,8 @@ export class Metrics {
   readonly shadowDifferences: Counter<"active" | "candidate">;
   private readonly streamsEnded: Counter<"because">;
   checksTotal = 0;
+  /** Check calls answered since the start, by what was decided. */
+  readonly decisions: Record<DecisionKind, number> = { allow: 0, challenge: 0, deny: 0, terminate: 0 };
 
   constructor(stats: () => LineStats, openStreams: () => number) {
     const registers = [this.registry];
@@ -133,6 +135,7 @@ export class Metrics {
 
   verdict(facts: RequestFacts, verdict: Verdict, latencyUs: number): void {
     this.checksTotal++;
+    this.decisions[verdict.decision.kind]++;
     this.checks.inc({ decision: verdict.decision.kind, enforced: verdict.enforced, protocol: facts.protocol });
     this.scores.observe(verdict.score);
     this.latency.observe(latencyUs / 1e6);

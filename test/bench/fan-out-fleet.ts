@@ -42,6 +42,7 @@ function startOne(sidecarId: string): void {
       mode: "enforce",
       problem: undefined,
       checks: 0,
+      decisions: { allow: 0, challenge: 0, deny: 0, terminate: 0 },
       scoreBands: [],
     }),
   }).start({

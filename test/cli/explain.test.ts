@@ -18,6 +18,9 @@ spec:
   rules:
     - {name: closed, match: {routes: [/closed]}, decision: deny}
     - {name: careful, match: {routes: [/careful]}, thresholds: {challenge: 12}}
+    - {name: odd, match: {routes: [/odd]}, when: 'int(request.path) > 1', decision: deny}
+  peerGroups:
+    - {name: everybody, principals: ["**"]}
 `,
 );
 const decisions = join(folder, "decisions.log");
@@ -40,6 +43,17 @@ t.test("thresholds in force, which rule gave them, and what is missing to each a
   const { out } = await command(["explain", await decide("/careful"), ...API]);
   t.match(out, /^ {3}12\.0 {2}challenge \(rule careful\): [\d.]+ points more$/m);
   t.match(out, /^ {3}36\.0 {2}deny \(the policy\): [\d.]+ points more; takes a challenge that was failed/m);
+});
+
+t.test("the caller's group and conditions that failed are shown, live and from the log", async (t) => {
+  const id = await decide("/odd");
+  await eventually(async () => (await readFile(decisions, "utf8")).includes(id) || undefined);
+  for (const from of [API, ["--log", decisions]]) {
+    const { out, err } = await command(["explain", id, ...from]);
+    t.match(out, /^principal {3}.*, of everybody$/m, err);
+    t.match(out, /^conditions {2}of these rules could not be evaluated: odd$/m);
+    t.match(out, /^mode {8}enforce, rule odd, policy p 1$/m);
+  }
 });
 
 t.test("a live decision is printed as a case that comes out the same, with its caller's past", async (t) => {

@@ -30,7 +30,13 @@ t.test("a published bundle reaches a watching sidecar, and the fleet shows it", 
     total: 1,
     sidecars: [
       {
-        status: { sidecar_id: "one", in_force: { name: "shop", revision: "2" }, mode: "enforce", checks: "7" },
+        status: {
+          sidecar_id: "one",
+          in_force: { name: "shop", revision: "2" },
+          mode: "enforce",
+          checks: "7",
+          decisions: { allow: "5", deny: "1" },
+        },
         channel: "default",
         lagging: false,
         failing: false,

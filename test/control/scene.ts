@@ -208,6 +208,7 @@ export function startClient(
       mode: "enforce",
       problem,
       checks: 7,
+      decisions: { allow: 5, challenge: 1, deny: 1, terminate: 0 },
       scoreBands: [{ score: 30, promised: 0.001, observed: 0.002, requests: 2 }],
     }),
     ...options,

@@ -359,6 +359,7 @@ class ControlSource implements PolicySource {
       mode: now.mode,
       refusals: this.refusals.map(({ code, message, atMs }) => ({ code, message, at: timestampFromMs(atMs) })),
       checks: BigInt(now.checks),
+      decisions: Object.fromEntries(Object.entries(now.decisions).map(([kind, count]) => [kind, BigInt(count)])),
       scoreRates: now.scoreBands.slice(0, 8).map(({ score, observed }) => ({ score, observed })),
       rootVersion: this.has?.rootVersion ?? 0,
     });

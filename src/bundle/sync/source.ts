@@ -2,6 +2,7 @@
 
 import type { BundleFacts, PolicyFreshness } from "../../model/bundle.ts";
 import type { OperatingError } from "../../model/errors.ts";
+import type { DecisionKind } from "../../model/verdict.ts";
 import type { LoadOptions, LoadResult, PolicyOrigin } from "../load.ts";
 
 /** Label of metrics and logs; a folder counts as a file. */
@@ -88,6 +89,8 @@ export interface SidecarReport {
   readonly problem: { readonly code: string; readonly message: string } | undefined;
   /** Check calls answered since the start. */
   readonly checks: number;
+  /** The same by what was decided. */
+  readonly decisions: Readonly<Record<DecisionKind, number>>;
   /** How often scores reached each level, beside what the level promises. */
   readonly scoreBands: readonly {
     readonly score: number;

@@ -4,8 +4,8 @@ import { once } from "node:events";
 import { writeFileSync } from "node:fs";
 import { createServer, type IncomingMessage, type RequestListener, type ServerResponse } from "node:http";
 import { createServer as createTlsServer } from "node:https";
-import type { AddressInfo } from "node:net";
-import { join } from "node:path";
+import { type AddressInfo, connect } from "node:net";
+import { dirname, join } from "node:path";
 import { brotliCompressSync, gzipSync } from "node:zlib";
 import t, { type Test } from "tap";
 import { createPki } from "../../../scripts/pki.ts";
@@ -383,6 +383,42 @@ t.test("HTTPS is believed by the given certificates, and by no others", async (t
   t.same((await scene(t, { url, caFile, answer: () => {} })).told, ["offer safe"]);
   const strange = await scene(t, { url, answer: () => {} });
   t.match(strange.told, [/^failed ERR_BUNDLE_UNREACHABLE .*(CERT|SIGNATURE)/]);
+});
+
+t.test("an https address is asked by way of the environment's proxy, which sees no more than its name", async (t) => {
+  const pki = await createPki();
+  const server = await pki.issue({ dns: ["localhost"] });
+  const tls = createTlsServer({ cert: server.certPem, key: server.keyPem }, (_request, response) =>
+    response.end("by proxy"),
+  );
+  tls.listen(0, "127.0.0.1");
+  await once(tls, "listening");
+  const asked: string[] = [];
+  const proxy = createServer((_request, response) => response.writeHead(405).end());
+  proxy.on("connect", (request, socket) => {
+    asked.push(`${request.method} ${request.url} ${request.headers.authorization ?? "no token"}`);
+    const onward = connect((tls.address() as AddressInfo).port, "127.0.0.1", () => {
+      socket.write("HTTP/1.1 200 Connection Established\r\n\r\n");
+      onward.pipe(socket).pipe(onward);
+    });
+    for (const end of [socket, onward]) end.on("error", () => end.destroy());
+  });
+  proxy.listen(0, "127.0.0.1");
+  await once(proxy, "listening");
+  const before = { ...process.env };
+  process.env.HTTPS_PROXY = `http://127.0.0.1:${(proxy.address() as AddressInfo).port}`;
+  t.teardown(() => {
+    process.env = before;
+    for (const each of [tls, proxy]) {
+      each.closeAllConnections();
+      each.close();
+    }
+  });
+  const caFile = join(t.testdir({ "ca.pem": pki.caPem, token: "hidden-token\n" }), "ca.pem");
+  const url = new URL("https://localhost:8999/p.bundle?signature=hidden");
+  const tokenFile = join(dirname(caFile), "token");
+  t.same((await scene(t, { url, caFile, tokenFile, answer: () => {} })).told, ["offer by proxy"]);
+  t.same(asked, ["CONNECT localhost:8999 no token"]);
 });
 
 t.test("nothing is told after closing, and a request under way is given up", async (t) => {
