@@ -10,6 +10,7 @@ import {
   type Rule as RuleText,
   SignalMode,
   type SignalRule,
+  StreamHold,
   type Thresholds as ThresholdsText,
 } from "../gen/sallyport/policy/v1/policy_pb.ts";
 import type {
@@ -73,6 +74,7 @@ export function compilePolicy(
     locks: (spec?.locks ?? []).map(compileLock),
     postureFacts: compilePostureFacts(spec?.posture, files),
     streams: {
+      hold: spec?.streams?.hold === StreamHold.NONE ? "none" : "long",
       endWithCredential: spec?.streams?.endWithCredential ?? true,
       endOnChallenge: spec?.streams?.endOnChallenge ?? false,
     },

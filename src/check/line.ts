@@ -23,6 +23,7 @@ import { originOf } from "../signals/origin.ts";
 import type { Signal, SignalContext } from "../signals/signal.ts";
 import { CommonCause } from "./common-cause.ts";
 import { decisionId } from "./decision-id.ts";
+import { LastingRoutes } from "./lasting-routes.ts";
 import { Locks, matchPolicyLocks } from "./locks.ts";
 import { type Pending, PendingTable } from "./pending.ts";
 import { Postures } from "./posture-table.ts";
@@ -67,6 +68,7 @@ class RequestLine implements Line {
   private readonly sessions: SessionStore;
   private readonly pending = new PendingTable(PENDING_MAX);
   private readonly causes = new CommonCause();
+  private readonly lasting = new LastingRoutes();
   private readonly bands = new ScoreBands();
   private calibrations = new Calibrations();
   private readonly random: RandomBytes;
@@ -169,7 +171,9 @@ class RequestLine implements Line {
       () => issueStepUp(policy.challenge, now),
     );
     const mode = modeFor(policy, rule);
+    const known = facts.lasting === true || this.lasting.has(facts.destination, route);
     return {
+      lasts: policy.streams.hold === "long" && known,
       context,
       rule,
       thresholds,
@@ -249,6 +253,7 @@ class RequestLine implements Line {
   outcome(outcome: Outcome): void {
     const pending = this.pending.find(outcome.decisionId, outcome.requestId);
     if (pending === undefined || !pending.teaches) return;
+    this.lasting.note(pending.facts.destination, pending.route, outcome.stage, outcome.durationMs);
     const baseline = this.baselines.get(pending.session.principal);
     if (baseline === undefined) return;
     const { population } = this.baselines;
@@ -439,6 +444,8 @@ class RequestLine implements Line {
 
 /** All that judging one request came to. */
 interface Judged {
+  /** Whether the request is held where its rule does not say. */
+  readonly lasts: boolean;
   readonly context: SignalContext;
   readonly rule: Rule | undefined;
   readonly thresholds: Thresholds;
@@ -470,7 +477,7 @@ function verdictOf(judged: Judged, id: string, facts: RequestFacts, policy: Poli
     policyRevision: policy.revision,
     route: context.route,
     answered: judged.answered,
-    watch: rule?.watch ?? false,
+    watch: rule?.watch ?? judged.lasts,
   };
 }
 

@@ -39,6 +39,8 @@ export interface ReadRequest {
   readonly userAgent: string | undefined;
   readonly tls: TlsFacts;
   readonly requestBytes: number | undefined;
+  /** Whether the request itself says that it will last. */
+  readonly lasting: boolean;
   readonly certificate: CertificateFacts | undefined;
   readonly peerSpiffeId: string | undefined;
   readonly peerNameInvalid: string | undefined;
@@ -96,6 +98,7 @@ export function readRequest(
       userAgent: undefined,
       tls: sni === undefined ? NO_TLS : { ...NO_TLS, sni },
       requestBytes: undefined,
+      lasting: false,
       verifiedClaims: [],
       bearer: undefined,
       headers,
@@ -121,6 +124,7 @@ export function readRequest(
       version: name(headers.first("x-sallyport-tls")),
       sni,
     },
+    lasting: isLasting(headers),
     requestBytes: http.size > 0n && http.size < 2n ** 53n ? Number(http.size) : undefined,
     verifiedClaims: claimsOf(attributes?.metadataContext?.filterMetadata[JWT_AUTHN]),
     bearer: bearerOf(headers, faults),
@@ -173,6 +177,7 @@ function tunnelled(headers: Headers, certificates: CertificateCache, authority: 
       sni,
     },
     requestBytes: undefined,
+    lasting: true,
     certificate: peer.certificate,
     peerSpiffeId: peer.spiffeId,
     peerNameInvalid: peer.nameInvalid,
@@ -286,6 +291,12 @@ function bearerOf(headers: Headers, faults: string[]): string | undefined {
     return undefined;
   }
   return /^bearer +(\S+)$/i.exec(value.trim())?.[1];
+}
+
+/** RFC 6455, section 4.1; HTML, section 9.2. */
+function isLasting(headers: Headers): boolean {
+  if (headers.first("upgrade")?.toLowerCase() === "websocket") return true;
+  return headers.first("accept")?.toLowerCase().includes("text/event-stream") === true;
 }
 
 function isGrpc(headers: Headers): boolean {

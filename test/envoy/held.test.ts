@@ -2,6 +2,7 @@
 
 import t from "tap";
 import { runCommand, type SidecarProcess } from "../../scripts/demo/sidecar.ts";
+import { reportOften } from "../support/bootstrap.ts";
 import { fetchOnce, grpcClient } from "../support/clients.ts";
 import { eventually, metric, startEcho, startGuarded, startInventory, startOrders } from "../support/guarded.ts";
 import {
@@ -17,6 +18,7 @@ import {
   webSocket,
 } from "../support/streams.ts";
 
+const BY_DEFAULT = {};
 const HELD = { rules: [{ name: "held", watch: true }] };
 
 async function lock(sidecar: SidecarProcess, ...scope: string[]): Promise<void> {
@@ -87,8 +89,35 @@ t.test("raw TCP connections of a locked principal end, and nobody else's", async
   t.equal(await endThose(guarded.sidecar, victims, neighbours), neighbours.length);
 });
 
+t.test("by default WebSockets are held, and a gRPC method once a call of it has lasted", async (t) => {
+  const shop = await startGuarded({ config: "envoy/http-mtls.yaml", service: startOrders, spec: BY_DEFAULT });
+  t.teardown(() => shop.stop());
+  const socket = await webSocket(await shop.caller("victim"));
+  t.equal(await endThose(shop.sidecar, [socket], []), 0);
+  const stock = await startGuarded({
+    config: "envoy/grpc.yaml",
+    service: startInventory,
+    spec: BY_DEFAULT,
+    change: reportOften,
+  });
+  t.teardown(() => stock.stop());
+  const client = grpcClient(await stock.caller("victim"));
+  t.teardown(() => client.close());
+  const first = await grpcAnswers(client);
+  t.teardown(() => first.close());
+  await eventually(async () =>
+    (await metric(stock.sidecar, "sallyport_outcomes_total", 'stage="periodic"')) > 0 ? true : undefined,
+  );
+  const second = await grpcAnswers(client);
+  t.equal(await endThose(stock.sidecar, [second], []), 0);
+});
+
 t.test("what policy does not hold runs on, and is not known as open", async (t) => {
-  const guarded = await startGuarded({ config: "envoy/http-mtls.yaml", service: startOrders });
+  const guarded = await startGuarded({
+    config: "envoy/http-mtls.yaml",
+    service: startOrders,
+    spec: { streams: { hold: "none" } },
+  });
   t.teardown(() => guarded.stop());
   const stream = await answerOverHttp1(await guarded.caller("victim"));
   t.teardown(() => stream.close());
