@@ -3,7 +3,7 @@
 import { create } from "@bufbuild/protobuf";
 import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
 import type { Forbidden, Lock as LockText, Posture, Spec } from "../gen/sallyport/policy/v1/policy_pb.ts";
-import { SpecSchema } from "../gen/sallyport/policy/v1/policy_pb.ts";
+import { SpecSchema, StreamHold } from "../gen/sallyport/policy/v1/policy_pb.ts";
 import type { Lock, LockScope, Policy, PosturePolicy, PostureRequirement } from "../model/policy.ts";
 import { openAddresses, openFingerprints, openGeo, openPostureFacts } from "./compile-data.ts";
 import { compileIdentity } from "./compile-identity.ts";
@@ -56,6 +56,7 @@ export function* policySteps(prepared: Prepared, networks: Networks | undefined)
     locks: yield* sliced(spec?.locks ?? [], compileLock),
     postureFacts: openPostureFacts(prepared.posture),
     streams: {
+      hold: spec?.streams?.hold === StreamHold.NONE ? "none" : "long",
       endWithCredential: spec?.streams?.endWithCredential ?? true,
       endOnChallenge: spec?.streams?.endOnChallenge ?? false,
     },

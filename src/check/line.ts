@@ -32,6 +32,7 @@ import { originOf } from "../signals/origin.ts";
 import type { Signal, SignalContext } from "../signals/signal.ts";
 import { CommonCause } from "./common-cause.ts";
 import { decisionId } from "./decision-id.ts";
+import { LastingRoutes } from "./lasting-routes.ts";
 import { Locks, matchPolicyLocks } from "./locks.ts";
 import { type Pending, PendingTable } from "./pending.ts";
 import { Postures } from "./posture-table.ts";
@@ -78,6 +79,7 @@ class RequestLine implements Line {
   private readonly sessions: SessionStore;
   private readonly pending = new PendingTable(PENDING_MAX);
   private readonly causes = new CommonCause();
+  private readonly lasting = new LastingRoutes();
   private readonly bands = new ScoreBands();
   private calibrations = new Calibrations();
   private readonly random: RandomBytes;
@@ -193,7 +195,9 @@ class RequestLine implements Line {
       () => issueChallenge(chooseKind(put, facts, identity, whole.identity), put, now, session.standing.challenge),
     );
     const mode = modeFor(policy, rule);
+    const known = facts.lasting === true || this.lasting.has(facts.destination, route);
     return {
+      lasts: policy.streams.hold === "long" && known,
       context,
       rule,
       thresholds,
@@ -276,6 +280,7 @@ class RequestLine implements Line {
   outcome(outcome: Outcome): void {
     const pending = this.pending.find(outcome.decisionId, outcome.requestId);
     if (pending === undefined || !pending.teaches) return;
+    this.lasting.note(pending.facts.destination, pending.route, outcome.stage, outcome.durationMs);
     const baseline = this.baselines.get(pending.session.principal);
     if (baseline === undefined) return;
     const { population } = this.baselines;
@@ -485,6 +490,8 @@ class RequestLine implements Line {
 
 /** All that judging one request came to. */
 interface Judged {
+  /** Whether the request is held where its rule does not say. */
+  readonly lasts: boolean;
   readonly context: SignalContext;
   readonly rule: Rule | undefined;
   readonly thresholds: Thresholds;
@@ -521,7 +528,7 @@ function verdictOf(judged: Judged, id: string, facts: RequestFacts, policy: Poli
     policyRevision: policy.revision,
     route: context.route,
     answered: judged.answered,
-    watch: rule?.watch ?? false,
+    watch: rule?.watch ?? judged.lasts,
     peerGroup: judged.peerGroup,
     ...(conditionErrors.length === 0 ? {} : { conditionErrors }),
     ...(rule?.response === undefined ? {} : { response: rule.response }),

@@ -34,6 +34,7 @@ export function externalProcessorService(streams: HeldStreams, onError: (error: 
   const open = new Set<() => void>();
   const handle: handleBidiStreamingCall<ProcessingRequest, ProcessingResponse | Buffer> = (call) => {
     let held: OpenStream | undefined;
+    let ended = false;
     const finish = (): void => {
       if (!open.delete(finish)) return;
       if (held !== undefined) streams.detach(held);
@@ -45,10 +46,13 @@ export function externalProcessorService(streams: HeldStreams, onError: (error: 
         const { request: part } = request;
         if (part.case === "requestHeaders" && held === undefined) {
           const attached = streams.attach(decisionIdOf(request), () => {
+            ended = true;
             // Envoy then ends the call by itself; ending it here as well would hold up the next stream's message.
             call.write(END);
           });
           if (attached.kind === "held") held = attached.stream;
+          // One answer to each message: a lock that was set meanwhile has given it.
+          if (ended) return;
           // Envoy goes on without watch where the call ends; the first message still has its answer.
           call.write(CONTINUE);
           if (held === undefined) finish();

@@ -47,6 +47,7 @@ export function factsOf(
     userAgent: read.userAgent,
     tls: read.tls,
     requestBytes: read.requestBytes,
+    ...(read.lasting ? { lasting: true as const } : {}),
     presented: {
       certificate: read.certificate,
       peerSpiffeId: read.peerSpiffeId,

@@ -24,13 +24,15 @@ export function inspectEnvoy(config: unknown, context: InspectContext): readonly
   const root = snake(config);
   const managers = typed(root, "HttpConnectionManager");
   const findings: Finding[] = [];
+  const tunnelled = tunnelManagers(root);
   let filters = 0;
   for (const manager of managers) {
     const chain = list(manager.http_filters);
     const at = chain.findIndex((filter) => isType(configOf(filter), "http.ext_authz.v3.ExtAuthz"));
     if (at < 0) continue;
     filters++;
-    inspectHttp(manager, chain, at, context, findings);
+    if (tunnelled.has(manager)) inspectTunnel(root, manager, configOf(chain[at] as Node), context, findings);
+    else inspectHttp(manager, chain, at, context, findings);
   }
   const network = typed(root, "network.ext_authz.v3.ExtAuthz");
   for (const filter of network)
@@ -49,6 +51,38 @@ export function inspectEnvoy(config: unknown, context: InspectContext): readonly
         ),
   );
   return findings;
+}
+
+/** Connection managers at the other end of a tunnel inside this Envoy: no caller reaches them. */
+function tunnelManagers(root: unknown): ReadonlySet<Node> {
+  const found = new Set<Node>();
+  for (const listener of withField(root, "internal_listener")) {
+    if (!text(listener.name).startsWith("sallyport")) continue;
+    for (const manager of typed(listener, "HttpConnectionManager")) found.add(manager);
+  }
+  return found;
+}
+
+/** What raw TCP tells of its callers stands in the headers that the tunnel is opened with. */
+function inspectTunnel(
+  root: unknown,
+  manager: Node,
+  authorizer: Node,
+  context: InspectContext,
+  findings: Finding[],
+): void {
+  const about = `tunnel ${text(manager.stat_prefix)}`;
+  inspectAuthorizer(authorizer, about, context, findings);
+  const said = JSON.stringify(withField(root, "tunneling_config"));
+  for (const [header, lost] of [
+    ["protocol", "connections are not told from HTTP"],
+    ["principal", "nobody is named by a certificate"],
+    ["source", "addresses are not seen"],
+    ["ja4", "TLS fingerprints are not seen"],
+  ] as const) {
+    const name = `${OWN_PREFIX}${header}`;
+    if (!said.includes(`"${name}"`)) findings.push(bad(about, `tunneling_config sets no ${name}: ${lost}`));
+  }
 }
 
 function inspectHttp(
@@ -147,6 +181,18 @@ function typed(root: unknown, suffix: string): readonly Node[] {
   const walk = (value: unknown, depth: number): void => {
     if (depth > 64 || typeof value !== "object" || value === null) return;
     if (!Array.isArray(value) && isType(value as Node, suffix)) found.push(value as Node);
+    for (const child of Object.values(value)) walk(child, depth + 1);
+  };
+  walk(root, 0);
+  return found;
+}
+
+/** Every object that has a field, at any depth. */
+function withField(root: unknown, field: string): readonly Node[] {
+  const found: Node[] = [];
+  const walk = (value: unknown, depth: number): void => {
+    if (depth > 64 || typeof value !== "object" || value === null) return;
+    if (!Array.isArray(value) && field in value) found.push(value as Node);
     for (const child of Object.values(value)) walk(child, depth + 1);
   };
   walk(root, 0);

@@ -40,6 +40,8 @@ export interface ReadRequest {
   readonly userAgent: string | undefined;
   readonly tls: TlsFacts;
   readonly requestBytes: number | undefined;
+  /** Whether the request itself says that it will last. */
+  readonly lasting: boolean;
   readonly certificate: CertificateFacts | undefined;
   readonly peerSpiffeId: string | undefined;
   readonly peerNameInvalid: string | undefined;
@@ -122,6 +124,7 @@ export function readRequest(
       userAgent: undefined,
       tls: sni === undefined ? NO_TLS : { ...NO_TLS, sni },
       requestBytes: undefined,
+      lasting: false,
       verifiedClaims: [],
       target: undefined,
       bearer: undefined,
@@ -149,6 +152,7 @@ export function readRequest(
       version: name(headers.first("x-sallyport-tls")),
       sni,
     },
+    lasting: isLasting(headers),
     requestBytes: http.size > 0n && http.size < 2n ** 53n ? Number(http.size) : undefined,
     target: {
       method: http.method || (headers.first(":method") ?? "GET"),
@@ -211,6 +215,7 @@ function tunnelled(
       sni,
     },
     requestBytes: undefined,
+    lasting: true,
     target: undefined,
     peerCertificate: undefined,
     certificate: peer.certificate,
@@ -369,6 +374,12 @@ function schemeOf(
 ): "http" | "https" {
   const tls = /^TLS/i.test(headers.first("x-sallyport-tls") ?? "") || sni !== undefined || certificate !== "";
   return tls || scheme?.toLowerCase() === "https" ? "https" : "http";
+}
+
+/** RFC 6455, section 4.1; HTML, section 9.2. */
+function isLasting(headers: Headers): boolean {
+  if (headers.first("upgrade")?.toLowerCase() === "websocket") return true;
+  return headers.first("accept")?.toLowerCase().includes("text/event-stream") === true;
 }
 
 function isGrpc(headers: Headers): boolean {

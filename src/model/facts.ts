@@ -32,6 +32,8 @@ export interface RequestFacts {
   readonly userAgent: string | undefined;
   readonly tls: TlsFacts;
   readonly requestBytes: number | undefined;
+  /** Set where the request itself says that it will last: a WebSocket, server-sent events, a TCP connection. */
+  readonly lasting?: true;
   readonly presented: PresentedFacts;
 }
 

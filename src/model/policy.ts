@@ -249,6 +249,8 @@ export interface IdentityPolicy {
 
 /** What becomes of streams that are held. */
 export interface StreamPolicy {
+  /** Which requests are held where no rule says: those that are known to last, or none. */
+  readonly hold: "long" | "none";
   /** Whether a stream ends when the credential that opened it does. */
   readonly endWithCredential: boolean;
   /** Whether a stream ends when its caller would be challenged now. */

@@ -25,7 +25,7 @@ t.teardown(async () => {
 const names = (await readdir(FOLDER)).filter((name) => name.endsWith(".yaml"));
 
 t.test("all topologies are there", async (t) => {
-  t.same(names.sort(), ["behind-proxy.yaml", "grpc.yaml", "http-mtls.yaml", "jwt.yaml", "tcp.yaml"]);
+  t.same(names.sort(), ["behind-proxy.yaml", "grpc.yaml", "http-mtls.yaml", "jwt.yaml", "tcp-held.yaml", "tcp.yaml"]);
 });
 
 for (const name of names) {

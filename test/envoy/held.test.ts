@@ -2,7 +2,8 @@
 
 import t from "tap";
 import { runCommand, type SidecarProcess } from "../../scripts/demo/sidecar.ts";
-import { grpcClient } from "../support/clients.ts";
+import { reportOften } from "../support/bootstrap.ts";
+import { fetchOnce, grpcClient } from "../support/clients.ts";
 import { eventually, metric, startEcho, startGuarded, startInventory, startOrders } from "../support/guarded.ts";
 import {
   answerOverHttp1,
@@ -17,6 +18,7 @@ import {
   webSocket,
 } from "../support/streams.ts";
 
+const BY_DEFAULT = {};
 const HELD = { rules: [{ name: "held", watch: true }] };
 
 async function lock(sidecar: SidecarProcess, ...scope: string[]): Promise<void> {
@@ -87,8 +89,35 @@ t.test("raw TCP connections of a locked principal end, and nobody else's", async
   t.equal(await endThose(guarded.sidecar, victims, neighbours), neighbours.length);
 });
 
+t.test("by default WebSockets are held, and a gRPC method once a call of it has lasted", async (t) => {
+  const shop = await startGuarded({ config: "envoy/http-mtls.yaml", service: startOrders, spec: BY_DEFAULT });
+  t.teardown(() => shop.stop());
+  const socket = await webSocket(await shop.caller("victim"));
+  t.equal(await endThose(shop.sidecar, [socket], []), 0);
+  const stock = await startGuarded({
+    config: "envoy/grpc.yaml",
+    service: startInventory,
+    spec: BY_DEFAULT,
+    change: reportOften,
+  });
+  t.teardown(() => stock.stop());
+  const client = grpcClient(await stock.caller("victim"));
+  t.teardown(() => client.close());
+  const first = await grpcAnswers(client);
+  t.teardown(() => first.close());
+  await eventually(async () =>
+    (await metric(stock.sidecar, "sallyport_outcomes_total", 'stage="periodic"')) > 0 ? true : undefined,
+  );
+  const second = await grpcAnswers(client);
+  t.equal(await endThose(stock.sidecar, [second], []), 0);
+});
+
 t.test("what policy does not hold runs on, and is not known as open", async (t) => {
-  const guarded = await startGuarded({ config: "envoy/http-mtls.yaml", service: startOrders });
+  const guarded = await startGuarded({
+    config: "envoy/http-mtls.yaml",
+    service: startOrders,
+    spec: { streams: { hold: "none" } },
+  });
   t.teardown(() => guarded.stop());
   const stream = await answerOverHttp1(await guarded.caller("victim"));
   t.teardown(() => stream.close());
@@ -97,12 +126,58 @@ t.test("what policy does not hold runs on, and is not known as open", async (t) 
   t.ok(stream.isOpen());
 });
 
-t.test("while the sidecar is away held streams live on; its next process knows nothing of them", async (t) => {
+for (const { allow, becomes } of [
+  { allow: true, becomes: "lives on" },
+  { allow: false, becomes: "ends" },
+]) {
+  t.test(`with failure_mode_allow ${allow} a held stream ${becomes} when the sidecar dies`, async (t) => {
+    const guarded = await startGuarded({
+      config: "envoy/http-mtls.yaml",
+      service: startOrders,
+      spec: HELD,
+      change: (bootstrap) => {
+        const text = JSON.stringify(bootstrap.static_resources.listeners);
+        bootstrap.static_resources.listeners = JSON.parse(
+          text.replaceAll('"failure_mode_allow":true', `"failure_mode_allow":${allow}`),
+        );
+      },
+    });
+    t.teardown(() => guarded.stop());
+    const stream = await answerOverHttp1(await guarded.caller("victim"));
+    t.teardown(() => stream.close());
+    await eventually(async () => ((await metric(guarded.sidecar, "sallyport_open_streams")) === 1 ? true : undefined));
+    await guarded.sidecar.kill();
+    if (!allow) await stream.over;
+    // Where it lives on, it is still there after Envoy has told of the next request that nobody judged.
+    else t.equal((await fetchOnce(await guarded.caller("other"), { path: "/orders" })).status, 503);
+    t.equal(stream.isOpen(), allow);
+  });
+}
+
+t.test("whoever comes back in a loop after its end is refused each time, and leaves nothing behind", async (t) => {
   const guarded = await startGuarded({ config: "envoy/http-mtls.yaml", service: startOrders, spec: HELD });
   t.teardown(() => guarded.stop());
-  const stream = await answerOverHttp1(await guarded.caller("victim"));
-  t.teardown(() => stream.close());
-  await guarded.sidecar.kill();
-  const gone = await Promise.race([stream.over, new Promise((resolve) => setTimeout(resolve, 500, "alive"))]);
-  t.equal(gone, "alive");
+  const caller = await guarded.caller("victim");
+  const stream = await answerOverHttp1(caller);
+  await eventually(async () => ((await metric(guarded.sidecar, "sallyport_open_streams")) === 1 ? true : undefined));
+  await lock(guarded.sidecar, "--principal", "spiffe://shop.example/victim");
+  await stream.over;
+  const statuses = new Set<number>();
+  for (let again = 0; again < 200; again++) statuses.add((await fetchOnce(caller, { path: "/stream" })).status);
+  t.same([...statuses], [403]);
+  t.equal(await metric(guarded.sidecar, "sallyport_open_streams"), 0);
+  t.equal(await metric(guarded.sidecar, "sallyport_locks"), 1);
+  t.equal((await metric(guarded.sidecar, "sallyport_sessions")) <= 1, true);
+  t.equal((await fetchOnce(await guarded.caller("other"), { path: "/orders" })).status, 200);
+});
+
+t.test("a lock that comes between the check and the stream ends the stream all the same", async (t) => {
+  const guarded = await startGuarded({ config: "envoy/http-mtls.yaml", service: startOrders, spec: HELD });
+  t.teardown(() => guarded.stop());
+  const caller = await guarded.caller("victim");
+  const opening = Array.from({ length: 30 }, () => answerOverHttp1(caller).catch(() => undefined));
+  await lock(guarded.sidecar, "--principal", "spiffe://shop.example/victim");
+  const streams = (await Promise.all(opening)).filter((stream) => stream !== undefined);
+  await Promise.all(streams.map(({ over }) => over));
+  t.equal(await metric(guarded.sidecar, "sallyport_open_streams"), 0);
 });

@@ -70,3 +70,18 @@ t.test("a lock ends the connections that it matches and no others", async (t) =>
   const entries = await guarded.entries(1, (entry) => entry.details === "sallyport_terminated");
   t.match(entries, [{ principal: "spiffe://shop.example/ledger-reader" }]);
 });
+
+t.test("a service that speaks first is heard, by those who are let through only", async (t) => {
+  const greeting = await startGuarded({
+    config: "envoy/tcp-held.yaml",
+    service: (port) => startEcho(port, "220 ready"),
+    spec: { identity: { trustedSpiffe: ["spiffe://shop.example/ledger-*"] } },
+  });
+  t.teardown(() => greeting.stop());
+  const friend = await tlsConnection(await greeting.caller("ledger-writer"));
+  await friend.until("220 ready");
+  friend.socket.end();
+  const stranger = await tlsConnection(await greeting.caller("stranger"));
+  await stranger.closed;
+  t.equal(stranger.received(), "");
+});

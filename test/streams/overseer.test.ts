@@ -137,9 +137,19 @@ t.test("posture that policy forbids ends the streams of its subject", async (t) 
 t.test("a policy that denies from now on ends what it would deny, round by round", async (t) => {
   const { open, overseer, ended, setPolicy } = world();
   for (let i = 0; i < 5; i++) open({ ...caller("billing"), at: LATER + i });
-  const none = { destinations: [], routes: [], methods: [], principals: [] };
-  const rule = { ...POLICY.rules[0], name: "closed", match: none, decision: "deny", mode: undefined } as const;
-  setPolicy({ ...POLICY, rules: [rule] as unknown as Policy["rules"] });
+  const closed: Policy["rules"][number] = {
+    name: "closed",
+    match: { destinations: [], routes: [], methods: [], principals: [], peerGroups: [] },
+    decision: "deny",
+    mode: undefined,
+    thresholds: undefined,
+    watch: undefined,
+    when: undefined,
+    signal: undefined,
+    challenge: undefined,
+    response: undefined,
+  };
+  setPolicy({ ...POLICY, rules: [closed] });
   overseer.sweep(toEpochMs(LATER + SECOND_MS), 3);
   t.equal(ended.length, 3);
   overseer.sweep(toEpochMs(LATER + 2 * SECOND_MS), 3);

@@ -57,12 +57,14 @@ export async function answerOverHttp1(caller: Caller, path = "/stream"): Promise
   const client = nodeClient(caller);
   const response = await client.open({ path });
   response.on("error", () => {}); // "close" follows
-  await once(response, "data");
-  response.resume();
-  return streamOf(
+  const stream = streamOf(
     (done) => response.once("close", done),
     () => client.close(),
   );
+  // One that is refused without a word is over before anything comes.
+  await Promise.race([once(response, "data"), stream.over, once(response, "end")]);
+  response.resume();
+  return stream;
 }
 
 /** A body that is being sent, without end. */
