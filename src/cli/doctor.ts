@@ -106,11 +106,12 @@ async function askSidecar(
       about: "sidecar",
       message: `version ${status.version}, policy ${status.policyRevision}, mode ${status.mode}, ${status.checks} checks`,
     });
+    const isSilent = ["ERR_BUNDLE_UNREACHABLE", "ERR_CONTROL"].includes(status.policyProblemCode);
     for (const problem of status.policyProblems) {
       findings.push({
         level: "bad",
         about: "sidecar policy",
-        message: `newest not in force, the last good one is: ${problem}`,
+        message: `${isSilent ? "source does not answer" : "latest refused"}, last good in force: ${problem}`,
       });
     }
     if (status.policyFreshness !== "" && status.policyFreshness !== "fresh") {

@@ -92,26 +92,44 @@ async function fromSidecar(
 }
 
 async function fromLog(file: string, decisionId: string): Promise<Found> {
-  const entry = await entryAt(file, decisionId);
-  const request = readRequest(entry, 1);
+  const { entry, at } = await entryAt(file, decisionId);
+  const request = read(entry, at, file);
   const past: ReadRequest[] = [];
   const { credential = "" } = request.logged ?? {};
   let lineNumber = 0;
   for await (const line of linesOf(file)) {
     lineNumber++;
-    if (line === entry) break;
-    if (line.includes(request.principal) || line.includes(credential))
+    if (lineNumber === at) break;
+    if (!line.includes(request.principal) && !line.includes(credential)) continue;
+    try {
       keepPast(past, readRequest(line, lineNumber), request);
+    } catch (error) {
+      if (!(error instanceof OperatingError)) throw error; // the past is told without a line that is torn
+    }
   }
   return { decision: decisionOf(entry), json: entry, request, past };
 }
 
-/** The line itself; lines that are torn or not yet whole are passed over. */
-async function entryAt(file: string, decisionId: string): Promise<string> {
+/** @throws {OperatingError} ERR_DATA_INVALID when the line lacks what a decision log's has */
+function read(line: string, lineNumber: number, file: string): ReadRequest {
+  try {
+    return readRequest(line, lineNumber);
+  } catch (error) {
+    if (!(error instanceof OperatingError)) throw error;
+    throw new OperatingError("ERR_DATA_INVALID", `${file}: no whole line of a decision log: ${error.message}`, {
+      cause: error,
+    });
+  }
+}
+
+/** The line itself and its number; lines that are torn or not yet whole are passed over. */
+async function entryAt(file: string, decisionId: string): Promise<{ readonly entry: string; readonly at: number }> {
+  let at = 0;
   for await (const line of linesOf(file)) {
+    at++;
     if (!line.includes(decisionId)) continue;
     try {
-      if ((JSON.parse(line) as { decision_id?: unknown }).decision_id === decisionId) return line;
+      if ((JSON.parse(line) as { decision_id?: unknown }).decision_id === decisionId) return { entry: line, at };
     } catch {
       // Passed over: the log may be written to this moment.
     }

@@ -22,7 +22,7 @@ const FETCHES_MAX = 32;
 const JITTER = 0.2;
 
 /** A receiver that has not taken a message for this many heartbeats is dropped. */
-const SLOW_HEARTBEATS = 2;
+const SLOW_HEARTBEATS = 4;
 
 export interface HubOptions {
   readonly fleet: Fleet;
@@ -120,14 +120,22 @@ export class Hub {
     }
   }
 
-  /** @throws {ConnectError} NOT_FOUND for a piece that no bundle in use has */
-  async *chunks(names: readonly Uint8Array[], call: Call): AsyncGenerator<EncodedChunk> {
+  /**
+   * Pieces in the order asked for; `undefined` now and then while others are served first.
+   * @throws {ConnectError} NOT_FOUND for a piece that no bundle in use has
+   */
+  async *chunks(names: readonly Uint8Array[], call: Call): AsyncGenerator<EncodedChunk | undefined> {
     const { fleet, metrics, now, sidecarsMax } = this.options;
     if (this.waiting.length >= sidecarsMax) {
       metrics.refusedCalls.inc({ reason: "full" });
       throw new ConnectError("too many are fetching", Code.ResourceExhausted);
     }
-    await this.turn(call.signal);
+    // Whoever waits in line is told that it does: it would take the silence for a server that hangs.
+    const turn = this.turn(call.signal).then(() => true);
+    while (!(await Promise.race([turn, this.pause(call.signal)]))) {
+      if (this.draining) throw new ConnectError("this control plane is stopping", Code.Unavailable);
+      yield undefined;
+    }
     const sending: Sending = { sinceMs: undefined, cut: call.cut };
     this.sendings.add(sending);
     call.signal.addEventListener("abort", () => this.sendings.delete(sending), { once: true });
@@ -185,6 +193,11 @@ export class Hub {
       this.waiting.push(grant);
       signal.addEventListener("abort", giveUp, { once: true });
     });
+  }
+
+  private async pause(signal: AbortSignal): Promise<false> {
+    await this.sleep(this.options.heartbeatMs, signal);
+    return false;
   }
 
   private sleep(ms: number, signal: AbortSignal): Promise<void> {

@@ -145,7 +145,8 @@ export function controlRoutes(options: ServiceOptions): (router: ConnectRouter) 
         getChunks: async function* (request, context) {
           demand(context, Role.SIDECAR);
           check(GetChunksRequestSchema, request);
-          for await (const chunk of hub.chunks(request.sha256, callOf(context))) yield { chunk };
+          for await (const chunk of hub.chunks(request.sha256, callOf(context)))
+            yield chunk === undefined ? {} : { chunk };
         },
         report: (request, context) => {
           const caller = callerOf(context);

@@ -177,11 +177,14 @@ t.test("commands that need a sidecar say so when there is none", async (t) => {
   }
 });
 
-t.test("a decision is explained from a decision log", async (t) => {
+t.test("a line that is no whole one of a decision log is told as such", async (t) => {
   const log = await file(
     "decisions.log",
-    `${JSON.stringify({ decision_id: "d-1", result: { risk: { score: 5 } } })}\n`,
+    `\n${JSON.stringify({ decision_id: "d-1", result: { risk: { score: 5 } } })}\n`,
   );
-  t.match(await command(["explain", "d-1", "--log", log]), { code: 0, out: /"score": 5/ });
+  t.match(await command(["explain", "d-1", "--log", log]), {
+    code: 1,
+    err: /decisions\.log: no whole line of a decision log: line 2: .*ERR_DATA_INVALID/,
+  });
   t.match(await command(["explain", "d-2", "--log", log]), { code: 1, err: /ERR_NOT_FOUND/ });
 });

@@ -219,7 +219,7 @@ t.test("the doctor tells of a policy that the sidecar refused", async (t) => {
   await writePolicy("2", "{mode: nonsense}");
   const told = await eventually(async () => {
     const { out } = await command(["doctor", ...RUNNING]);
-    return out.includes("refused") ? out : undefined;
+    return out.includes("newest not in force") ? out : undefined;
   });
-  t.match(told, /^BAD {3}sidecar policy: latest refused, last good in force: .*policy\.yaml:4:14 spec\.mode/m);
+  t.match(told, /^BAD {3}sidecar policy: newest not in force, the last good one is: .*policy\.yaml:4:14 spec\.mode/m);
 });

@@ -84,7 +84,7 @@ t.test("policy from an address is taken, refused, shown, and there after a resta
     first.streams,
     ...flags.slice(0, 4),
   ]);
-  t.match(doctor, { code: 1, out: /BAD {3}sidecar policy: newest not in force.*keys of root 1/ });
+  t.match(doctor, { code: 1, out: /BAD {3}sidecar policy: latest refused, last good in force: .*keys of root 1/ });
   server.serve(undefined);
   await eventually(async () =>
     (await metric(first, "sallyport_policy_source_failures_total", "url")) > 0 ? true : undefined,

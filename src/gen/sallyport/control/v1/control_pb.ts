@@ -290,6 +290,8 @@ export const GetChunksRequestSchema: GenMessage<GetChunksRequest> = /*@__PURE__*
  */
 export type GetChunksResponse = Message<"sallyport.control.v1.GetChunksResponse"> & {
   /**
+   * Unset while others are served first: the server is well, and the caller in line.
+   *
    * @generated from field: sallyport.control.v1.EncodedChunk chunk = 1;
    */
   chunk?: EncodedChunk | undefined;
