@@ -38,7 +38,7 @@ export class Journal {
   private lines = 0;
   private linesMax = Number.POSITIVE_INFINITY;
   private torn = false;
-  private closed = false;
+  private state: "new" | "open" | "closed" = "new";
 
   constructor(options: JournalOptions) {
     this.options = options;
@@ -50,6 +50,7 @@ export class Journal {
    */
   async open(): Promise<void> {
     const { path } = this.options;
+    this.state = "open";
     if (path === undefined) return;
     try {
       mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
@@ -79,7 +80,7 @@ export class Journal {
 
   /** Waits for what is being written. */
   async close(): Promise<void> {
-    this.closed = true;
+    this.state = "closed";
     await this.turn;
     await this.file?.close();
     this.file = undefined;
@@ -108,8 +109,9 @@ export class Journal {
     const batch = this.waiting.splice(0);
     const { path } = this.options;
     try {
+      // What was kept before must have been taken back: writing anew would lose it.
+      if (this.state !== "open") throw new Error(this.state === "new" ? "it is not open yet" : "it is closed");
       if (path !== undefined) {
-        if (this.closed) throw new Error("it is closed");
         if (this.torn || this.file === undefined) await this.rewrite();
         this.torn = true;
         await this.file!.appendFile(batch.map(({ line }) => line).join(""));

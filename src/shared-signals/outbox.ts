@@ -9,7 +9,7 @@ import { record, subjectKey, subjectsMatch } from "./subjects.ts";
 /** Most subjects that a receiver may add to or remove from one stream. */
 export const SUBJECTS_MAX = 10_000;
 
-export type SentKind = "risk-level-change" | "session-revoked" | "verification" | "stream-updated";
+export type SentKind = "risk-level-change" | "session-revoked" | "verification";
 
 /** What a receiver agreed with us. */
 export interface Stream {
