@@ -399,13 +399,11 @@ t.test(
   },
 );
 
-t.test(
-  "polling: a call that waits is answered by the next event, and of two that wait one is let go",
-  async (t) => {
-    const from = await sender(t, "https://unused.example/");
-    const created = (await (await from.call("/ssf/stream", "POST")).json()) as { delivery: { endpoint_url: string } };
-    const path = new URL(created.delivery.endpoint_url).pathname;
-    const calls = [0, 1].map(async (which) => {
+t.test("polling: a call that waits is answered by the next event, and of two that wait one is let go", async (t) => {
+  const from = await sender(t, "https://unused.example/");
+  const created = (await (await from.call("/ssf/stream", "POST")).json()) as { delivery: { endpoint_url: string } };
+  const path = new URL(created.delivery.endpoint_url).pathname;
+  const calls = [0, 1].map(async (which) => {
     const answer = (await (await from.call(path, "POST", {})).json()) as Polled;
     return { which, answer };
   });
