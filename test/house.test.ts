@@ -53,11 +53,7 @@ const LAYERS: readonly (readonly [prefix: string, layer: number])[] = [
 ];
 
 /** Who may know generated protobuf types. */
-<<<<<<< HEAD
-const GEN_READERS = ["envoy/", "bundle/", "console/", "control/", "server/", "cli/", "gen/"];
-=======
-const GEN_READERS = ["envoy/", "bundle/", "console/", "shared-signals/", "server/", "cli/", "gen/"];
->>>>>>> w-ssf
+const GEN_READERS = ["envoy/", "bundle/", "console/", "control/", "shared-signals/", "server/", "cli/", "gen/"];
 
 /** Node's own modules that touch nothing outside their arguments. */
 const PURE_BUILTINS = ["node:crypto", "node:net", "node:zlib"];
