@@ -34,6 +34,7 @@ function startOne(sidecarId: string): void {
     pollMs: 60_000,
     held: async () => (bundle === undefined ? undefined : shared.get(bundle.digest)),
     clock: systemClock,
+    onOrders: { orders: () => {}, heard: () => {}, told: () => {} },
     report: () => ({
       policyName: "bench",
       policyRevision: "",
@@ -43,6 +44,7 @@ function startOne(sidecarId: string): void {
       problem: undefined,
       checks: 0,
       scoreBands: [],
+      riskEvents: [],
     }),
   }).start({
     offer: async (origin) => {

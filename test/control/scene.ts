@@ -200,6 +200,7 @@ export function startClient(
     pollMs: 60_000,
     held: async () => held,
     clock: systemClock,
+    onOrders: { orders: () => {}, heard: () => {}, told: () => {} },
     report: () => ({
       policyName: "p",
       policyRevision: client.facts === undefined ? "shipped" : `${client.facts.name}:${client.facts.revision}`,
@@ -209,6 +210,7 @@ export function startClient(
       problem,
       checks: 7,
       scoreBands: [{ score: 30, promised: 0.001, observed: 0.002, requests: 2 }],
+      riskEvents: [],
     }),
     ...options,
   });
