@@ -152,6 +152,7 @@ async function assemble(
   const restored = state !== undefined && restore(line, state, log);
   if (!restored && config.prior !== undefined) startWarm(line, config.prior, log);
   keepLocksOnDisk();
+  let bands: () => ReturnType<typeof bandsOf> = () => []; // the first report may go out before the policy has come
   const policy = await startPolicy({
     config,
     sidecarId,
@@ -164,11 +165,12 @@ async function assemble(
     },
     report: () => ({
       checks: metrics.checksTotal,
-      scoreBands: bandsOf(line, policy),
+      scoreBands: bands(),
       riskEvents: orders.risks(),
     }),
   });
   candidate = () => policy.candidate();
+  bands = () => bandsOf(line, policy);
   closers.push(() => policy.close());
   await keySets.refresh(policy.get().identity.issuers);
   closers.push(every(KEY_REFRESH_MS, () => keySets.refresh(policy.get().identity.issuers)));

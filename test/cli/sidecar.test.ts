@@ -63,7 +63,15 @@ t.test("a recent decision is explained with all that it was made from", async (t
 });
 
 t.test("points of the reasons add up to the score", async (t) => {
-  await command(["lock", "--principal", "spiffe://td/locked", "--api", `unix:${sidecar.apiSocket}`]);
+  await command([
+    "lock",
+    "--principal",
+    "spiffe://td/locked",
+    "--reason",
+    "test",
+    "--api",
+    `unix:${sidecar.apiSocket}`,
+  ]);
   const id = await decide({ principal: "spiffe://td/locked" });
   const { out } = await command(["explain", id, "--output", "json", ...API]);
   const { score, reasons } = JSON.parse(out) as { score: number; reasons: { points: number }[] };

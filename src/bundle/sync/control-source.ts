@@ -373,8 +373,8 @@ class ControlSource implements PolicySource {
   private async reportRegularly(client: ControlClient, signal: AbortSignal): Promise<void> {
     const { clock } = this.options;
     while (!signal.aborted) {
-      const riskEvents = this.options.report().riskEvents.slice(0, RISK_EVENTS_MAX);
       try {
+        const riskEvents = this.options.report().riskEvents.slice(0, RISK_EVENTS_MAX);
         await client.report({ status: this.status(riskEvents) }, { timeoutMs: CALL_MS_MAX, signal });
         this.options.onOrders.told(riskEvents);
       } catch {
