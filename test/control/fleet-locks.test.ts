@@ -7,7 +7,7 @@ import { type SidecarProcess, startSidecarProcess } from "../../scripts/demo/sid
 import { jwks, sign } from "../shared-signals/world.ts";
 import { type CheckClient, checkBytes, checkClient } from "../support/check-client.ts";
 import { command } from "../support/command.ts";
-import { type Control, makeScene, type Scene, TOKENS } from "./scene.ts";
+import { type Control, makeScene, type Scene, startClient, TOKENS } from "./scene.ts";
 
 /** A client that was cut off waits up to a minute before it calls again. */
 const WAIT_MS = 70_000;
@@ -21,6 +21,11 @@ async function eventually(what: string, look: () => Promise<boolean>): Promise<v
     if (performance.now() > until) throw new Error(`did not come: ${what}`);
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
+}
+
+interface Told {
+  readonly sub_id: { readonly uri: string };
+  readonly events: object;
 }
 
 interface Asked {
@@ -201,14 +206,49 @@ transmit:
   t.equal((await control.fleet("lock", "--principal", OTHER.principal, "--reason", "incident 10")).code, 0);
   await control.kill();
   const back = await scene.control(flags);
+  const told: string[] = [];
+  startClient(t, scene, back.url, {
+    onOrders: { orders: () => {}, heard: () => {}, told: (events) => void told.push(...events.map(({ id }) => id)) },
+    report: () => ({
+      policyName: "p",
+      policyRevision: "shop:1",
+      bundle: undefined,
+      freshness: "fresh",
+      mode: "enforce",
+      problem: undefined,
+      checks: 1,
+      scoreBands: [],
+      riskEvents: [
+        {
+          id: "decision-1",
+          kind: "terminated",
+          principal: THIRD.principal,
+          principalKind: "spiffe",
+          score: 80,
+          atMs: Date.now(),
+        },
+      ],
+    }),
+  });
+  await eventually("the risk to be told", async () => told.includes("decision-1"));
   const polled = await fetch(`${back.url}/ssf/poll/${stream_id}`, {
     method: "POST",
     headers: siem,
     body: JSON.stringify({ returnImmediately: true }),
   });
   const sets = Object.values(((await polled.json()) as { sets: Record<string, string> }).sets);
-  const events = sets.map((set) => JSON.parse(Buffer.from(set.split(".")[1] ?? "", "base64url").toString()) as object);
-  t.match(events, [{ sub_id: { format: "uri", uri: OTHER.principal } }], "kept over the kill");
-  t.ok(JSON.stringify(events).includes("session-revoked"));
+  const events = sets.map((set) => JSON.parse(Buffer.from(set.split(".")[1] ?? "", "base64url").toString()) as Told);
+  const said = events.map(
+    ({ sub_id, events: kinds }) => `${Object.keys(kinds).join().replace(/.*\//, "")} ${sub_id.uri}`,
+  );
+  t.same(
+    said,
+    [
+      `session-revoked ${OTHER.principal}`, // kept over the kill
+      `risk-level-change ${THIRD.principal}`,
+      `session-revoked ${THIRD.principal}`,
+    ],
+    "each once",
+  );
   t.notOk(back.log().includes(TOKENS.operator));
 });
