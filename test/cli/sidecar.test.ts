@@ -82,7 +82,7 @@ t.test("points of the reasons add up to the score", async (t) => {
   );
   t.match(
     (await command(["explain", id, ...API])).out,
-    /^ {1}100\.0 {3}64\.0 {2}lock: lock lock-\w+: no reason given; expected no lock$/m,
+    /^ {1}100\.0 {3}64\.0 {2}lock: lock lock-\w+: test; expected no lock$/m,
   );
 });
 
