@@ -41,13 +41,18 @@ const LAYERS: readonly (readonly [prefix: string, layer: number])[] = [
   ["bundle/paced.ts", 4],
   ["bundle/sync/", 4],
   ["bundle/shipped-networks.ts", 4],
+  ["shared-signals/", 4],
+  ["shared-signals/subjects.ts", 1],
+  ["shared-signals/events.ts", 1],
+  ["shared-signals/set.ts", 1],
+  ["shared-signals/mapping.ts", 1],
   ["server/", 5],
   ["cli/", 5],
   ["main.ts", 5],
 ];
 
 /** Who may know generated protobuf types. */
-const GEN_READERS = ["envoy/", "bundle/", "console/", "control/", "server/", "cli/", "gen/"];
+const GEN_READERS = ["envoy/", "bundle/", "console/", "control/", "shared-signals/", "server/", "cli/", "gen/"];
 
 /** Node's own modules that touch nothing outside their arguments. */
 const PURE_BUILTINS = ["node:crypto", "node:net", "node:zlib"];

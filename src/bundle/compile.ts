@@ -3,7 +3,7 @@
 import { create } from "@bufbuild/protobuf";
 import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
 import type { Forbidden, Lock as LockText, Posture, Spec } from "../gen/sallyport/policy/v1/policy_pb.ts";
-import { SpecSchema, StreamHold } from "../gen/sallyport/policy/v1/policy_pb.ts";
+import { AutoLockScope, SpecSchema, StreamHold } from "../gen/sallyport/policy/v1/policy_pb.ts";
 import type { Lock, LockScope, Policy, PosturePolicy, PostureRequirement } from "../model/policy.ts";
 import { openAddresses, openFingerprints, openGeo, openPostureFacts } from "./compile-data.ts";
 import { compileIdentity } from "./compile-identity.ts";
@@ -61,6 +61,7 @@ export function* policySteps(prepared: Prepared, networks: Networks | undefined)
       endOnChallenge: spec?.streams?.endOnChallenge ?? false,
     },
     autoLockMs: msOf(spec?.autoLock) ?? defaults.AUTO_LOCK_MS,
+    autoLockScope: autoLockScopeOf(spec?.autoLockScope),
   };
 }
 
@@ -105,15 +106,22 @@ function compileLock(lock: LockText): Lock {
       ...given("principal", scope?.principal),
       ...given("credential", scope?.credential),
       ...given("certificate", scope?.certificate.toLowerCase()),
+      ...given("key", scope?.key.toLowerCase()),
       ...given("fingerprint", scope?.fingerprint),
       ...given("address", scope?.address),
       ...given("destination", scope?.destination.toLowerCase()),
+      ...given("peerGroup", scope?.peerGroup),
     },
     reason: lock.reason,
     setBy: "policy",
     setAtMs: 0,
     expiresAtMs: momentOf(lock.expires),
   };
+}
+
+function autoLockScopeOf(scope: AutoLockScope | undefined): Policy["autoLockScope"] {
+  if (scope === AutoLockScope.CREDENTIAL) return "credential";
+  return scope === AutoLockScope.PRINCIPAL ? "principal" : "origin";
 }
 
 function given(part: keyof LockScope, value: string | undefined): LockScope {

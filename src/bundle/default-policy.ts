@@ -30,6 +30,7 @@ spec:
     missingBits: 10
     staleBits: 6
   autoLock: 1h
+  autoLockScope: origin
   response:
     revealReasons: false
     upstreamHeaders: true

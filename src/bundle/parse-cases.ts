@@ -280,9 +280,11 @@ function scopeOf(lock: Lock): PolicyCase["locks"][number]["scope"] {
     principal: lock.principal || undefined,
     credential: lock.credential || undefined,
     certificate: lock.certificate || undefined,
+    key: lock.key || undefined,
     fingerprint: lock.fingerprint || undefined,
     address: lock.address || undefined,
     destination: lock.destination || undefined,
+    peerGroup: lock.peerGroup || undefined,
   };
 }
 

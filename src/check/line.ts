@@ -10,7 +10,16 @@ import { identify } from "../identity/identify.ts";
 import type { Outcome, RequestFacts } from "../model/facts.ts";
 import type { Identity } from "../model/identity.ts";
 import type { Line, LineStats, LockChange, PrincipalSummary, RandomBytes, ScoreBand } from "../model/line.ts";
-import type { Asked, ChallengePolicy, Policy, PostureFacts, Rule, Thresholds } from "../model/policy.ts";
+import type {
+  Asked,
+  AutoLockScope,
+  ChallengePolicy,
+  LockScope,
+  Policy,
+  PostureFacts,
+  Rule,
+  Thresholds,
+} from "../model/policy.ts";
 import { type EpochMs, HOUR_MS, SECOND_MS } from "../model/units.ts";
 import type { Decision, Mode, Verdict } from "../model/verdict.ts";
 import { ScoreBands } from "../score/bands.ts";
@@ -47,7 +56,8 @@ export interface LineOptions {
   readonly onLock?: ((change: LockChange) => void) | undefined;
 }
 
-const LOCKS_MAX = 10_000;
+/** Ten thousand of the fleet, and as many of this sidecar. */
+const LOCKS_MAX = 20_000;
 const POSTURES_MAX = 10_000;
 const PENDING_MAX = 16_384;
 
@@ -154,7 +164,9 @@ class RequestLine implements Line {
     const second = identity.second === undefined ? undefined : this.baselines.get(identity.second.name);
     const gathered = gatherAll(context, second, now, again);
 
-    const lock = this.locks.match(facts, identity, now) ?? matchPolicyLocks(policy.locks, facts, identity, now);
+    const lock =
+      this.locks.match(facts, identity, peerGroup, now) ??
+      matchPolicyLocks(policy.locks, facts, identity, peerGroup, now);
     let certain = gathered.certain;
     if (lock !== undefined) {
       gathered.evidence.push({
@@ -460,15 +472,9 @@ class RequestLine implements Line {
     if (verdict.enforced === "deny") standing.denials++;
     if (verdict.enforced !== "terminate" || verdict.decision.kind !== "terminate") return;
     if (verdict.decision.because === "lock" || verdict.identity.credential === "none") return;
-    // The narrowest scope that separates the thief from the owner: this credential from this origin.
-    const scope = {
-      credential: verdict.identity.credential,
-      ...(facts.sourceAddress === undefined ? {} : { address: facts.sourceAddress }),
-      ...(facts.tls.ja4 === undefined ? {} : { fingerprint: facts.tls.ja4 }),
-    };
     this.locks.add({
       id: `auto-${++this.autoLocks}-${verdict.decisionId.slice(-12)}`,
-      scope,
+      scope: autoScopeOf(verdict.identity, facts, policy.autoLockScope),
       reason: `score ${verdict.score} in decision ${verdict.decisionId}`,
       setBy: "auto",
       setAtMs: facts.time,
@@ -486,6 +492,22 @@ class RequestLine implements Line {
     }
     return newest;
   }
+}
+
+/**
+ * What a termination locks. Without more being asked for, the narrowest scope that separates a thief from the owner:
+ * this credential from this origin. What was not proven names nobody, whatever the policy asks for: whoever forges a
+ * token would choose whom to lock out.
+ */
+function autoScopeOf(identity: Identity, facts: RequestFacts, wanted: AutoLockScope): LockScope {
+  const { credential, principal, proven } = identity;
+  if (proven && wanted === "principal") return { principal: principal.name };
+  if (proven && wanted === "credential") return { credential };
+  return {
+    credential,
+    ...(facts.sourceAddress === undefined ? {} : { address: facts.sourceAddress }),
+    ...(facts.tls.ja4 === undefined ? {} : { fingerprint: facts.tls.ja4 }),
+  };
 }
 
 /** All that judging one request came to. */

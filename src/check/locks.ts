@@ -1,26 +1,43 @@
 /** Locks in force: who and what is refused whatever the score, with a bounded table and quick matching. */
 
+import { type AddressRange, readAddress, readRange } from "../bundle/address.ts";
 import { OperatingError } from "../model/errors.ts";
 import type { RequestFacts } from "../model/facts.ts";
 import type { Identity } from "../model/identity.ts";
 import type { LockChange, LockTable } from "../model/line.ts";
 import type { Lock, LockScope } from "../model/policy.ts";
 import type { EpochMs } from "../model/units.ts";
-import { type AddressRange, parseRange, rangeContains } from "./range.ts";
 
-/** Parts of a scope, and how a request is asked for each. Exact parts first: the table is indexed by the first one set. */
-const EXACT = ["credential", "certificate", "principal", "fingerprint", "destination"] as const;
+/** Parts of a scope that match by equality. */
+const EXACT = [
+  "credential",
+  "certificate",
+  "key",
+  "principal",
+  "fingerprint",
+  "destination",
+  "peerGroup",
+] as const satisfies readonly (keyof LockScope)[];
 
-interface Entry {
-  readonly lock: Lock;
-  readonly range: AddressRange | undefined;
+/** Locks that have expired are taken away once in so many additions. */
+const ADDITIONS_BETWEEN_SWEEPS = 256;
+
+/**
+ * Locks whose scopes have the same parts, by the values of these: a request is looked up, not compared with each lock.
+ * A table has a few shapes however many locks it has; ranges of each length are a shape of their own.
+ */
+interface Shape {
+  readonly parts: readonly (typeof EXACT)[number][];
+  readonly range: Pick<AddressRange, "family" | "prefix"> | undefined;
+  readonly locks: Map<string, Set<Lock>>;
 }
 
 export class Locks implements LockTable {
-  private readonly byId = new Map<string, Entry>();
-  private readonly index = new Map<string, Set<Entry>>();
+  private readonly byId = new Map<string, Lock>();
+  private readonly shapes = new Map<string, Shape>();
   private readonly locksMax: number;
   private readonly onChange: ((change: LockChange) => void) | undefined;
+  private additions = 0;
 
   /** @param onChange told of every lock that is added or taken away, by whomever, once it has happened */
   constructor(locksMax: number, onChange?: (change: LockChange) => void) {
@@ -33,23 +50,28 @@ export class Locks implements LockTable {
   }
 
   list(now: EpochMs): readonly Lock[] {
-    return [...this.byId.values()].map((entry) => entry.lock).filter((lock) => isInForce(lock, now));
+    return [...this.byId.values()].filter((lock) => isInForce(lock, now));
   }
 
   add(lock: Lock): void {
-    const entry: Entry = { lock, range: checkScope(lock.scope) };
+    const range = checkScope(lock.scope);
+    const full = !this.byId.has(lock.id) && this.byId.size >= this.locksMax;
+    if (full || ++this.additions % ADDITIONS_BETWEEN_SWEEPS === 0) this.removeExpired(lock.setAtMs);
     if (!this.byId.has(lock.id) && this.byId.size >= this.locksMax) {
-      this.removeExpired(lock.setAtMs);
-      if (this.byId.size >= this.locksMax) {
-        throw new OperatingError("ERR_LOCK_INVALID", `locks: expected at most ${this.locksMax}, the table is full`);
-      }
+      throw new OperatingError("ERR_LOCK_INVALID", `locks: expected at most ${this.locksMax}, the table is full`);
     }
     this.take(lock.id);
-    this.byId.set(lock.id, entry);
-    const key = keyOf(lock.scope);
-    const bucket = this.index.get(key);
-    if (bucket === undefined) this.index.set(key, new Set([entry]));
-    else bucket.add(entry);
+    this.byId.set(lock.id, lock);
+    const name = shapeOf(lock.scope, range);
+    let shape = this.shapes.get(name);
+    if (shape === undefined) {
+      shape = { parts: EXACT.filter((part) => lock.scope[part] !== undefined), range, locks: new Map() };
+      this.shapes.set(name, shape);
+    }
+    const key = keyOf(lock.scope, range);
+    const bucket = shape.locks.get(key);
+    if (bucket === undefined) shape.locks.set(key, new Set([lock]));
+    else bucket.add(lock);
     this.onChange?.({ kind: "added", lock });
   }
 
@@ -60,43 +82,41 @@ export class Locks implements LockTable {
   }
 
   private take(id: string): boolean {
-    const entry = this.byId.get(id);
-    if (entry === undefined) return false;
+    const lock = this.byId.get(id);
+    if (lock === undefined) return false;
     this.byId.delete(id);
-    const key = keyOf(entry.lock.scope);
-    const bucket = this.index.get(key);
-    bucket?.delete(entry);
-    if (bucket?.size === 0) this.index.delete(key);
+    const range = lock.scope.address === undefined ? undefined : readRange(lock.scope.address);
+    const name = shapeOf(lock.scope, range);
+    const key = keyOf(lock.scope, range);
+    const shape = this.shapes.get(name);
+    const bucket = shape?.locks.get(key);
+    bucket?.delete(lock);
+    if (bucket?.size === 0) shape?.locks.delete(key);
+    if (shape?.locks.size === 0) this.shapes.delete(name);
     return true;
   }
 
-  /** The lock in force that matches the request, if any. */
-  match(facts: RequestFacts, identity: Identity, now: EpochMs): Lock | undefined {
+  /** The lock in force that matches the request, if any: so many look-ups as there are shapes, not locks. */
+  match(facts: RequestFacts, identity: Identity, peerGroup: string | undefined, now: EpochMs): Lock | undefined {
     if (this.byId.size === 0) return undefined;
-    for (const part of EXACT) {
-      for (const value of valuesOf(part, facts, identity)) {
-        const found = this.matchIn(this.index.get(`${part}=${value}`), facts, identity, now);
-        if (found !== undefined) return found;
+    const values = valuesOf(facts, identity, peerGroup);
+    const address = new Uint32Array(4);
+    const family = facts.sourceAddress === undefined ? 0 : readAddress(facts.sourceAddress, address);
+    for (const { parts, range, locks } of this.shapes.values()) {
+      if (range !== undefined && range.family !== family) continue;
+      let keys = [range === undefined ? "" : rangeText(address, range)];
+      for (const part of parts) {
+        keys = keys.flatMap((key) => values[part].map((value) => `${key}\n${value}`));
       }
-    }
-    return this.matchIn(this.index.get("address"), facts, identity, now);
-  }
-
-  private matchIn(
-    bucket: Set<Entry> | undefined,
-    facts: RequestFacts,
-    identity: Identity,
-    now: EpochMs,
-  ): Lock | undefined {
-    if (bucket === undefined) return undefined;
-    for (const entry of bucket) {
-      if (isInForce(entry.lock, now) && matches(entry, facts, identity)) return entry.lock;
+      for (const key of keys) {
+        for (const lock of locks.get(key) ?? []) if (isInForce(lock, now)) return lock;
+      }
     }
     return undefined;
   }
 
   private removeExpired(now: number): void {
-    for (const { lock } of [...this.byId.values()]) if (!isInForce(lock, now)) this.remove(lock.id);
+    for (const lock of [...this.byId.values()]) if (!isInForce(lock, now)) this.remove(lock.id);
   }
 }
 
@@ -125,56 +145,65 @@ export function matchPolicyLocks(
   locks: readonly Lock[],
   facts: RequestFacts,
   identity: Identity,
+  peerGroup: string | undefined,
   now: EpochMs,
 ): Lock | undefined {
   if (locks.length === 0) return undefined;
   if (!tables.has(locks)) for (const _ of indexPolicyLocks(locks));
-  return tables.get(locks)?.match(facts, identity, now);
+  return tables.get(locks)?.match(facts, identity, peerGroup, now);
 }
 
 function isInForce(lock: Lock, now: number): boolean {
   return lock.expiresAtMs === undefined || now < lock.expiresAtMs;
 }
 
-function matches({ lock, range }: Entry, facts: RequestFacts, identity: Identity): boolean {
-  for (const part of EXACT) {
-    const wanted = lock.scope[part];
-    if (wanted !== undefined && !valuesOf(part, facts, identity).includes(wanted)) return false;
-  }
-  if (range === undefined) return true;
-  return facts.sourceAddress !== undefined && rangeContains(range, facts.sourceAddress);
+type Values = Readonly<Record<(typeof EXACT)[number], readonly string[]>>;
+
+/** What a request shows, by the parts that locks may name. */
+function valuesOf(facts: RequestFacts, identity: Identity, peerGroup: string | undefined): Values {
+  const { certificate } = facts.presented;
+  return {
+    credential: [identity.credential],
+    certificate: given(certificate?.sha256, certificate?.serial),
+    key: given(certificate?.keySha256),
+    principal: given(identity.principal.name, identity.second?.name),
+    fingerprint: given(facts.tls.ja4, facts.tls.ja3),
+    destination: [facts.destination],
+    peerGroup: given(peerGroup),
+  };
 }
 
-function valuesOf(part: (typeof EXACT)[number], facts: RequestFacts, identity: Identity): readonly string[] {
-  switch (part) {
-    case "principal":
-      return identity.second === undefined
-        ? [identity.principal.name]
-        : [identity.principal.name, identity.second.name];
-    case "credential":
-      return [identity.credential];
-    case "certificate": {
-      const { certificate } = facts.presented;
-      if (certificate === undefined) return [];
-      return certificate.serial === undefined ? [certificate.sha256] : [certificate.sha256, certificate.serial];
-    }
-    case "fingerprint":
-      return [facts.tls.ja4, facts.tls.ja3].filter((value) => value !== undefined);
-    case "destination":
-      return [facts.destination];
-  }
+function given(...values: readonly (string | undefined)[]): readonly string[] {
+  return values.filter((value) => value !== undefined);
 }
 
-function keyOf(scope: LockScope): string {
-  for (const part of EXACT) if (scope[part] !== undefined) return `${part}=${scope[part]}`;
-  return "address";
+/** Names the shape of a scope. */
+function shapeOf(scope: LockScope, range: AddressRange | undefined): string {
+  const parts = EXACT.filter((part) => scope[part] !== undefined).join();
+  return range === undefined ? parts : `${parts}/${range.family}/${range.prefix}`;
+}
+
+/** The values of a scope, in the order in which {@link Locks.match} puts those of a request together. */
+function keyOf(scope: LockScope, range: AddressRange | undefined): string {
+  const address = range === undefined ? "" : rangeText(range.words, range);
+  return EXACT.reduce((key, part) => (scope[part] === undefined ? key : `${key}\n${scope[part]}`), address);
+}
+
+/** The first bits of an address, as text. */
+function rangeText(words: ArrayLike<number>, { family, prefix }: Pick<AddressRange, "family" | "prefix">): string {
+  let text = "";
+  for (let index = family === 4 ? 3 : 0, left = prefix; index < 4; index++, left -= 32) {
+    const mask = left >= 32 ? 0xffffffff : left <= 0 ? 0 : (0xffffffff << (32 - left)) >>> 0;
+    text += `${((words[index] as number) & mask) >>> 0}.`;
+  }
+  return text;
 }
 
 function checkScope(scope: LockScope): AddressRange | undefined {
   const named = EXACT.some((part) => scope[part] !== undefined) || scope.address !== undefined;
   if (!named) throw new OperatingError("ERR_LOCK_INVALID", "lock scope: expected at least one part, got none");
   if (scope.address === undefined) return undefined;
-  const range = parseRange(scope.address);
+  const range = readRange(scope.address);
   if (range === undefined) {
     throw new OperatingError(
       "ERR_LOCK_INVALID",

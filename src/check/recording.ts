@@ -38,7 +38,7 @@ export function recording(line: Line, write: (event: RecordedEvent) => void): Li
     answer: (facts, verdict, verified) => line.answer(facts, verdict, verified),
     locks: {
       list: (now) => line.locks.list(now),
-      match: (facts, identity, now) => line.locks.match(facts, identity, now),
+      match: (facts, identity, peerGroup, now) => line.locks.match(facts, identity, peerGroup, now),
       add: (lock) => {
         line.locks.add(lock);
         write({ told: "lock", lock });

@@ -89,6 +89,7 @@ export function fleetError(error: unknown): OperatingError {
 const CODES = [
   "ERR_NOT_FOUND",
   "ERR_CONTROL",
+  "ERR_LOCK_INVALID",
   "ERR_STATE_UNWRITABLE",
   "ERR_STATE_INVALID",
   "ERR_BUNDLE_INVALID",

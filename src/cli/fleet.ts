@@ -19,6 +19,7 @@ import {
 import { OperatingError } from "../model/errors.ts";
 import { type Command, EXIT_BAD, EXIT_GOOD, type Invocation, type Terminal, usage } from "./command.ts";
 import { asking, FLEET_FLAGS, type FleetClient, fleetClient, fleetError } from "./fleet-client.ts";
+import { lockJson, lockText, readLockFlags, SCOPE_FLAGS } from "./locks.ts";
 
 const TOKEN_BYTES = 32;
 const PAGE = 1_000;
@@ -34,11 +35,15 @@ const ACTIONS: Readonly<Record<string, { readonly arguments: readonly [number, n
   promote: { arguments: [0, 0], run: promote },
   abort: { arguments: [0, 0], run: abort },
   watch: { arguments: [0, 0], run: watch },
+  lock: { arguments: [0, 0], run: lock },
+  unlock: { arguments: [1, 1], run: unlock },
+  locks: { arguments: [0, 0], run: locks },
 };
 
 export const fleetCommand: Command = {
   name: "fleet",
-  arguments: "status|channels [NAME]|publish BUNDLE|canary [BUNDLE]|promote|abort|watch|token NAME",
+  arguments:
+    "status|channels [NAME]|publish BUNDLE|canary [BUNDLE]|promote|abort|watch|lock|unlock LOCK_ID|locks|token NAME",
   positionals: [1, 2],
   summary: [
     "See and change what a control plane offers to its sidecars.",
@@ -49,6 +54,8 @@ export const fleetCommand: Command = {
     "canary: offers a bundle to some of them; without BUNDLE, widens the canary under way.",
     "promote: offers the canary's bundle to all. abort: offers it to no further ones.",
     "watch: the channels in numbers, as they change.",
+    "lock: refuses and terminates, at every sidecar, all that matches every part of the scope given.",
+    "unlock: takes such a lock away. locks: lists them.",
     "token: makes a bearer token, and the lines for the control plane's file of tokens.",
   ].join("\n"),
   flags: [
@@ -72,6 +79,13 @@ export const fleetCommand: Command = {
     },
     { name: "role", value: "ROLE", summary: "With token: sidecar, viewer or operator; sidecar by default." },
     { name: "count", value: "COUNT", summary: "With watch: end after this many pictures." },
+    ...SCOPE_FLAGS.map(({ name, value, summary }) =>
+      name === "key"
+        ? { name: "lock-key", value, summary: `With lock: ${summary}` }
+        : { name, value, summary: `With lock: ${summary}` },
+    ),
+    { name: "reason", value: "TEXT", summary: "With lock: why; shown in decisions and logs. Needed." },
+    { name: "for", value: "DURATION", summary: "With lock: how long, such as 30m or 12h; without it until unlocked." },
     ...FLEET_FLAGS,
   ],
   run: async (invocation, terminal) => {
@@ -232,6 +246,32 @@ async function watch(client: FleetClient, invocation: Invocation, terminal: Term
   } finally {
     over.abort();
   }
+  return EXIT_GOOD;
+}
+
+/** `--key` is the client's own private key here: the key that is locked is `--lock-key`. */
+async function lock(client: FleetClient, { values, json }: Invocation, terminal: Terminal): Promise<number> {
+  const { scope, reason, ttlSeconds } = readLockFlags("fleet lock", { ...values, key: values["lock-key"] });
+  const plain = (hex: string | undefined): string => (hex ?? "").toLowerCase().replaceAll(":", "");
+  const asked = { ...scope, certificate: plain(scope.certificate), key: plain(scope.key), reason };
+  const answer = await asking((options) => client.addFleetLock({ lock: asked, ttlSeconds }, options));
+  const set = answer.lock!;
+  terminal.out(json ? JSON.stringify(lockJson(set)) : `locked: ${lockText(set)}`);
+  return EXIT_GOOD;
+}
+
+async function unlock(client: FleetClient, { positionals, json }: Invocation, terminal: Terminal): Promise<number> {
+  const id = positionals[1]!;
+  await asking((options) => client.removeFleetLock({ id }, options));
+  terminal.out(json ? JSON.stringify({ id, unlocked: true }) : `unlocked: ${id}`);
+  return EXIT_GOOD;
+}
+
+async function locks(client: FleetClient, { json }: Invocation, terminal: Terminal): Promise<number> {
+  const { locks: found } = await asking((options) => client.listFleetLocks({}, options));
+  if (json) terminal.out(JSON.stringify(found.map(lockJson)));
+  else if (found.length === 0) terminal.out("no locks");
+  else for (const one of found) terminal.out(lockText(one));
   return EXIT_GOOD;
 }
 

@@ -21,12 +21,17 @@ import type { DecisionRecord } from "../telemetry/decision-record.ts";
 import type { RecentDecisions } from "../telemetry/recent.ts";
 import { holdsToken } from "./access.ts";
 
+/** Ids of locks that the control plane set begin so. */
+const FLEET_PREFIX = "fleet-";
+
 /** Set for calls over the private socket. */
 export const overPrivateSocket = createContextKey(false);
 
 const RECENT_MAX = 1_000;
 /** Decisions waiting for a slow watcher; further ones are left out for it. */
 const WATCHER_QUEUE_MAX = 1_000;
+/** Who sets a lock, as the caller says. */
+const NAME = /^[A-Za-z0-9._@-]{0,64}$/;
 const FACTS_MAX = 64;
 const TEXT_CHARS_MAX = 512;
 /** The longest SPIFFE ID (SPIFFE-ID specification, section 2.3). */
@@ -78,15 +83,21 @@ export function localApi(options: ApiOptions): (router: ConnectRouter) => void {
           ...line.locks.list(toEpochMs(now())),
         ].map(lockMessage),
       }),
-      addLock: ({ lock, ttlSeconds }, context) => {
+      addLock: ({ lock, ttlSeconds, as }, context) => {
         mayChange(context);
-        const added = lockOf(lock ?? create(LockSchema), ttlSeconds, now(), options.newId());
+        const added = lockOf(lock ?? create(LockSchema), ttlSeconds, as, now(), options.newId());
         refusing(() => line.locks.add(added));
-        options.onChange({ change: "lock.added", lock: added.id, reason: added.reason });
+        options.onChange({ change: "lock.added", lock: added.id, reason: added.reason, by: added.setBy });
         return { lock: lockMessage(added) };
       },
       removeLock: ({ id }, context) => {
         mayChange(context);
+        if (id.startsWith(FLEET_PREFIX)) {
+          throw new ConnectError(
+            `lock ${id} is the fleet's: unlock it at the control plane, with \`sallyport fleet unlock\``,
+            Code.FailedPrecondition,
+          );
+        }
         if (!line.locks.remove(id)) throw new ConnectError(`no lock ${id} in the table`, Code.NotFound);
         options.onChange({ change: "lock.removed", lock: id });
         return {};
@@ -176,7 +187,12 @@ function refused({ message, code }: OperatingError): ConnectError {
 }
 
 /** A part is taken whole or refused: cut, it would lock nobody, or somebody else. */
-function lockOf(message: LockMessage, ttlSeconds: number, now: number, id: string): Lock {
+function lockOf(message: LockMessage, ttlSeconds: number, as: string, now: number, id: string): Lock {
+  if (!NAME.test(as)) {
+    throw refused(
+      new OperatingError("ERR_LOCK_INVALID", "lock: as: expected a name of 1..64 letters, digits and ._@-"),
+    );
+  }
   const part = (name: string, value: string, charsMax = TEXT_CHARS_MAX): string | undefined => {
     if (value.length > charsMax) {
       const found = `expected at most ${charsMax} characters, got ${value.length}`;
@@ -190,12 +206,14 @@ function lockOf(message: LockMessage, ttlSeconds: number, now: number, id: strin
       principal: part("principal", message.principal, PRINCIPAL_CHARS_MAX),
       credential: part("credential", message.credential),
       certificate: part("certificate", message.certificate.toLowerCase().replaceAll(":", "")),
+      key: part("key", message.key.toLowerCase().replaceAll(":", "")),
       fingerprint: part("fingerprint", message.fingerprint),
       address: part("address", message.address),
       destination: part("destination", message.destination.toLowerCase()),
+      peerGroup: part("peer group", message.peerGroup),
     },
     reason: part("reason", message.reason) ?? "no reason given",
-    setBy: "operator",
+    setBy: as === "" ? "operator" : `operator:${as}`,
     setAtMs: now,
     expiresAtMs: ttlSeconds === 0 ? undefined : now + ttlSeconds * SECOND_MS,
   };
@@ -207,6 +225,8 @@ export function lockMessage(lock: Lock): LockMessage {
     principal: lock.scope.principal ?? "",
     credential: lock.scope.credential ?? "",
     certificate: lock.scope.certificate ?? "",
+    key: lock.scope.key ?? "",
+    peerGroup: lock.scope.peerGroup ?? "",
     fingerprint: lock.scope.fingerprint ?? "",
     address: lock.scope.address ?? "",
     destination: lock.scope.destination ?? "",

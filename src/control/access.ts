@@ -104,6 +104,11 @@ export function may({ rights }: Caller, role: Role, channel?: string): boolean {
   );
 }
 
+/** Whether the caller may act in a role on every channel. */
+export function mayOnAll({ rights }: Caller, role: Role): boolean {
+  return rights.some(({ roles, channels }) => roles.has(role) && channels === undefined);
+}
+
 /** Whether the caller may watch or report as a sidecar with these labels, which put it on this channel. */
 export function mayBe({ rights }: Caller, labels: Labels, channel: string | undefined): boolean {
   return rights.some(

@@ -67,6 +67,12 @@ export const CONTROL_SETTINGS: readonly ControlSetting[] = [
   setting("nats-ca", "FILE", undefined, "Authorities of the NATS servers' certificates, PEM."),
   setting("nats-prefix", "TEXT", "sallyport", "Begins the names of the buckets in NATS."),
   setting("nats-replicas", "1..5", "1", "Copies of each bucket in a NATS cluster."),
+  setting(
+    "shared-signals",
+    "FILE",
+    undefined,
+    "File of shared signals: which transmitters are heard, and who is told. Of several control processes, one only.",
+  ),
   setting("sidecars-max", "COUNT", "10000", "Sidecars that may watch this process; further ones are turned away."),
   setting("revisions-kept", "COUNT", "10", "Bundles kept of each channel, as bases of differences."),
   setting("bundle-bytes-max", "BYTES", "67108864", "Largest bundle taken."),
@@ -98,6 +104,7 @@ export interface ControlSettings {
         readonly replicas: number;
       }
     | undefined;
+  readonly sharedSignals: string | undefined;
   readonly sidecarsMax: number;
   readonly revisionsKept: number;
   readonly bundleBytesMax: number;
@@ -233,8 +240,12 @@ function settle(config: ControlConfig, problems: string[]): ControlSettings {
     `address: ${address} is not loopback; expected tls-cert and tls-key (or insecure-plaintext, which shows tokens to the network)`,
   );
   need(
-    config.stateDir === "" || config.natsServers === "",
-    "state-dir and nats-servers: expected one of them, got both",
+    config.stateDir === "" || config.natsServers === "" || config.sharedSignals !== "",
+    "state-dir and nats-servers: expected one of them, got both (with shared-signals, state-dir keeps these)",
+  );
+  need(
+    config.sharedSignals === "" || config.stateDir !== "",
+    "shared-signals: needs state-dir, so that nothing is lost over a restart",
   );
   const servers = config.natsServers.split(",").map((server) => server.trim());
   return {
@@ -255,6 +266,7 @@ function settle(config: ControlConfig, problems: string[]): ControlSettings {
             prefix: text(config.natsPrefix, "nats-prefix"),
             replicas: count(config.natsReplicas, "nats-replicas"),
           },
+    sharedSignals: optional(config.sharedSignals),
     sidecarsMax: count(config.sidecarsMax, "sidecars-max"),
     revisionsKept: count(config.revisionsKept, "revisions-kept"),
     bundleBytesMax: count(config.bundleBytesMax, "bundle-bytes-max"),

@@ -81,8 +81,14 @@ export class Fleet {
     this.options = options;
   }
 
+  /** Told whenever the store has changed, before anything is fetched. */
+  onStore: () => void = () => {};
+
   async start(): Promise<void> {
-    await this.options.store.start(() => void this.catchUp());
+    await this.options.store.start(() => {
+      this.onStore();
+      void this.catchUp();
+    });
     await this.catchUp();
   }
 

@@ -5,7 +5,7 @@ import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync } fr
 import { mkdir, open, readFile, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { create, fromJsonString, toJsonString } from "@bufbuild/protobuf";
-import { type Channel, FleetStateSchema } from "../gen/sallyport/control/v1/control_pb.ts";
+import { type Channel, FleetStateSchema, type Order, OrdersSchema } from "../gen/sallyport/control/v1/control_pb.ts";
 import { OperatingError } from "../model/errors.ts";
 import { DEFAULT_CHANNEL, newChannel } from "./channels.ts";
 import { Reports } from "./reports.ts";
@@ -14,6 +14,7 @@ import type { FleetStore, Reported, StoreHealth } from "./store.ts";
 /** The first line of the state file: format, version and SHA-256 of the rest. */
 const HEADER = /^sallyport-fleet 1 ([0-9a-f]{64})$/;
 const STATE = "fleet.state";
+const ORDERS = "orders.state";
 const DIGEST = /^[0-9a-f]{64}$/;
 
 export interface FolderStoreOptions {
@@ -35,6 +36,7 @@ export class FolderStore implements FleetStore {
   /** One change at a time. */
   private turn: Promise<unknown> = Promise.resolve();
   private trouble: string | undefined;
+  private standing: ReadonlyMap<string, Order> = new Map();
 
   constructor(options: FolderStoreOptions) {
     this.options = options;
@@ -54,7 +56,28 @@ export class FolderStore implements FleetStore {
       // Left by a process that died while writing.
       if (!name.endsWith(".bundle")) rmSync(join(folder, "bundles", name), { force: true });
     }
-    for (const channel of this.read(join(folder, STATE))) this.states.set(channel.name, channel);
+    const channels = this.read(join(folder, STATE), (body) => fromJsonString(FleetStateSchema, body).channels) ?? [];
+    for (const channel of channels) this.states.set(channel.name, channel);
+    const orders = this.read(join(folder, ORDERS), (body) => fromJsonString(OrdersSchema, body).put) ?? [];
+    this.standing = new Map(orders.map((order) => [order.id, order]));
+  }
+
+  orders(): ReadonlyMap<string, Order> {
+    return this.standing;
+  }
+
+  order(put: readonly Order[], removed: readonly string[]): Promise<void> {
+    const next = this.turn.then(async () => {
+      const orders = new Map(this.standing);
+      for (const id of removed) orders.delete(id);
+      for (const one of put) orders.set(one.id, one);
+      const whole = create(OrdersSchema, { put: [...orders.values()] });
+      await this.write(ORDERS, stateText(toJsonString(OrdersSchema, whole)));
+      this.standing = orders;
+      this.onChange();
+    });
+    this.turn = next.catch(() => {}); // reported to whoever asked
+    return next;
   }
 
   channels(): ReadonlyMap<string, Channel> {
@@ -65,7 +88,8 @@ export class FolderStore implements FleetStore {
     const next = this.turn.then(async () => {
       const changed = change(this.states.get(name));
       const channels = new Map(this.states).set(name, changed);
-      await this.write(STATE, stateText([...channels.values()]));
+      const whole = create(FleetStateSchema, { channels: [...channels.values()] });
+      await this.write(STATE, stateText(toJsonString(FleetStateSchema, whole)));
       this.states.set(name, changed);
       this.onChange();
       return changed;
@@ -116,8 +140,8 @@ export class FolderStore implements FleetStore {
   }
 
   /** Torn and foreign files are set aside rather than believed in part. */
-  private read(path: string): readonly Channel[] {
-    if (statSync(path, { throwIfNoEntry: false }) === undefined) return [];
+  private read<Found>(path: string, parse: (body: string) => Found): Found | undefined {
+    if (statSync(path, { throwIfNoEntry: false }) === undefined) return undefined;
     const text = readFileSync(path, "utf8");
     const end = text.indexOf("\n");
     const body = text.slice(end + 1);
@@ -125,7 +149,7 @@ export class FolderStore implements FleetStore {
     let why = sum === undefined ? "it has no header" : "its SHA-256 differs";
     if (sum === createHash("sha256").update(body).digest("hex")) {
       try {
-        return fromJsonString(FleetStateSchema, body).channels;
+        return parse(body);
       } catch {
         why = "it is of another schema"; // set aside, as torn ones are
       }
@@ -133,7 +157,7 @@ export class FolderStore implements FleetStore {
     const aside = `${path}.unusable`;
     renameSync(path, aside);
     this.options.onSetAside(aside, why);
-    return [];
+    return undefined;
   }
 
   private async write(name: string, content: string | Uint8Array): Promise<void> {
@@ -171,8 +195,8 @@ async function syncFolder(path: string): Promise<void> {
   }
 }
 
-function stateText(channels: readonly Channel[]): string {
-  const body = `${toJsonString(FleetStateSchema, create(FleetStateSchema, { channels: [...channels] }))}\n`;
+function stateText(json: string): string {
+  const body = `${json}\n`;
   return `sallyport-fleet 1 ${createHash("sha256").update(body).digest("hex")}\n${body}`;
 }
 

@@ -14,6 +14,7 @@ import { type Caller, mayBe } from "./access.ts";
 import { isAhead, targetOf } from "./channels.ts";
 import type { Fleet } from "./fleet.ts";
 import type { ControlMetrics } from "./metrics.ts";
+import type { Standing } from "./orders.ts";
 
 /** Streams of pieces that are written at once; the others wait, so that a first start of the fleet fits in memory. */
 const FETCHES_MAX = 32;
@@ -26,6 +27,7 @@ const SLOW_HEARTBEATS = 4;
 
 export interface HubOptions {
   readonly fleet: Fleet;
+  readonly standing: Standing;
   readonly metrics: ControlMetrics;
   readonly sidecarsMax: number;
   readonly heartbeatMs: number;
@@ -87,6 +89,10 @@ export class Hub {
     const sending = this.register(call);
     let has: BundleRef | undefined = request.has;
     let dueMs = 0;
+    const { standing } = this.options;
+    let heeds = request.ordersState === standing.state ? standing.current : undefined;
+    // Told even where nothing has changed: the sidecar then knows that it heeds what it should.
+    let ordered = false;
     while (!call.signal.aborted) {
       if (this.draining) throw new ConnectError("this control plane is stopping", Code.Unavailable);
       const channel = fleet.channelOf(request);
@@ -94,6 +100,18 @@ export class Hub {
         throw new ConnectError("not allowed as a sidecar with these labels", Code.PermissionDenied);
       }
       const target = channel === undefined ? undefined : targetOf(channel, request);
+      // Locks first: a bundle may take its time.
+      while (heeds !== standing.current || !ordered) {
+        const version = standing.current;
+        const messages = standing.since(heeds);
+        for (const value of messages) {
+          sending.sinceMs = now();
+          yield create(WatchResponseSchema, { news: { case: "orders", value } });
+          sending.sinceMs = undefined;
+        }
+        heeds = version;
+        ordered = true;
+      }
       if (target !== undefined && target.digest !== has?.digest && !isAhead(has, target)) {
         const revision = fleet.library.revision(target.digest, has?.digest);
         if (revision !== undefined) {
@@ -215,7 +233,8 @@ export class Hub {
     });
   }
 
-  private wake(): void {
+  /** Something has changed that every watcher is to look at. */
+  wake(): void {
     for (const wake of [...this.sleepers]) wake();
   }
 

@@ -13,7 +13,13 @@ import { JetStreamApiError, jetstream } from "@nats-io/jetstream";
 import { type KV, Kvm } from "@nats-io/kv";
 import { type ObjectStore, Objm } from "@nats-io/obj";
 import { connect, credsAuthenticator, type NatsConnection, type NodeConnectionOptions } from "@nats-io/transport-node";
-import { type Channel, ChannelSchema, StatusReportSchema } from "../gen/sallyport/control/v1/control_pb.ts";
+import {
+  type Channel,
+  ChannelSchema,
+  type Order,
+  OrderSchema,
+  StatusReportSchema,
+} from "../gen/sallyport/control/v1/control_pb.ts";
 import { OperatingError } from "../model/errors.ts";
 import { DEFAULT_CHANNEL, newChannel } from "./channels.ts";
 import { Reports } from "./reports.ts";
@@ -50,12 +56,16 @@ interface Buckets {
   readonly channels: KV;
   readonly reports: KV;
   readonly bundles: ObjectStore;
+  readonly orders: KV;
 }
 
 export class NatsStore implements FleetStore {
   private readonly options: NatsStoreOptions;
   private readonly states = new Map<string, Channel>();
+  private readonly standing = new Map<string, Order>();
   private readonly words: Reports;
+  /** Counts changes of orders. */
+  private generation = 0;
   private onChange: () => void = () => {};
   private connection: NatsConnection | undefined;
   private buckets: Buckets | undefined;
@@ -82,6 +92,7 @@ export class NatsStore implements FleetStore {
       this.setConnected(true, "ok");
       void this.follow((buckets) => this.followChannels(buckets));
       void this.follow((buckets) => this.followReports(buckets));
+      void this.follow((buckets) => this.followOrders(buckets));
       this.timer = setInterval(() => void this.resync().catch(() => {}), RESYNC_MS); // the next one may succeed
       this.timer.unref();
     });
@@ -111,6 +122,25 @@ export class NatsStore implements FleetStore {
       return changed;
     }
     throw new OperatingError("ERR_CONTROL", `channel ${name}: others keep changing it; try again`);
+  }
+
+  orders(): ReadonlyMap<string, Order> {
+    return this.standing;
+  }
+
+  async order(put: readonly Order[], removed: readonly string[]): Promise<void> {
+    const { orders } = this.reached();
+    for (const id of removed) {
+      await this.calling(() => orders.purge(keyOf(id)));
+      this.standing.delete(id);
+      this.generation++;
+    }
+    for (const one of put) {
+      await this.calling(() => orders.put(keyOf(one.id), toBinary(OrderSchema, one)));
+      this.stand(one);
+      this.generation++;
+    }
+    if (this.loaded) this.onChange();
   }
 
   async putBundle(digest: string, bytes: Uint8Array): Promise<void> {
@@ -188,6 +218,7 @@ export class NatsStore implements FleetStore {
       channels: await kvm.create(`${prefix}-channels`, { replicas, history: 1 }),
       reports: await kvm.create(`${prefix}-reports`, { replicas, history: 1, ttl: REPORT_TTL_MS }),
       bundles: await objm.create(`${prefix}-bundles`, { replicas }),
+      orders: await kvm.create(`${prefix}-orders`, { replicas, history: 1 }),
     };
   }
 
@@ -200,11 +231,54 @@ export class NatsStore implements FleetStore {
       const entry = await buckets.channels.get(name);
       if (entry !== null && entry.operation === "PUT") found.push(channelFrom(entry.value));
     }
-    const first = !this.loaded;
+    const { generation } = this;
+    const standing = await this.readOrders(buckets);
+    // What changed meanwhile is newer than what was read; the next reading is soon enough for the rest.
+    if (generation === this.generation || !this.loaded) {
+      for (const id of [...this.standing.keys()]) if (!standing.has(id)) this.standing.delete(id);
+      for (const order of standing.values()) this.stand(order);
+    }
     this.loaded = true;
     if (!this.states.has(DEFAULT_CHANNEL)) this.states.set(DEFAULT_CHANNEL, newChannel(DEFAULT_CHANNEL));
     for (const channel of found) this.take(channel);
-    if (first) this.onChange();
+    this.onChange();
+  }
+
+  /** A watch that gives all that there is ends with it; reading key by key would take a round trip for each. */
+  private async readOrders({ orders }: Buckets): Promise<Map<string, Order>> {
+    const found = new Map<string, Order>();
+    const { values } = await orders.status();
+    if (values === 0) return found;
+    const watch = await orders.watch();
+    let left = values;
+    for await (const entry of watch) {
+      if (entry.operation === "PUT") {
+        const order = fromBinary(OrderSchema, entry.value);
+        found.set(order.id, order);
+      }
+      if (entry.delta === 0 || --left === 0) break;
+    }
+    watch.stop();
+    return found;
+  }
+
+  private async followOrders({ orders }: Buckets): Promise<void> {
+    for await (const entry of await orders.watch()) {
+      if (entry.operation === "PUT") {
+        this.stand(fromBinary(OrderSchema, entry.value));
+      } else {
+        for (const id of this.standing.keys()) if (keyOf(id) === entry.key) this.standing.delete(id);
+      }
+      this.generation++;
+      if (entry.delta === 0 && this.loaded) this.onChange();
+    }
+  }
+
+  /** Keeps the very same object for the same order, so that it does not count as changed. */
+  private stand(order: Order): void {
+    const known = this.standing.get(order.id);
+    const same = known !== undefined && toJsonString(OrderSchema, known) === toJsonString(OrderSchema, order);
+    if (!same) this.standing.set(order.id, order);
   }
 
   private async followChannels({ channels }: Buckets): Promise<void> {

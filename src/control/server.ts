@@ -41,6 +41,8 @@ export interface ListenerOptions {
   readonly tls: TlsFiles | undefined;
   readonly routes: (router: ConnectRouter) => void;
   readonly access: () => Access;
+  /** Answers requests that are its own, whoever sends them; false for all others. */
+  readonly handle: (request: IncomingMessage, response: ServerResponse) => boolean;
   readonly connectionsMax: number;
   readonly now: () => number;
   /** Told when new certificates are in use, or why they are not. */
@@ -75,7 +77,10 @@ export class ControlListener {
       acceptCompression: [],
       contextValues: (request) => createContextValues().set(connectionKey, this.connectionOf(request)),
       // The messages of both versions have the same methods here; only their overloads differ.
-      fallback: (request, response) => servePage(request as IncomingMessage, response as ServerResponse),
+      fallback: (request, response) => {
+        const [asked, answer] = [request as IncomingMessage, response as ServerResponse];
+        if (!this.options.handle(asked, answer)) servePage(asked, answer);
+      },
     });
     this.server = tls === undefined ? this.plain(handle) : this.secure(tls, handle);
     this.server.maxConnections = this.options.connectionsMax;

@@ -7,15 +7,19 @@ import { Code, ConnectError, type ConnectRouter, createContextKey, type HandlerC
 import { Role } from "../gen/sallyport/control/v1/config_pb.ts";
 import {
   AbortCanaryRequestSchema,
+  AddFleetLockRequestSchema,
   type Channel,
   ChannelSchema,
   ControlService,
+  type FleetLock,
   FleetService,
   GetChunksRequestSchema,
   ListSidecarsRequestSchema,
   PromoteCanaryRequestSchema,
   PublishRequestSchema,
+  RemoveFleetLockRequestSchema,
   ReportRequestSchema,
+  type RiskEvent,
   SetChannelRequestSchema,
   StartCanaryRequestSchema,
   WatchFleetResponseSchema,
@@ -23,11 +27,12 @@ import {
   WidenCanaryRequestSchema,
 } from "../gen/sallyport/control/v1/control_pb.ts";
 import { type ErrorCode, OperatingError } from "../model/errors.ts";
-import { type Authenticated, type Caller, may, mayBe } from "./access.ts";
+import { type Authenticated, type Caller, may, mayBe, mayOnAll } from "./access.ts";
 import { type Author, channelOf } from "./channels.ts";
 import type { Fleet } from "./fleet.ts";
 import type { Call, Hub } from "./hub.ts";
 import type { ControlMetrics } from "./metrics.ts";
+import { type Standing, settled } from "./orders.ts";
 import type { FleetStore } from "./store.ts";
 
 /** Header of a refusal that names its stable code. */
@@ -63,6 +68,12 @@ export interface ServiceOptions {
   readonly fleet: Fleet;
   readonly hub: Hub;
   readonly store: FleetStore;
+  readonly standing: Standing;
+  readonly newId: () => string;
+  /** Takes what sidecars tell of risk; a report counts as taken once this has resolved. */
+  readonly onRisk: (events: readonly RiskEvent[]) => Promise<void>;
+  /** Told of locks that operators set. Never rejects. */
+  readonly onLocked: (lock: FleetLock) => Promise<void>;
   readonly metrics: ControlMetrics;
   readonly bundleBytesMax: number;
   readonly now: () => number;
@@ -71,7 +82,7 @@ export interface ServiceOptions {
 }
 
 export function controlRoutes(options: ServiceOptions): (router: ConnectRouter) => void {
-  const { fleet, hub, store, metrics, now } = options;
+  const { fleet, hub, store, standing, metrics, now } = options;
   const validator = createValidator();
 
   const check = <Desc extends DescMessage>(schema: Desc, message: MessageShape<Desc>): void => {
@@ -107,6 +118,33 @@ export function controlRoutes(options: ServiceOptions): (router: ConnectRouter) 
     metrics.refusedCalls.inc({ reason: "forbidden" });
     const on = channel === undefined ? "" : ` on channel ${channel}`;
     throw new ConnectError(`${caller.name} is no ${ROLE_NAMES.get(role)}${on}`, Code.PermissionDenied);
+  };
+
+  /** Locks reach every sidecar: only whoever may change every channel may set them. */
+  const demandAll = (context: HandlerContext): Caller => {
+    const caller = demand(context, Role.OPERATOR);
+    if (mayOnAll(caller, Role.OPERATOR)) return caller;
+    metrics.refusedCalls.inc({ reason: "forbidden" });
+    throw new ConnectError(`${caller.name} is no operator of all channels`, Code.PermissionDenied);
+  };
+
+  const locking = async (
+    action: string,
+    lock: string,
+    reason: string,
+    caller: Caller,
+    change: () => Promise<void>,
+  ): Promise<void> => {
+    const entry = { action, lock, reason, by: caller.name, from: caller.from };
+    try {
+      await change();
+      metrics.changes.inc({ action, result: "done" });
+      options.onAudit({ ...entry, result: "done" });
+    } catch (error) {
+      metrics.changes.inc({ action, result: "refused" });
+      options.onAudit({ ...entry, result: "refused", code: error instanceof OperatingError ? error.code : "bug" });
+      throw connectError(error);
+    }
   };
 
   /** One change of the fleet: by an operator, told to the audit trail whatever comes of it. */
@@ -148,7 +186,7 @@ export function controlRoutes(options: ServiceOptions): (router: ConnectRouter) 
           for await (const chunk of hub.chunks(request.sha256, callOf(context)))
             yield chunk === undefined ? {} : { chunk };
         },
-        report: (request, context) => {
+        report: async (request, context) => {
           const caller = callerOf(context);
           try {
             check(ReportRequestSchema, request);
@@ -161,7 +199,16 @@ export function controlRoutes(options: ServiceOptions): (router: ConnectRouter) 
             metrics.reports.inc({ result: "refused" });
             throw new ConnectError("not allowed as a sidecar with these labels", Code.PermissionDenied);
           }
+          const risk = status.riskEvents;
+          status.riskEvents = [];
           store.report({ status, atMs: now() });
+          if (risk.length > 0) {
+            try {
+              await options.onRisk(risk);
+            } catch (error) {
+              throw connectError(error); // the sidecar tells them again
+            }
+          }
           metrics.reports.inc({ result: "taken" });
           return {};
         },
@@ -209,6 +256,30 @@ export function controlRoutes(options: ServiceOptions): (router: ConnectRouter) 
             fleet.abortCanary(request.channel, author),
           );
           return { channel: shown(channel), sidecarsWithCandidate: holders, nextStep };
+        },
+        addFleetLock: async (request, context) => {
+          check(AddFleetLockRequestSchema, request);
+          const caller = demandAll(context);
+          const by = caller.name.replace(/^token /, "");
+          const lock = settled(request.lock!, options.newId(), by, now(), request.ttlSeconds);
+          await locking("lock", lock.id, lock.reason, caller, () => standing.change([lock], []));
+          await options.onLocked(lock);
+          return { lock };
+        },
+        removeFleetLock: async (request, context) => {
+          check(RemoveFleetLockRequestSchema, request);
+          const caller = demandAll(context);
+          await locking("unlock", request.id, "", caller, async () => {
+            if (!standing.locks().some(({ id }) => id === request.id)) {
+              throw new OperatingError("ERR_NOT_FOUND", `no lock ${request.id} of the fleet`);
+            }
+            await standing.change([], [request.id]);
+          });
+          return {};
+        },
+        listFleetLocks: (_, context) => {
+          demand(context, Role.VIEWER);
+          return { locks: [...standing.locks()] };
         },
         listChannels: (_, context) => {
           demand(context, Role.VIEWER);

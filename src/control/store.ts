@@ -1,6 +1,6 @@
 /** What the control plane remembers, whatever keeps it: a folder of its own, or NATS shared with its likes. */
 
-import type { Channel, StatusReport } from "../gen/sallyport/control/v1/control_pb.ts";
+import type { Channel, Order, StatusReport } from "../gen/sallyport/control/v1/control_pb.ts";
 
 /** A sidecar's last word. */
 export interface Reported {
@@ -37,6 +37,13 @@ export interface FleetStore {
   bundle(digest: string): Promise<Uint8Array | undefined>;
   /** Forgets all bundles but these. */
   keepBundles(digests: ReadonlySet<string>): Promise<void>;
+  /** Orders by id, as last heard; expired ones may be among them. */
+  orders(): ReadonlyMap<string, Order>;
+  /**
+   * Puts orders in force and takes others away; a later call sees what an earlier one did.
+   * @throws {OperatingError} ERR_CONTROL or ERR_STATE_UNWRITABLE; some of a NATS store's may be done then
+   */
+  order(put: readonly Order[], removed: readonly string[]): Promise<void>;
   report(reported: Reported): void;
   /** Sidecars that reported within the last two minutes, to whichever process. */
   reports(): Iterable<Reported>;

@@ -47,6 +47,7 @@ export function parsePeerCertificate(encoded: string): ParsedCertificate {
       notAfter: timeOf(x509.validTo),
       key: keyOf(x509),
       x5tS256: digest.toString("base64url"),
+      keySha256: keySha256Of(x509),
     },
     fault: spiffe.fault,
   };
@@ -118,6 +119,16 @@ function oneLine(name: string | undefined): string | undefined {
 function timeOf(text: string): EpochMs | undefined {
   const time = Date.parse(text);
   return Number.isNaN(time) ? undefined : toEpochMs(time);
+}
+
+function keySha256Of(x509: X509Certificate): string | undefined {
+  try {
+    return createHash("sha256")
+      .update(x509.publicKey.export({ type: "spki", format: "der" }))
+      .digest("hex");
+  } catch {
+    return undefined; // keeps the certificate: only its key is of an unknown kind
+  }
 }
 
 function keyOf(x509: X509Certificate): string | undefined {

@@ -34,6 +34,8 @@ export interface CertificateFacts {
   readonly key: string | undefined;
   /** RFC 8705 thumbprint: base64url of the SHA-256 without padding. */
   readonly x5tS256: string;
+  /** SHA-256 of the public key (SPKI, DER), lower-case hex; absent where only the certificate's hash is known. */
+  readonly keySha256?: string | undefined;
 }
 
 /** A bearer token. Only a verified one names anybody. */

@@ -55,8 +55,11 @@ export interface LockTable {
   /** @throws {OperatingError} ERR_LOCK_INVALID for an empty scope, a bad range, or a full table. */
   add(lock: Lock): void;
   remove(id: string): boolean;
-  /** The lock in force that matches a request, if any. */
-  match(facts: RequestFacts, identity: Identity, now: EpochMs): Lock | undefined;
+  /**
+   * The lock in force that matches a request, if any.
+   * @param peerGroup of the principal, by the policy in force; `undefined` where it belongs to none
+   */
+  match(facts: RequestFacts, identity: Identity, peerGroup: string | undefined, now: EpochMs): Lock | undefined;
 }
 
 /** What happened to the table of locks. */

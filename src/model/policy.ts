@@ -123,19 +123,26 @@ export interface LockScope {
   readonly credential?: string | undefined;
   /** SHA-256 or serial of a certificate, lower-case hex. */
   readonly certificate?: string | undefined;
+  /** SHA-256 of a certificate's public key (SPKI, DER), lower-case hex: renewed certificates of one key have it in common. */
+  readonly key?: string | undefined;
   /** JA4 or JA3. */
   readonly fingerprint?: string | undefined;
   /** An address or a CIDR range. */
   readonly address?: string | undefined;
   readonly destination?: string | undefined;
+  /** Name of a peer group of the policy. */
+  readonly peerGroup?: string | undefined;
 }
+
+/** What an automatic lock locks: the credential at this origin alone, wherever it is used, or its whole principal. */
+export type AutoLockScope = "origin" | "credential" | "principal";
 
 /** An order to refuse and terminate all that matches every part of `scope`. */
 export interface Lock {
   readonly id: string;
   readonly scope: LockScope;
   readonly reason: string;
-  /** `operator:NAME`, `policy`, or `auto`. */
+  /** `operator` or `operator:NAME`, `policy`, `auto`, `fleet:NAME`, or `shared-signals:NAME`. */
   readonly setBy: string;
   readonly setAtMs: number;
   /** `undefined`: until unlocked. */
@@ -305,4 +312,5 @@ export interface Policy {
   readonly streams: StreamPolicy;
   /** How long an automatic lock lasts. */
   readonly autoLockMs: number;
+  readonly autoLockScope: AutoLockScope;
 }

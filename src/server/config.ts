@@ -29,6 +29,8 @@ export interface ServeConfig {
   readonly policyOnStale: "keep" | "unready";
   readonly policyOnExpiry: "keep" | "unready" | "deny";
   readonly control: ControlConfig | undefined;
+  readonly locksOnStale: "best_effort" | "strict";
+  readonly locksStaleAfterMs: number;
   /** `undefined`: a random one. */
   readonly sidecarId: string | undefined;
   readonly labels: Readonly<Record<string, string>>;
@@ -145,6 +147,8 @@ export function readConfig(sources: ConfigSources): ReadConfig {
               keyFile: optional("control-key-file"),
               caFile: optional("control-ca-file"),
             },
+      locksOnStale: text("locks-on-stale") as ServeConfig["locksOnStale"],
+      locksStaleAfterMs: values.get("locks-stale-after") as number,
       sidecarId: optional("sidecar-id"),
       labels: parseLabels(optional("labels") ?? "") ?? {},
       mode: text("mode") as ServeConfig["mode"],

@@ -1,5 +1,6 @@
 /** Puts the control plane together, in the order in which its parts need each other, and takes it down again. */
 
+import { randomBytes } from "node:crypto";
 import { readFileSync, unwatchFile, watchFile } from "node:fs";
 import { parseTrustRoot } from "../bundle/trust.ts";
 import { Access } from "../control/access.ts";
@@ -11,11 +12,13 @@ import { FolderStore } from "../control/folder-store.ts";
 import { Hub } from "../control/hub.ts";
 import { ControlMetrics } from "../control/metrics.ts";
 import { NatsStore } from "../control/nats-store.ts";
+import { Standing } from "../control/orders.ts";
 import { ControlListener } from "../control/server.ts";
 import { controlRoutes } from "../control/service.ts";
 import type { FleetStore } from "../control/store.ts";
 import { OperatingError } from "../model/errors.ts";
 import { errorFields, type Logger } from "../telemetry/log.ts";
+import { startSharedSignals } from "./control-signals.ts";
 import { HealthServer } from "./health.ts";
 
 /** Reports of more sidecars than may connect here: a fleet has several control processes. */
@@ -95,8 +98,12 @@ async function assemble(
     chunkBytes: () => fleet.library.bytes,
     storeOk: () => store.health().ok,
   });
+  const standing: Standing = new Standing({ store, now, onChange: () => hub.wake() });
+  closers.push(() => standing.close());
+  fleet.onStore = () => standing.refresh();
   const hub: Hub = new Hub({
     fleet,
+    standing,
     metrics,
     sidecarsMax,
     heartbeatMs,
@@ -119,16 +126,24 @@ async function assemble(
     closers.push(() => health?.close());
   }
   await fleet.start();
+  standing.refresh();
+  const signals = await startSharedSignals(settings, { standing, registry: metrics.registry, log });
+  closers.push(() => signals?.close());
   const listener = new ControlListener({
     address: settings.address,
     tls: settings.tls,
     access: () => access,
+    handle: (request, response) => signals?.handle(request, response) ?? false,
     connectionsMax: sidecarsMax + CONNECTIONS_EXTRA,
     now,
     routes: controlRoutes({
       fleet,
       hub,
       store,
+      standing,
+      newId: () => randomBytes(6).toString("hex"),
+      onRisk: async (events) => signals?.risk(events),
+      onLocked: async (lock) => signals?.locked(lock),
       metrics,
       bundleBytesMax,
       now,

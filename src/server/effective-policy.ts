@@ -12,22 +12,26 @@ export function effective(policy: Policy, { mode }: Pick<ServeConfig, "mode">): 
   return mode === "observe" ? { ...policy, mode: "observe", modeForAll: "observe" } : policy;
 }
 
-const DENY_ALL = `apiVersion: sallyport.dev/v1
+/** The rule's name is the reason that verdicts give. */
+const denyAllText = (rule: string): string => `apiVersion: sallyport.dev/v1
 kind: Policy
-metadata: { name: expired }
-spec: { rules: [{ name: policy-expired, decision: deny }] }
+metadata: { name: ${rule} }
+spec: { rules: [{ name: ${rule}, decision: deny }] }
 `;
 
-/** The same policy with one rule that denies every request: what `policy-on-expiry: deny` asks for. */
-export function denying(policy: Policy): Policy {
-  return { ...policy, rules: denyAll() };
+/**
+ * The same policy with one rule that denies every request: what `policy-on-expiry: deny` and `locks-on-stale: strict`
+ * ask for.
+ */
+export function denying(policy: Policy, rule: "policy-expired" | "locks-stale"): Policy {
+  return { ...policy, rules: denyAll(rule) };
 }
 
 /** @throws {Error} when the text above does not compile: a bug */
-function denyAll(): Policy["rules"] {
-  const parsed = parsePolicy(DENY_ALL, "policy-expired.yaml");
+function denyAll(rule: string): Policy["rules"] {
+  const parsed = parsePolicy(denyAllText(rule), `${rule}.yaml`);
   if (!parsed.ok) throw new Error(parsed.problems.map(formatProblem).join("\n"));
-  const compiled = compilePolicy(parsed.document, new Map(), "expired");
+  const compiled = compilePolicy(parsed.document, new Map(), rule);
   if (!compiled.ok) throw new Error(compiled.problems.map(formatProblem).join("\n"));
   return compiled.policy.rules;
 }

@@ -46,17 +46,17 @@ export class LockJournal {
   }
 
   /**
-   * Writes a change down.
+   * Writes changes down, all of them with one sync.
    * @param inForce the locks in force after it, asked for only when the journal is rewritten
    * @throws {OperatingError} ERR_STATE_UNWRITABLE; the change is then not kept over a restart
    */
-  append(change: LockChange, inForce: () => readonly Lock[]): void {
+  append(changes: readonly LockChange[], inForce: () => readonly Lock[]): void {
     try {
       if (this.file === undefined) this.rewrite(inForce());
       else {
-        writeWhole(this.file, `${JSON.stringify(change)}\n`);
+        writeWhole(this.file, changes.map((change) => `${JSON.stringify(change)}\n`).join(""));
         fsyncSync(this.file);
-        this.lines++;
+        this.lines += changes.length;
       }
       if (this.lines > STALE_LINES_MAX && this.lines > 2 * inForce().length) this.rewrite(inForce());
     } catch (cause) {
@@ -113,14 +113,13 @@ function parseChange(line: string): LockChange | undefined {
 /**
  * Makes the table what the journal says, and keeps the journal up with it from then on.
  * @param onError told when a change could not be written: it is in force, and will not outlive the process
- * @returns takes every change of the table
  */
 export function keepLocks(
   table: LockTable,
   journal: LockJournal,
   now: () => EpochMs,
   onError: (error: OperatingError) => void,
-): (change: LockChange) => void {
+): LockKeeping {
   const { locks, unusable } = journal.read();
   if (unusable > 0) {
     onError(
@@ -132,12 +131,46 @@ export function keepLocks(
     for (const { id } of table.list(now())) if (!known.has(id)) table.remove(id);
     for (const lock of locks) if (lock.expiresAtMs === undefined || now() < lock.expiresAtMs) table.add(lock);
   }
-  return (change) => {
+  let waiting: LockChange[] = [];
+  let together = false;
+  const flush = (): void => {
+    const changes = waiting;
+    waiting = [];
+    if (changes.length === 0) return;
     try {
-      journal.append(change, () => table.list(now()));
+      journal.append(changes, () => table.list(now()));
     } catch (error) {
       if (!(error instanceof OperatingError)) throw error;
-      onError(error); // the lock is in force all the same
+      onError(error); // the locks are in force all the same
     }
   };
+  return {
+    keep: (change) => {
+      waiting.push(change);
+      const isAutomatic = change.kind === "added" && change.lock.setBy === "auto";
+      if (!isAutomatic && !together) flush();
+      // A storm of terminations must not wait for the disk once for each.
+      else if (waiting.length === 1 && !together) setImmediate(flush);
+    },
+    together: (job) => {
+      together = true;
+      try {
+        job();
+      } finally {
+        together = false;
+        flush();
+      }
+    },
+    flush,
+  };
+}
+
+/** Keeps a journal up with a table. */
+export interface LockKeeping {
+  /** Takes every change of the table: on disk when this returns, automatic locks a moment later. */
+  readonly keep: (change: LockChange) => void;
+  /** Changes that the job makes are written with one sync, at its end. */
+  readonly together: (job: () => void) => void;
+  /** Writes what waits. */
+  readonly flush: () => void;
 }

@@ -19,6 +19,7 @@ import { errorFields, type Logger } from "../telemetry/log.ts";
 import { type LoadSource, PolicyMetrics } from "../telemetry/policy-metrics.ts";
 import type { PolicyPlace, ServeConfig } from "./config.ts";
 import { denying, effective } from "./effective-policy.ts";
+import type { FleetOrders } from "./fleet-orders.ts";
 import { startTrust } from "./policy-trust.ts";
 import { VERSION } from "./version.ts";
 
@@ -63,7 +64,9 @@ export interface PolicyOptions {
   /** Told after another policy has taken its place. */
   readonly onChange: (policy: Policy) => void;
   /** What the control plane is told besides. */
-  readonly report: () => Pick<SidecarReport, "checks" | "decisions" | "scoreBands">;
+  readonly report: () => Pick<SidecarReport, "checks" | "decisions" | "scoreBands" | "riskEvents">;
+  /** Hears what the control plane orders. */
+  readonly orders: FleetOrders;
 }
 
 /**
@@ -89,6 +92,8 @@ class Running implements RunningPolicy {
   private readonly current: CurrentPolicy;
   /** With `policy-on-expiry: deny`: what counts once the bundle in force is past its time. */
   private expired: Policy;
+  /** With `locks-on-stale: strict`: what counts while nobody knows which locks there should be. */
+  private unlocked: Policy;
   private stated: Policy;
   private loadedAtMs = Date.now();
   /** Of the policy in force and the one before it: verdicts of both are still being logged around a swap. */
@@ -103,6 +108,8 @@ class Running implements RunningPolicy {
     this.stated = defaultPolicy(shippedNetworks());
     this.current = new CurrentPolicy(effective(this.stated, options.config));
     this.expired = this.current.get();
+    this.unlocked = this.current.get();
+    this.prepareDenials();
     this.metrics.show(options.registry, () => {
       const { loadedAtMs, bundle, confirmedAtMs, freshness } = this.status();
       return { loadedAtMs, revision: bundle?.revision, expiresAtMs: bundle?.expiresAtMs, confirmedAtMs, freshness };
@@ -111,6 +118,7 @@ class Running implements RunningPolicy {
   }
 
   get(): Policy {
+    if (this.options.orders.refuses()) return this.unlocked;
     const denies = this.options.config.policyOnExpiry === "deny" && this.keeper?.freshness() === "expired";
     return denies ? this.expired : this.current.get();
   }
@@ -164,6 +172,12 @@ class Running implements RunningPolicy {
       log.warn({ event: "policy.keys.unused" }, "bundle-keys is set, but no policy is: the shipped one is in force");
     }
     if (config.shadow !== undefined) await this.followShadow(config.shadow, trust);
+  }
+
+  private prepareDenials(): void {
+    const { policyOnExpiry, locksOnStale, control } = this.options.config;
+    if (policyOnExpiry === "deny") this.expired = denying(this.current.get(), "policy-expired");
+    if (locksOnStale === "strict" && control !== undefined) this.unlocked = denying(this.current.get(), "locks-stale");
   }
 
   private async readState(state: PolicyState | undefined) {
@@ -270,7 +284,7 @@ class Running implements RunningPolicy {
         inForce: ({ policy, bundle }, from) => {
           this.stated = policy;
           this.current.replace(effective(policy, config));
-          if (config.policyOnExpiry === "deny") this.expired = denying(this.current.get());
+          this.prepareDenials();
           this.loadedAtMs = Date.now();
           const newest = bundle === undefined ? [] : [{ ...bundle, policyRevision: policy.revision }];
           this.bundles = [...newest, ...this.bundles.slice(0, 1)];
@@ -333,6 +347,7 @@ class Running implements RunningPolicy {
       pollMs: config.policyPollMs,
       held,
       clock: systemClock,
+      onOrders: this.options.orders,
       report: () => {
         const { policy, bundle, freshness, problemCode, problems } = this.status();
         return {

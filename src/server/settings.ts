@@ -142,6 +142,21 @@ export const SETTINGS = [
     summary: "PEM certificates that are believed for `control`, instead of the system's.",
   },
   {
+    name: "locks-on-stale",
+    kind: "choice",
+    choices: ["best_effort", "strict"],
+    fallback: "best_effort",
+    summary:
+      "What a silent control plane means for locks: `best_effort` keeps those that are known; `strict` denies every request until it is heard again, since a lock may be missing (never in observe mode).",
+  },
+  {
+    name: "locks-stale-after",
+    kind: "duration",
+    fallback: "1m",
+    range: [1_000, DAY_MS],
+    summary: "How long the control plane may be silent before the locks known here count as stale.",
+  },
+  {
     name: "sidecar-id",
     kind: "text",
     fallback: undefined,

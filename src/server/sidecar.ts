@@ -27,6 +27,7 @@ import { errorFields, type Logger } from "../telemetry/log.ts";
 import { Metrics } from "../telemetry/metrics.ts";
 import { RecentDecisions } from "../telemetry/recent.ts";
 import type { ServeConfig } from "./config.ts";
+import { FleetOrders } from "./fleet-orders.ts";
 import { GrpcListener } from "./grpc.ts";
 import { HealthServer } from "./health.ts";
 import { HeldStreams } from "./held-streams.ts";
@@ -83,9 +84,15 @@ async function assemble(
   const { principalsMax, sessionsMax } = config;
   let held: HeldStreams | undefined;
   let keepLock: (change: LockChange) => void = () => {}; // until what is on disk was read
+  let together = (job: () => void): void => job();
   const onLock = (change: LockChange): void => {
     keepLock(change);
-    if (change.kind === "added") held?.locked();
+    if (change.kind !== "added") return;
+    held?.locked();
+    if (change.lock.setBy !== "auto" || stage === "starting") return;
+    const { id, scope, reason, expiresAtMs = 0 } = change.lock;
+    const until = new Date(expiresAtMs).toISOString();
+    log.info({ event: "audit", change: "lock.added", lock: id, by: "auto", ...scope, reason, until }, "terminated");
   };
   const bare = createLine({ principalsMax, sessionsMax, random: pooledRandom(), onLock });
   const recorded = config.recording === undefined ? bare : recordTo(config.recording, bare, closers);
@@ -110,35 +117,69 @@ async function assemble(
   const nonces = new Nonces(nonceSecret(config.challengeSecretFile, state));
   const proofs = new Proofs({ nonces, now, randomBytes, key });
   closers.push(() => keySets.close());
-  const policy = await startPolicy({
-    config,
-    sidecarId,
-    log,
-    registry: metrics.registry,
-    onChange: ({ identity }) => {
-      tokens.forget();
-      void keySets.refresh(identity.issuers);
-    },
-    report: () => ({ checks: metrics.checksTotal, decisions: metrics.decisions, scoreBands: bandsOf(line, policy) }),
-  });
-  candidate = () => policy.candidate();
-  closers.push(() => policy.close());
-  await keySets.refresh(policy.get().identity.issuers);
-  closers.push(every(KEY_REFRESH_MS, () => keySets.refresh(policy.get().identity.issuers)));
-
-  const restored = state !== undefined && restore(line, state, log);
-  if (!restored && config.prior !== undefined) startWarm(line, config.prior, log);
-  if (config.stateDir !== undefined) {
+  const keepLocksOnDisk = (): void => {
+    if (config.stateDir === undefined) return;
     const journal = new LockJournal(config.stateDir);
-    closers.push(() => journal.close());
-    keepLock = keepLocks(
+    const keeping = keepLocks(
       line.locks,
       journal,
       () => toEpochMs(now()),
       (error) =>
         log.error({ event: "locks.unkept", ...errorFields(error) }, "locks are in force, and may not outlive me"),
     );
-  }
+    keepLock = keeping.keep;
+    together = keeping.together;
+    closers.push(() => {
+      keeping.flush();
+      journal.close();
+    });
+  };
+  const orders = new FleetOrders({
+    line,
+    followed: config.control !== undefined,
+    strict: config.locksOnStale === "strict",
+    staleAfterMs: config.locksStaleAfterMs,
+    now,
+    monotonicMs: () => performance.now(),
+    together: (job) => together(job),
+    onStated: (subject) => held?.stated(subject),
+    onChange: (change) =>
+      log.info({ event: "audit", change: "fleet.orders", ...change }, "ordered by the control plane"),
+    onError: (lock, error) =>
+      log.error({ event: "locks.refused", lock, ...errorFields(error) }, "a lock of the fleet is not in force here"),
+  });
+  metrics.lockView(
+    () => orders.view(),
+    () => orders.silentSeconds(),
+  );
+  // What is on disk counts first: what the control plane says goes beyond it.
+  const restored = state !== undefined && restore(line, state, log);
+  if (!restored && config.prior !== undefined) startWarm(line, config.prior, log);
+  keepLocksOnDisk();
+  let bands: () => ReturnType<typeof bandsOf> = () => []; // the first report may go out before the policy has come
+  const policy = await startPolicy({
+    config,
+    sidecarId,
+    orders,
+    log,
+    registry: metrics.registry,
+    onChange: ({ identity }) => {
+      tokens.forget();
+      void keySets.refresh(identity.issuers);
+    },
+    report: () => ({
+      checks: metrics.checksTotal,
+      decisions: metrics.decisions,
+      scoreBands: bands(),
+      riskEvents: orders.risks(),
+    }),
+  });
+  candidate = () => policy.candidate();
+  bands = () => bandsOf(line, policy);
+  closers.push(() => policy.close());
+  await keySets.refresh(policy.get().identity.issuers);
+  closers.push(every(KEY_REFRESH_MS, () => keySets.refresh(policy.get().identity.issuers)));
+
   if (state !== undefined) {
     const save = (): void => {
       try {
@@ -191,6 +232,7 @@ async function assemble(
       metrics.verdict(facts, verdict, latencyUs);
       recent.add(record);
       holding.judged(verdict);
+      orders.judged(verdict);
       if (decisionLog?.write(record) === false) metrics.unlogged.inc();
     },
   });
@@ -199,7 +241,10 @@ async function assemble(
   if (config.healthAddress !== undefined) {
     health = new HealthServer(config.healthAddress, metrics, () => {
       const status = policy.status();
-      return { ready: stage === "serving" && status.ready, detail: { ...policyDetail(status), state: stage } };
+      return {
+        ready: stage === "serving" && status.ready && !orders.refuses(),
+        detail: { ...policyDetail(status), ...lockDetail(orders), state: stage },
+      };
     });
     await health.listen();
     closers.push(() => health?.close());
@@ -321,6 +366,13 @@ function bandsOf(line: Line, policy: RunningPolicy) {
   const { challenge, deny } = policy.get().thresholds;
   const levels = [20, 30, challenge, deny].map(Math.round).filter((level) => level > 0 && level < 100);
   return line.scoreBands([...new Set(levels)].sort((a, b) => a - b));
+}
+
+/** What `/readyz` says of the fleet's locks. */
+function lockDetail(orders: FleetOrders): Readonly<Record<string, string>> {
+  const view = orders.view();
+  if (view === "none") return {};
+  return { locks: view, ...(orders.refuses() ? { locks_on_stale: "every request is denied" } : {}) };
 }
 
 /** What `/readyz` says of the policy. */

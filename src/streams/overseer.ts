@@ -43,7 +43,8 @@ export class Overseer {
   opened(stream: OpenStream, now: EpochMs): void {
     const { facts, verdict } = stream;
     if (verdict.mode === "observe") return;
-    if (this.options.line.locks.match(facts, verdict.identity, now) !== undefined) this.end(stream, "lock", undefined);
+    const lock = this.options.line.locks.match(facts, verdict.identity, verdict.peerGroup, now);
+    if (lock !== undefined) this.end(stream, "lock", undefined);
   }
 
   /** A request was not simply let through: whatever is open of its principal, or with its credential, is judged anew. */

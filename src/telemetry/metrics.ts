@@ -128,6 +128,30 @@ export class Metrics {
     );
   }
 
+  /**
+   * Shows how the locks known here stand to the fleet's.
+   * @param silentSeconds since the control plane was last heard; `undefined`: not since the start
+   */
+  lockView(view: () => string, silentSeconds: () => number | undefined): void {
+    const registers = [this.registry];
+    new Gauge({
+      name: "sallyport_fleet_locks_stale",
+      help: "1 while the control plane has been silent for longer than locks-stale-after.",
+      registers,
+      collect() {
+        this.set(view() === "stale" ? 1 : 0);
+      },
+    });
+    new Gauge({
+      name: "sallyport_fleet_locks_heard_seconds",
+      help: "Seconds since the control plane last confirmed the fleet's locks; -1: not since the start.",
+      registers,
+      collect() {
+        this.set(silentSeconds() ?? -1);
+      },
+    });
+  }
+
   /** @param because `lock`, `expired`, `score`, `challenge`, or what else decided */
   streamEnded(because: string): void {
     this.streamsEnded.inc({ because: ENDINGS.includes(because) ? because : "other" });

@@ -34,6 +34,7 @@ function startOne(sidecarId: string): void {
     pollMs: 60_000,
     held: async () => (bundle === undefined ? undefined : shared.get(bundle.digest)),
     clock: systemClock,
+    onOrders: { orders: () => {}, heard: () => {}, told: () => {} },
     report: () => ({
       policyName: "bench",
       policyRevision: "",
@@ -44,6 +45,7 @@ function startOne(sidecarId: string): void {
       checks: 0,
       decisions: { allow: 0, challenge: 0, deny: 0, terminate: 0 },
       scoreBands: [],
+      riskEvents: [],
     }),
   }).start({
     offer: async (origin) => {

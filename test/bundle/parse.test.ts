@@ -14,7 +14,7 @@ function said(text: string): readonly string[] {
 }
 
 const KEYS =
-  "mode, thresholds, rules, signals, identity, challenge, posture, lists, geo, locks, autoLock, response, peerGroups, streams";
+  "mode, thresholds, rules, signals, identity, challenge, posture, lists, geo, locks, autoLock, autoLockScope, response, peerGroups, streams";
 const RULE_KEYS = "name, match, mode, thresholds, decision, watch, when, signals, challenge, response, onError";
 const ALGORITHMS = "RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512, EdDSA, Ed25519";
 const ISSUER = "identity: { issuers: [{ issuer: i, jwks: { url: https://i.example/k }";
@@ -259,11 +259,11 @@ const specs = [
   },
   {
     spec: "locks: [{ id: a, reason: b, scope: {} }]",
-    says: "5:38 spec.locks[0].scope: expected at least one of principal, credential, certificate, fingerprint, address, destination, got none of them",
+    says: "5:38 spec.locks[0].scope: expected at least one of principal, credential, certificate, fingerprint, address, destination, key, peerGroup, got none of them",
   },
   {
     spec: 'locks: [{ id: a, reason: b, scope: { principal: "" } }]',
-    says: "5:38 spec.locks[0].scope: expected at least one of principal, credential, certificate, fingerprint, address, destination, got none of them",
+    says: "5:38 spec.locks[0].scope: expected at least one of principal, credential, certificate, fingerprint, address, destination, key, peerGroup, got none of them",
   },
   {
     spec: "locks: [{ id: a, reason: b, scope: { address: 10.0.0 } }]",

@@ -1,3 +1,4 @@
+import { createHash, X509Certificate } from "node:crypto";
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -17,6 +18,8 @@ await writeFile(
 kind: Policy
 metadata: {name: p, revision: "1"}
 spec:
+  peerGroups:
+    - {name: batch, principals: ["spiffe://td/batch-*"]}
   locks:
     - {id: held, scope: {principal: "spiffe://td/held"}, reason: from the policy}
     - {id: over, scope: {principal: "spiffe://td/over"}, reason: long ago, expires: "2020-01-01T00:00:00Z"}
@@ -40,7 +43,8 @@ const OPEN = ["--api", sidecar.api];
 const decide = (parts: CheckParts): Promise<string> => client.decision(checkBytes(parts));
 
 async function lock(...scope: string[]): Promise<string> {
-  const { code, out, err } = await command(["lock", ...scope, "--output", "json", ...PRIVATE]);
+  const why = scope.includes("--reason") ? [] : ["--reason", "test"];
+  const { code, out, err } = await command(["lock", ...scope, ...why, "--output", "json", ...PRIVATE]);
   if (code !== 0) throw new Error(err);
   return (JSON.parse(out) as { id: string }).id;
 }
@@ -48,6 +52,9 @@ async function lock(...scope: string[]): Promise<string> {
 const unlock = (id: string) => command(["unlock", id, ...PRIVATE]);
 
 const web = await (await createPki()).issue({ spiffeId: "spiffe://td/cert" });
+const webKey = createHash("sha256")
+  .update(new X509Certificate(web.certPem).publicKey.export({ type: "spki", format: "der" }))
+  .digest("hex");
 const JA4 = "t13d1312h2_f57a46bbacb6_ab7e3b40a677";
 
 const scopes: { name: string; scope: string[]; hit: CheckParts; missed: CheckParts }[] = [
@@ -95,6 +102,18 @@ const scopes: { name: string; scope: string[]; hit: CheckParts; missed: CheckPar
     missed: { principal: "spiffe://td/cert" },
   },
   {
+    name: "a certificate's key",
+    scope: ["--key", colons(webKey).toUpperCase()],
+    hit: { principal: "spiffe://td/cert", certificate: web.certPem },
+    missed: { principal: "spiffe://td/cert" },
+  },
+  {
+    name: "a peer group",
+    scope: ["--peer-group", "batch"],
+    hit: { principal: "spiffe://td/batch-7" },
+    missed: { principal: "spiffe://td/other-7" },
+  },
+  {
     name: "two parts that must both match",
     scope: ["--principal", "spiffe://td/two", "--address", "192.0.2.20"],
     hit: { principal: "spiffe://td/two", address: "192.0.2.20" },
@@ -136,7 +155,7 @@ t.test("a principal's name is locked whole, however long SPIFFE allows it to be"
   t.equal(await decide({ principal }), "terminate");
   t.not(await decide({ principal: `${principal.slice(0, -1)}b` }), "terminate");
   await unlock(id);
-  t.match(await command(["lock", "--principal", `${principal}aa`, ...PRIVATE]), {
+  t.match(await command(["lock", "--principal", `${principal}aa`, "--reason", "x", ...PRIVATE]), {
     code: 1,
     err: /principal: expected at most 2048 characters, got 2050.*ERR_LOCK_INVALID/,
   });
@@ -147,6 +166,10 @@ t.test("a lock ends by itself when it was given a time", async (t) => {
     "lock",
     "--principal",
     "spiffe://td/soon",
+    "--reason",
+    "incident 6",
+    "--as",
+    "ann@shop",
     "--for",
     "12h",
     "--output",
@@ -154,7 +177,7 @@ t.test("a lock ends by itself when it was given a time", async (t) => {
     ...PRIVATE,
   ]);
   const { id, set_at, expires_at, ...rest } = JSON.parse(out) as Record<string, string>;
-  t.same(rest, { scope: { principal: "spiffe://td/soon" }, reason: "no reason given", set_by: "operator" });
+  t.same(rest, { scope: { principal: "spiffe://td/soon" }, reason: "incident 6", set_by: "operator:ann@shop" });
   t.equal(Date.parse(expires_at ?? "") - Date.parse(set_at ?? ""), 43_200_000);
   await unlock(id ?? "");
 });
@@ -181,22 +204,34 @@ const refused: { name: string; args: string[]; code: number; err: RegExp }[] = [
     code: 2,
     err: /expected at least one of --principal, --credential/,
   },
-  { name: "an empty scope", args: ["lock", "--principal", ""], code: 1, err: /at least one part.*ERR_LOCK_INVALID/ },
+  { name: "no reason", args: ["lock", "--principal", "x"], code: 2, err: /lock: expected --reason TEXT/ },
+  {
+    name: "a name that is none",
+    args: ["lock", "--principal", "x", "--reason", "x", "--as", "an operator"],
+    code: 1,
+    err: /as: expected a name.*ERR_LOCK_INVALID/,
+  },
+  {
+    name: "an empty scope",
+    args: ["lock", "--principal", "", "--reason", "x"],
+    code: 1,
+    err: /at least one part.*ERR_LOCK_INVALID/,
+  },
   {
     name: "a range that is none",
-    args: ["lock", "--address", "10.0.0.0/33"],
+    args: ["lock", "--address", "10.0.0.0/33", "--reason", "x"],
     code: 1,
     err: /expected an address or CIDR range, got "10\.0\.0\.0\/33".*ERR_LOCK_INVALID/,
   },
   {
     name: "less than a second",
-    args: ["lock", "--principal", "x", "--for", "999ms"],
+    args: ["lock", "--principal", "x", "--reason", "x", "--for", "999ms"],
     code: 2,
     err: /--for: expected a duration of at least 1s, such as 30m, got "999ms"/,
   },
   {
     name: "a time that is none",
-    args: ["lock", "--principal", "x", "--for", "soon"],
+    args: ["lock", "--principal", "x", "--reason", "x", "--for", "soon"],
     code: 2,
     err: /--for: expected a duration/,
   },
@@ -224,7 +259,7 @@ for (const { name, args, code, err } of refused) {
 }
 
 t.test("over the open address a change needs the token; reading does not", async (t) => {
-  const args = ["lock", "--principal", "spiffe://td/x", ...OPEN];
+  const args = ["lock", "--principal", "spiffe://td/x", "--reason", "x", ...OPEN];
   t.match(await command(args), {
     code: 1,
     err: /changes need the API token or the private socket \(ERR_API_UNAUTHORIZED\)/,
@@ -237,7 +272,7 @@ t.test("over the open address a change needs the token; reading does not", async
   t.match(await command([...args, "--api-token-file", join(folder, "none")]), { code: 2, err: /none: cannot be read/ });
   t.match(await command([...args, "--api-token-file", token]), { code: 0, out: /^locked: lock-[0-9a-f]{12} / });
   const environment = { SALLYPORT_API: sidecar.api, SALLYPORT_API_TOKEN_FILE: token };
-  t.match(await command(["lock", "--principal", "spiffe://td/y"], environment), { code: 0 });
+  t.match(await command(["lock", "--principal", "spiffe://td/y", "--reason", "y"], environment), { code: 0 });
   t.match(await command(["locks"], environment), { code: 0, out: /spiffe:\/\/td\/x .*\n.*spiffe:\/\/td\/y/ });
 });
 

@@ -63,7 +63,15 @@ t.test("a recent decision is explained with all that it was made from", async (t
 });
 
 t.test("points of the reasons add up to the score", async (t) => {
-  await command(["lock", "--principal", "spiffe://td/locked", "--api", `unix:${sidecar.apiSocket}`]);
+  await command([
+    "lock",
+    "--principal",
+    "spiffe://td/locked",
+    "--reason",
+    "test",
+    "--api",
+    `unix:${sidecar.apiSocket}`,
+  ]);
   const id = await decide({ principal: "spiffe://td/locked" });
   const { out } = await command(["explain", id, "--output", "json", ...API]);
   const { score, reasons } = JSON.parse(out) as { score: number; reasons: { points: number }[] };
@@ -74,7 +82,7 @@ t.test("points of the reasons add up to the score", async (t) => {
   );
   t.match(
     (await command(["explain", id, ...API])).out,
-    /^ {1}100\.0 {3}64\.0 {2}lock: lock lock-\w+: no reason given; expected no lock$/m,
+    /^ {1}100\.0 {3}64\.0 {2}lock: lock lock-\w+: test; expected no lock$/m,
   );
 });
 

@@ -200,6 +200,7 @@ export function startClient(
     pollMs: 60_000,
     held: async () => held,
     clock: systemClock,
+    onOrders: { orders: () => {}, heard: () => {}, told: () => {} },
     report: () => ({
       policyName: "p",
       policyRevision: client.facts === undefined ? "shipped" : `${client.facts.name}:${client.facts.revision}`,
@@ -210,6 +211,7 @@ export function startClient(
       checks: 7,
       decisions: { allow: 5, challenge: 1, deny: 1, terminate: 0 },
       scoreBands: [{ score: 30, promised: 0.001, observed: 0.002, requests: 2 }],
+      riskEvents: [],
     }),
     ...options,
   });

@@ -72,6 +72,8 @@ t.test("what is locked is the caller that the hop names, not the hop", async (t)
       "lock",
       "--principal",
       "spiffe://shop.example/web",
+      "--reason",
+      "test",
       "--output",
       "json",
       "--api",

@@ -22,7 +22,8 @@ t.teardown(() => guarded.stop());
 const { sidecar, service, envoy } = guarded;
 const PRIVATE = ["--api", `unix:${sidecar.apiSocket}`];
 
-const lock = (name: string) => command(["lock", "--principal", `spiffe://shop.example/${name}`, ...PRIVATE]);
+const lock = (name: string) =>
+  command(["lock", "--principal", `spiffe://shop.example/${name}`, "--reason", "test", ...PRIVATE]);
 const logged = async (fits: (entry: Entry) => boolean): Promise<Entry> => (await guarded.entries(1, fits)).at(-1)!;
 
 t.test("over HTTP/2 calls of one connection are judged one by one", async (t) => {

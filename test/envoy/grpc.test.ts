@@ -108,6 +108,8 @@ t.test("a locked principal's calls end at once", async (t) => {
     "lock",
     "--principal",
     "spiffe://shop.example/victim",
+    "--reason",
+    "test",
     "--api",
     `unix:${guarded.sidecar.apiSocket}`,
   ]);

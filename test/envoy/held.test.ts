@@ -121,7 +121,7 @@ t.test("what policy does not hold runs on, and is not known as open", async (t) 
   t.teardown(() => guarded.stop());
   const stream = await answerOverHttp1(await guarded.caller("victim"));
   t.teardown(() => stream.close());
-  await lock(guarded.sidecar, "--principal", "spiffe://shop.example/victim");
+  await lock(guarded.sidecar, "--principal", "spiffe://shop.example/victim", "--reason", "stolen");
   t.equal(await metric(guarded.sidecar, "sallyport_open_streams"), 0);
   t.ok(stream.isOpen());
 });

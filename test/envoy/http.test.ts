@@ -168,7 +168,7 @@ t.test("terminate closes the connection, and what is locked stays out until unlo
 });
 
 t.test("changes over the open address are refused without a token", async (t) => {
-  const { code, err } = await runCommand(["lock", "--principal", "x", "--api", sidecar.api]);
+  const { code, err } = await runCommand(["lock", "--principal", "x", "--reason", "test", "--api", sidecar.api]);
   t.equal(code, 1);
   t.match(err, /ERR_API_UNAUTHORIZED/);
 });

@@ -59,7 +59,7 @@ t.test("a stolen token is locked by its credential, a new one of the same caller
   const api = ["--api", `unix:${guarded.sidecar.apiSocket}`];
   const explained = await command(["explain", String(headers["x-sallyport-decision-id"]), "--output", "json", ...api]);
   const { credential } = JSON.parse(explained.out) as { credential: string };
-  t.equal((await command(["lock", "--credential", credential, ...api])).code, 0);
+  t.equal((await command(["lock", "--credential", credential, "--reason", "test", ...api])).code, 0);
   t.equal((await fetchOnce(anyone, { path: "/orders/1", headers: bearer(token) })).status, 403);
   const fresh = bearer(await issuer.token({ subject: "robbed" }));
   t.equal((await fetchOnce(anyone, { path: "/orders/1", headers: fresh })).status, 200);

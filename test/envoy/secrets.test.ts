@@ -102,7 +102,18 @@ t.test("commands and their files", async (t) => {
   for (const id of ids) answers.push((await command(["explain", id, ...api])).out);
   answers.push((await command(["baseline", "show", ...api])).out);
   answers.push(
-    (await command(["lock", "--credential", "token:none", ...api, "--api-token-file", join(folder, "api-token")])).out,
+    (
+      await command([
+        "lock",
+        "--credential",
+        "token:none",
+        "--reason",
+        "test",
+        ...api,
+        "--api-token-file",
+        join(folder, "api-token"),
+      ])
+    ).out,
   );
   answers.push((await command(["locks", ...api])).out);
   answers.push(

@@ -60,7 +60,15 @@ t.test("a lock ends the connections that it matches and no others", async (t) =>
   const mine = await talking("ledger-reader");
   const neighbour = await talking("ledger-writer");
   await runCommand([
-    ...["lock", "--principal", "spiffe://shop.example/ledger-reader", "--api", `unix:${guarded.sidecar.apiSocket}`],
+    ...[
+      "lock",
+      "--principal",
+      "spiffe://shop.example/ledger-reader",
+      "--reason",
+      "test",
+      "--api",
+      `unix:${guarded.sidecar.apiSocket}`,
+    ],
   ]);
   await mine.closed;
   neighbour.socket.write("debit 5");

@@ -56,7 +56,15 @@ t.test("an untrusted certificate is closed with a TLS alert before the service h
 
 t.test("a connection of a locked principal is closed, others are not", async (t) => {
   await runCommand([
-    ...["lock", "--principal", "spiffe://shop.example/ledger-reader", "--api", `unix:${guarded.sidecar.apiSocket}`],
+    ...[
+      "lock",
+      "--principal",
+      "spiffe://shop.example/ledger-reader",
+      "--reason",
+      "test",
+      "--api",
+      `unix:${guarded.sidecar.apiSocket}`,
+    ],
   ]);
   t.not(await echo("ledger-reader"), "passed");
   t.equal(await echo("ledger-writer"), "passed");

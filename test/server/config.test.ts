@@ -38,6 +38,8 @@ t.test("without anything the defaults count: loopback, and no state", async (t) 
     policyOnStale: "keep",
     policyOnExpiry: "keep",
     control: undefined,
+    locksOnStale: "best_effort",
+    locksStaleAfterMs: 60_000,
     sidecarId: undefined,
     labels: {},
     mode: "policy",

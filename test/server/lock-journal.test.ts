@@ -34,7 +34,7 @@ function journaled(folder: string): Locks {
   const fail = (error: Error) => {
     throw error;
   };
-  keep = keepLocks(table, new LockJournal(folder), () => NOW, fail);
+  keep = keepLocks(table, new LockJournal(folder), () => NOW, fail).keep;
   return table;
 }
 
@@ -108,7 +108,7 @@ t.test("ten thousand changes of one lock leave a journal of bounded length", asy
 t.test("a folder that cannot be written is an operating error", async (t) => {
   const journal = new LockJournal("/proc/nowhere");
   const change: LockChange = { kind: "added", lock: lockOf("a") };
-  t.throws(() => journal.append(change, () => [lockOf("a")]), { code: "ERR_STATE_UNWRITABLE" });
+  t.throws(() => journal.append([change], () => [lockOf("a")]), { code: "ERR_STATE_UNWRITABLE" });
 });
 
 t.test("what a snapshot still has locked after it was unlocked stays unlocked", async (t) => {

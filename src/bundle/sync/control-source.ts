@@ -7,7 +7,7 @@ import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { gunzipSync } from "node:zlib";
 import { create, fromBinary } from "@bufbuild/protobuf";
-import { timestampFromMs } from "@bufbuild/protobuf/wkt";
+import { type Timestamp, timestampFromMs, timestampMs } from "@bufbuild/protobuf/wkt";
 import { type Client, Code, ConnectError, createClient, type Interceptor } from "@connectrpc/connect";
 import { createConnectTransport, Http2SessionManager } from "@connectrpc/connect-node";
 import { BundleSchema } from "../../gen/sallyport/bundle/v1/bundle_pb.ts";
@@ -17,17 +17,28 @@ import {
   ChunkEncoding,
   ControlService,
   type EncodedChunk,
+  type FleetLock,
   type Heartbeat,
+  type Order,
+  OrdersSchema,
   type Revision,
   RevisionSchema,
   type StatusReport,
   StatusReportSchema,
 } from "../../gen/sallyport/control/v1/control_pb.ts";
 import { OperatingError } from "../../model/errors.ts";
+import type { Lock } from "../../model/policy.ts";
 import { MANIFEST_BYTES_MAX, readBundle, writeBundle } from "../bundle-file.ts";
 import { type Jws, readJws } from "../jws.ts";
 import { readManifestPayload } from "../manifest.ts";
-import type { ControlSourceOptions, OfferResult, PolicySource, SidecarReport, SourceListener } from "./source.ts";
+import type {
+  ControlSourceOptions,
+  OfferResult,
+  PolicySource,
+  RiskTold,
+  SidecarReport,
+  SourceListener,
+} from "./source.ts";
 
 /** Before the server has named its own interval. */
 const HEARTBEAT_MS = 15_000;
@@ -44,6 +55,9 @@ const CALL_MS_MAX = 10_000;
 /** Pieces of one request. */
 const PIECES_ASKED_MAX = 4_096;
 const REFUSALS_MAX = 5;
+const RISK_EVENTS_MAX = 50;
+/** Locks and posture facts together. */
+const ORDERS_MAX = 25_000;
 const MESSAGE_CHARS_MAX = 1_024;
 /** A message of the server: a manifest, its roots and small pieces. */
 const MESSAGE_BYTES_MAX = MANIFEST_BYTES_MAX + 4 * 1024 * 1024;
@@ -67,7 +81,10 @@ class ControlSource implements PolicySource {
   private refusals: { readonly code: string; readonly message: string; readonly atMs: number }[] = [];
   /** The bundle that was offered with success, or was in force at the start. */
   private has: BundleRef | undefined;
-  /** What was refused is not offered again until it changes. */
+  /** The orders that are heeded; empty: none were heard yet. */
+  private ordersState = "";
+  private ordersHeard = false;
+  /** What is refused is not offered again until it changes. */
   private refused: string | undefined;
   private current = 0;
   private changed: () => void = () => {};
@@ -138,14 +155,21 @@ class ControlSource implements PolicySource {
         labels: { ...labels },
         version,
         rootVersion: this.has?.rootVersion ?? 0,
+        ordersState: this.ordersState,
         ...(this.has === undefined ? {} : { has: this.has }),
       };
+      this.ordersHeard = false;
+      let coming: Coming | undefined;
       silence.allow(HEARTBEAT_MS);
       void this.reportRegularly(client, over.signal);
       for await (const { news } of client.watch(request, { signal: over.signal })) {
         if (news.case === "heartbeat") {
           silence.allow(Math.min(news.value.intervalMs, INTERVAL_MS_MAX) || HEARTBEAT_MS);
           this.heard(news.value, listener);
+          if (this.ordersHeard) this.options.onOrders.heard();
+        } else if (news.case === "orders") {
+          silence.allow(HEARTBEAT_MS);
+          coming = this.order(news.value, coming);
         } else if (news.case === "revision") {
           // Fetching and loading take their time; the stream is not read meanwhile, and the calls have bounds of their own.
           silence.hold();
@@ -178,6 +202,36 @@ class ControlSource implements PolicySource {
     } catch {
       // Asks for all of it: what is in force is no bundle that differences could be told from.
     }
+  }
+
+  /** Gathers a change and hands it over with its last message; half of a whole would take locks away. */
+  private order(bytes: Uint8Array, coming: Coming | undefined): Coming | undefined {
+    const { put, removed, first, last, state } = fromBinary(OrdersSchema, bytes);
+    const now = coming ?? { whole: false, put: [], removed: [] };
+    if (now.put.length + put.length > ORDERS_MAX) {
+      throw new ConnectError(`the server gave more than ${ORDERS_MAX} orders`, Code.ResourceExhausted);
+    }
+    const more: Coming = {
+      whole: now.whole || first,
+      put: [...now.put, ...put],
+      removed: [...now.removed, ...removed],
+    };
+    if (!last) return more;
+    const { onOrders } = this.options;
+    onOrders.orders({
+      whole: more.whole,
+      removed: more.removed,
+      locks: more.put.flatMap(({ what }) => (what.case === "lock" ? [lockFrom(what.value)] : [])),
+      posture: more.put.flatMap(({ what }) => {
+        if (what.case !== "posture") return [];
+        const { subject, facts, source, reportedAt } = what.value;
+        return [{ subject, facts: { facts, source, reportedAtMs: msOf(reportedAt) ?? 0 } }];
+      }),
+    });
+    this.ordersState = state;
+    this.ordersHeard = true;
+    onOrders.heard();
+    return undefined;
   }
 
   private heard({ current, channel }: Heartbeat, listener: SourceListener): void {
@@ -320,7 +374,9 @@ class ControlSource implements PolicySource {
     const { clock } = this.options;
     while (!signal.aborted) {
       try {
-        await client.report({ status: this.status() }, { timeoutMs: CALL_MS_MAX, signal });
+        const riskEvents = this.options.report().riskEvents.slice(0, RISK_EVENTS_MAX);
+        await client.report({ status: this.status(riskEvents) }, { timeoutMs: CALL_MS_MAX, signal });
+        this.options.onOrders.told(riskEvents);
       } catch {
         // The watch tells of a server that is gone; a report that was refused is answered by the next one.
       }
@@ -332,7 +388,7 @@ class ControlSource implements PolicySource {
     }
   }
 
-  private status(): StatusReport {
+  private status(riskEvents: readonly RiskTold[]): StatusReport {
     const { sidecarId, labels, version, report } = this.options;
     const now: SidecarReport = report();
     const { problem } = now;
@@ -362,6 +418,7 @@ class ControlSource implements PolicySource {
       decisions: Object.fromEntries(Object.entries(now.decisions).map(([kind, count]) => [kind, BigInt(count)])),
       scoreRates: now.scoreBands.slice(0, 8).map(({ score, observed }) => ({ score, observed })),
       rootVersion: this.has?.rootVersion ?? 0,
+      riskEvents: riskEvents.map(({ atMs, ...event }) => ({ ...event, at: timestampFromMs(Math.floor(atMs)) })),
     });
   }
 
@@ -371,6 +428,38 @@ class ControlSource implements PolicySource {
     const others = this.refusals.filter((refusal) => refusal.message !== short);
     this.refusals = [{ code, message: short, atMs }, ...others].slice(0, REFUSALS_MAX);
   }
+}
+
+/** A change of orders that is not whole yet. */
+interface Coming {
+  readonly whole: boolean;
+  readonly put: readonly Order[];
+  readonly removed: readonly string[];
+}
+
+function lockFrom(lock: FleetLock): Lock {
+  const part = (value: string): string | undefined => (value === "" ? undefined : value);
+  return {
+    id: lock.id,
+    scope: {
+      principal: part(lock.principal),
+      credential: part(lock.credential),
+      certificate: part(lock.certificate),
+      key: part(lock.key),
+      fingerprint: part(lock.fingerprint),
+      address: part(lock.address),
+      destination: part(lock.destination),
+      peerGroup: part(lock.peerGroup),
+    },
+    reason: lock.reason,
+    setBy: lock.setBy,
+    setAtMs: msOf(lock.setAt) ?? 0,
+    expiresAtMs: msOf(lock.expiresAt),
+  };
+}
+
+function msOf(time: Timestamp | undefined): number | undefined {
+  return time === undefined ? undefined : timestampMs(time);
 }
 
 /** Notices when nothing is heard for too long. */

@@ -2,6 +2,7 @@
 
 import type { BundleFacts, PolicyFreshness } from "../../model/bundle.ts";
 import type { OperatingError } from "../../model/errors.ts";
+import type { Lock, PostureFacts } from "../../model/policy.ts";
 import type { DecisionKind } from "../../model/verdict.ts";
 import type { LoadOptions, LoadResult, PolicyOrigin } from "../load.ts";
 
@@ -91,6 +92,8 @@ export interface SidecarReport {
   readonly checks: number;
   /** The same by what was decided. */
   readonly decisions: Readonly<Record<DecisionKind, number>>;
+  /** What happened to proven callers and was not told yet. */
+  readonly riskEvents: readonly RiskTold[];
   /** How often scores reached each level, beside what the level promises. */
   readonly scoreBands: readonly {
     readonly score: number;
@@ -98,6 +101,34 @@ export interface SidecarReport {
     readonly observed: number;
     readonly requests: number;
   }[];
+}
+
+/** A proven caller was refused for its risk. */
+export interface RiskTold {
+  readonly id: string;
+  readonly kind: "terminated" | "denied";
+  readonly principal: string;
+  readonly principalKind: "spiffe" | "jwt";
+  readonly score: number;
+  readonly atMs: number;
+}
+
+/** What the control plane wants all sidecars to heed: locks and posture facts. */
+export interface OrderListener {
+  /** A whole change, from its first message to its last. */
+  orders(change: OrderChange): void;
+  /** The control plane has spoken, and all that it has ordered was heard. */
+  heard(): void;
+  /** The report with these events was taken. */
+  told(events: readonly RiskTold[]): void;
+}
+
+export interface OrderChange {
+  /** What is not put holds no longer. */
+  readonly whole: boolean;
+  readonly locks: readonly Lock[];
+  readonly posture: readonly { readonly subject: string; readonly facts: PostureFacts }[];
+  readonly removed: readonly string[];
 }
 
 /** What `controlSource(options): PolicySource` of `control-source.ts` needs. */
@@ -120,5 +151,6 @@ export interface ControlSourceOptions {
   /** Bytes of the bundle in force, from which deltas are applied; `undefined` when there is none. */
   readonly held: () => Promise<Uint8Array | undefined>;
   readonly report: () => SidecarReport;
+  readonly onOrders: OrderListener;
   readonly clock: SourceClock;
 }

@@ -20,7 +20,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file sallyport/control/v1/control.proto.
  */
 export const file_sallyport_control_v1_control: GenFile = /*@__PURE__*/
-  fileDesc("CiJzYWxseXBvcnQvY29udHJvbC92MS9jb250cm9sLnByb3RvEhRzYWxseXBvcnQuY29udHJvbC52MSKEAQoJQnVuZGxlUmVmEhUKBG5hbWUYASABKAlCB7pIBHICGD8SIAoIcmV2aXNpb24YAiABKARCDrpICzIJGP////////8PEigKBmRpZ2VzdBgDIAEoCUIYukgVchMyEV4oWzAtOWEtZl17NjR9KT8kEhQKDHJvb3RfdmVyc2lvbhgEIAEoDSK9AgoMV2F0Y2hSZXF1ZXN0EikKCnNpZGVjYXJfaWQYASABKAlCFbpIEsgBAXINGIACMgheWyEtfl0rJBJ1CgZsYWJlbHMYAiADKAsyLi5zYWxseXBvcnQuY29udHJvbC52MS5XYXRjaFJlcXVlc3QuTGFiZWxzRW50cnlCNbpIMpoBLxAgIhpyGBABGD8yEl5bQS1aYS16MC05Ll8vLV0rJCoPcg0YgAEyCF5bIC1+XSokEhgKB3ZlcnNpb24YAyABKAlCB7pIBHICGEASFAoMcm9vdF92ZXJzaW9uGAQgASgNEiwKA2hhcxgFIAEoCzIfLnNhbGx5cG9ydC5jb250cm9sLnYxLkJ1bmRsZVJlZhotCgtMYWJlbHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBImEKDVdhdGNoUmVzcG9uc2USEgoIcmV2aXNpb24YASABKAxIABI0CgloZWFydGJlYXQYAiABKAsyHy5zYWxseXBvcnQuY29udHJvbC52MS5IZWFydGJlYXRIAEIGCgRuZXdzItQBCghSZXZpc2lvbhIvCgZidW5kbGUYASABKAsyHy5zYWxseXBvcnQuY29udHJvbC52MS5CdW5kbGVSZWYSDQoFcm9vdHMYAiADKAkSEAoIbWFuaWZlc3QYAyABKAkSLgoHbWlzc2luZxgEIAMoCzIdLnNhbGx5cG9ydC5idW5kbGUudjEuQ2h1bmtSZWYSMgoGY2h1bmtzGAUgAygLMiIuc2FsbHlwb3J0LmNvbnRyb2wudjEuRW5jb2RlZENodW5rEhIKCmJhc2Vfa25vd24YBiABKAgilAEKCUhlYXJ0YmVhdBIvCgtzZXJ2ZXJfdGltZRgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMAoHY3VycmVudBgCIAEoCzIfLnNhbGx5cG9ydC5jb250cm9sLnYxLkJ1bmRsZVJlZhITCgtpbnRlcnZhbF9tcxgDIAEoDRIPCgdjaGFubmVsGAQgASgJInEKDEVuY29kZWRDaHVuaxIOCgZzaGEyNTYYASABKAwSDAoEc2l6ZRgCIAEoDRI1CghlbmNvZGluZxgDIAEoDjIjLnNhbGx5cG9ydC5jb250cm9sLnYxLkNodW5rRW5jb2RpbmcSDAoEZGF0YRgEIAEoDCI2ChBHZXRDaHVua3NSZXF1ZXN0EiIKBnNoYTI1NhgBIAMoDEISukgPkgEMCAEQgIACIgR6AmggIkYKEUdldENodW5rc1Jlc3BvbnNlEjEKBWNodW5rGAEgASgLMiIuc2FsbHlwb3J0LmNvbnRyb2wudjEuRW5jb2RlZENodW5rIpAGCgxTdGF0dXNSZXBvcnQSKQoKc2lkZWNhcl9pZBgBIAEoCUIVukgSyAEBcg0YgAIyCF5bIS1+XSskEnUKBmxhYmVscxgCIAMoCzIuLnNhbGx5cG9ydC5jb250cm9sLnYxLlN0YXR1c1JlcG9ydC5MYWJlbHNFbnRyeUI1ukgymgEvECAiGnIYEAEYPzISXltBLVphLXowLTkuXy8tXSskKg9yDRiAATIIXlsgLX5dKiQSGAoHdmVyc2lvbhgDIAEoCUIHukgEcgIYQBIuCgpzdGFydGVkX2F0GAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIxCghpbl9mb3JjZRgFIAEoCzIfLnNhbGx5cG9ydC5jb250cm9sLnYxLkJ1bmRsZVJlZhIhCg9wb2xpY3lfcmV2aXNpb24YBiABKAlCCLpIBXIDGIABEjEKCWZyZXNobmVzcxgHIAEoCUIeukgbchlSAFIFZnJlc2hSBXN0YWxlUgdleHBpcmVkEicKBG1vZGUYCCABKAlCGbpIFnIUUgBSB2VuZm9yY2VSB29ic2VydmUSOQoIcmVmdXNhbHMYCSADKAsyHS5zYWxseXBvcnQuY29udHJvbC52MS5SZWZ1c2FsQgi6SAWSAQIQBRJgCglkZWNpc2lvbnMYCiADKAsyMS5zYWxseXBvcnQuY29udHJvbC52MS5TdGF0dXNSZXBvcnQuRGVjaXNpb25zRW50cnlCGrpIF5oBFBAIIhByDhABGBAyCF5bYS16XSskEj4KC3Njb3JlX3JhdGVzGAsgAygLMh8uc2FsbHlwb3J0LmNvbnRyb2wudjEuU2NvcmVSYXRlQgi6SAWSAQIQCBIUCgxyb290X3ZlcnNpb24YDCABKA0SDgoGY2hlY2tzGA0gASgEGi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEaMAoORGVjaXNpb25zRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgEOgI4ASJxCgdSZWZ1c2FsEiMKBGNvZGUYASABKAlCFbpIEnIQGEAyDF5bQS1aMC05X10qJBIZCgdtZXNzYWdlGAIgASgJQgi6SAVyAxiACBImCgJhdBgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiXgoJU2NvcmVSYXRlEiYKBXNjb3JlGAEgASgBQhe6SBQSEhkAAAAAAABZQCkAAAAAAAAAABIpCghvYnNlcnZlZBgCIAEoAUIXukgUEhIZAAAAAAAA8D8pAAAAAAAAAAAiSwoNUmVwb3J0UmVxdWVzdBI6CgZzdGF0dXMYASABKAsyIi5zYWxseXBvcnQuY29udHJvbC52MS5TdGF0dXNSZXBvcnRCBrpIA8gBASIQCg5SZXBvcnRSZXNwb25zZSKsAQoIU2VsZWN0b3IScQoGbGFiZWxzGAEgAygLMiouc2FsbHlwb3J0LmNvbnRyb2wudjEuU2VsZWN0b3IuTGFiZWxzRW50cnlCNbpIMpoBLxAgIhpyGBABGD8yEl5bQS1aYS16MC05Ll8vLV0rJCoPcg0YgAEyCF5bIC1+XSokGi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEigwMKB0NoYW5uZWwSOQoEbmFtZRgBIAEoCUIrukgoyAEBciMYPzIfXlthLXowLTldKFthLXowLTktXSpbYS16MC05XSk/JBIwCghzZWxlY3RvchgCIAEoCzIeLnNhbGx5cG9ydC5jb250cm9sLnYxLlNlbGVjdG9yEi8KBnN0YWJsZRgDIAEoCzIfLnNhbGx5cG9ydC5jb250cm9sLnYxLkJ1bmRsZVJlZhIsCgZjYW5hcnkYBCABKAsyHC5zYWxseXBvcnQuY29udHJvbC52MS5DYW5hcnkSMAoHaGlnaGVzdBgFIAEoCzIfLnNhbGx5cG9ydC5jb250cm9sLnYxLkJ1bmRsZVJlZhI4CgRrZXB0GAYgAygLMh8uc2FsbHlwb3J0LmNvbnRyb2wudjEuQnVuZGxlUmVmQgm6SAaSAQMQ6AcSDQoFdHJ1c3QYByABKAkSMQoLbGFzdF9jaGFuZ2UYCCABKAsyHC5zYWxseXBvcnQuY29udHJvbC52MS5DaGFuZ2Ui0QEKBkNhbmFyeRIyCgljYW5kaWRhdGUYASABKAsyHy5zYWxseXBvcnQuY29udHJvbC52MS5CdW5kbGVSZWYSJgoFc2hhcmUYAiABKAFCF7pIFBISGQAAAAAAAFlAKQAAAAAAAAAAEjsKCXNlbGVjdG9ycxgDIAMoCzIeLnNhbGx5cG9ydC5jb250cm9sLnYxLlNlbGVjdG9yQgi6SAWSAQIQIBIuCgpzdGFydGVkX2F0GAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCJKCgZDaGFuZ2USJgoCYXQYASABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEgoKAmJ5GAIgASgJEgwKBHdoYXQYAyABKAkiSAoKRmxlZXRTdGF0ZRI6CghjaGFubmVscxgBIAMoCzIdLnNhbGx5cG9ydC5jb250cm9sLnYxLkNoYW5uZWxCCbpIBpIBAxDoByJCCg5QdWJsaXNoUmVxdWVzdBIYCgdjaGFubmVsGAEgASgJQge6SARyAhg/EhYKBmJ1bmRsZRgCIAEoDEIGukgDyAEBIocBCg9QdWJsaXNoUmVzcG9uc2USLgoHY2hhbm5lbBgBIAEoCzIdLnNhbGx5cG9ydC5jb250cm9sLnYxLkNoYW5uZWwSMgoJcHVibGlzaGVkGAIgASgLMh8uc2FsbHlwb3J0LmNvbnRyb2wudjEuQnVuZGxlUmVmEhAKCHdhcm5pbmdzGAMgAygJIoMBChFTZXRDaGFubmVsUmVxdWVzdBI8CgdjaGFubmVsGAEgASgJQiu6SCjIAQFyIxg/Mh9eW2EtejAtOV0oW2EtejAtOS1dKlthLXowLTldKT8kEjAKCHNlbGVjdG9yGAIgASgLMh4uc2FsbHlwb3J0LmNvbnRyb2wudjEuU2VsZWN0b3IiRAoSU2V0Q2hhbm5lbFJlc3BvbnNlEi4KB2NoYW5uZWwYASABKAsyHS5zYWxseXBvcnQuY29udHJvbC52MS5DaGFubmVsIqsBChJTdGFydENhbmFyeVJlcXVlc3QSGAoHY2hhbm5lbBgBIAEoCUIHukgEcgIYPxIWCgZidW5kbGUYAiABKAxCBrpIA8gBARImCgVzaGFyZRgDIAEoAUIXukgUEhIZAAAAAAAAWUApAAAAAAAAAAASOwoJc2VsZWN0b3JzGAQgAygLMh4uc2FsbHlwb3J0LmNvbnRyb2wudjEuU2VsZWN0b3JCCLpIBZIBAhAgIlcKE1N0YXJ0Q2FuYXJ5UmVzcG9uc2USLgoHY2hhbm5lbBgBIAEoCzIdLnNhbGx5cG9ydC5jb250cm9sLnYxLkNoYW5uZWwSEAoId2FybmluZ3MYAiADKAkikwEKEldpZGVuQ2FuYXJ5UmVxdWVzdBIYCgdjaGFubmVsGAEgASgJQge6SARyAhg/EiYKBXNoYXJlGAIgASgBQhe6SBQSEhkAAAAAAABZQCkAAAAAAAAAABI7CglzZWxlY3RvcnMYAyADKAsyHi5zYWxseXBvcnQuY29udHJvbC52MS5TZWxlY3RvckIIukgFkgECECAiRQoTV2lkZW5DYW5hcnlSZXNwb25zZRIuCgdjaGFubmVsGAEgASgLMh0uc2FsbHlwb3J0LmNvbnRyb2wudjEuQ2hhbm5lbCIwChRQcm9tb3RlQ2FuYXJ5UmVxdWVzdBIYCgdjaGFubmVsGAEgASgJQge6SARyAhg/IkcKFVByb21vdGVDYW5hcnlSZXNwb25zZRIuCgdjaGFubmVsGAEgASgLMh0uc2FsbHlwb3J0LmNvbnRyb2wudjEuQ2hhbm5lbCIuChJBYm9ydENhbmFyeVJlcXVlc3QSGAoHY2hhbm5lbBgBIAEoCUIHukgEcgIYPyJ5ChNBYm9ydENhbmFyeVJlc3BvbnNlEi4KB2NoYW5uZWwYASABKAsyHS5zYWxseXBvcnQuY29udHJvbC52MS5DaGFubmVsEh8KF3NpZGVjYXJzX3dpdGhfY2FuZGlkYXRlGAIgASgNEhEKCW5leHRfc3RlcBgDIAEoCSIVChNMaXN0Q2hhbm5lbHNSZXF1ZXN0IkcKFExpc3RDaGFubmVsc1Jlc3BvbnNlEi8KCGNoYW5uZWxzGAEgAygLMh0uc2FsbHlwb3J0LmNvbnRyb2wudjEuQ2hhbm5lbCKMAQoTTGlzdFNpZGVjYXJzUmVxdWVzdBIPCgdjaGFubmVsGAEgASgJEhAKCHJldmlzaW9uGAIgASgEEg8KB2xhZ2dpbmcYAyABKAgSDwoHZmFpbGluZxgEIAEoCBIXCgVsaW1pdBgFIAEoDUIIukgFKgMY6AcSFwoFYWZ0ZXIYBiABKAlCCLpIBXIDGIACIvEBCgdTaWRlY2FyEjIKBnN0YXR1cxgBIAEoCzIiLnNhbGx5cG9ydC5jb250cm9sLnYxLlN0YXR1c1JlcG9ydBIPCgdjaGFubmVsGAIgASgJEi8KBndhbnRlZBgDIAEoCzIfLnNhbGx5cG9ydC5jb250cm9sLnYxLkJ1bmRsZVJlZhIPCgdsYWdnaW5nGAQgASgIEg8KB2ZhaWxpbmcYBSABKAgSLwoLcmVwb3J0ZWRfYXQYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEg4KBmNhbmFyeRgHIAEoCBINCgVhaGVhZBgIIAEoCCJWChRMaXN0U2lkZWNhcnNSZXNwb25zZRIvCghzaWRlY2FycxgBIAMoCzIdLnNhbGx5cG9ydC5jb250cm9sLnYxLlNpZGVjYXISDQoFdG90YWwYAiABKA0iEwoRV2F0Y2hGbGVldFJlcXVlc3QinwEKEldhdGNoRmxlZXRSZXNwb25zZRI2CghjaGFubmVscxgBIAMoCzIkLnNhbGx5cG9ydC5jb250cm9sLnYxLkNoYW5uZWxTdW1tYXJ5Ei8KC3NlcnZlcl90aW1lGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBINCgVzdG9yZRgDIAEoCRIRCgljb25uZWN0ZWQYBCABKA0ipwEKDkNoYW5uZWxTdW1tYXJ5Ei4KB2NoYW5uZWwYASABKAsyHS5zYWxseXBvcnQuY29udHJvbC52MS5DaGFubmVsEhAKCHNpZGVjYXJzGAIgASgNEg8KB2N1cnJlbnQYAyABKA0SDwoHbGFnZ2luZxgEIAEoDRIPCgdmYWlsaW5nGAUgASgNEhEKCWluX2NhbmFyeRgGIAEoDRINCgVhaGVhZBgHIAEoDSplCg1DaHVua0VuY29kaW5nEh4KGkNIVU5LX0VOQ09ESU5HX1VOU1BFQ0lGSUVEEAASGwoXQ0hVTktfRU5DT0RJTkdfSURFTlRJVFkQARIXChNDSFVOS19FTkNPRElOR19HWklQEAIymQIKDkNvbnRyb2xTZXJ2aWNlElIKBVdhdGNoEiIuc2FsbHlwb3J0LmNvbnRyb2wudjEuV2F0Y2hSZXF1ZXN0GiMuc2FsbHlwb3J0LmNvbnRyb2wudjEuV2F0Y2hSZXNwb25zZTABEl4KCUdldENodW5rcxImLnNhbGx5cG9ydC5jb250cm9sLnYxLkdldENodW5rc1JlcXVlc3QaJy5zYWxseXBvcnQuY29udHJvbC52MS5HZXRDaHVua3NSZXNwb25zZTABElMKBlJlcG9ydBIjLnNhbGx5cG9ydC5jb250cm9sLnYxLlJlcG9ydFJlcXVlc3QaJC5zYWxseXBvcnQuY29udHJvbC52MS5SZXBvcnRSZXNwb25zZTKOBwoMRmxlZXRTZXJ2aWNlElYKB1B1Ymxpc2gSJC5zYWxseXBvcnQuY29udHJvbC52MS5QdWJsaXNoUmVxdWVzdBolLnNhbGx5cG9ydC5jb250cm9sLnYxLlB1Ymxpc2hSZXNwb25zZRJfCgpTZXRDaGFubmVsEicuc2FsbHlwb3J0LmNvbnRyb2wudjEuU2V0Q2hhbm5lbFJlcXVlc3QaKC5zYWxseXBvcnQuY29udHJvbC52MS5TZXRDaGFubmVsUmVzcG9uc2USYgoLU3RhcnRDYW5hcnkSKC5zYWxseXBvcnQuY29udHJvbC52MS5TdGFydENhbmFyeVJlcXVlc3QaKS5zYWxseXBvcnQuY29udHJvbC52MS5TdGFydENhbmFyeVJlc3BvbnNlEmIKC1dpZGVuQ2FuYXJ5Eiguc2FsbHlwb3J0LmNvbnRyb2wudjEuV2lkZW5DYW5hcnlSZXF1ZXN0Gikuc2FsbHlwb3J0LmNvbnRyb2wudjEuV2lkZW5DYW5hcnlSZXNwb25zZRJoCg1Qcm9tb3RlQ2FuYXJ5Eiouc2FsbHlwb3J0LmNvbnRyb2wudjEuUHJvbW90ZUNhbmFyeVJlcXVlc3QaKy5zYWxseXBvcnQuY29udHJvbC52MS5Qcm9tb3RlQ2FuYXJ5UmVzcG9uc2USYgoLQWJvcnRDYW5hcnkSKC5zYWxseXBvcnQuY29udHJvbC52MS5BYm9ydENhbmFyeVJlcXVlc3QaKS5zYWxseXBvcnQuY29udHJvbC52MS5BYm9ydENhbmFyeVJlc3BvbnNlEmUKDExpc3RDaGFubmVscxIpLnNhbGx5cG9ydC5jb250cm9sLnYxLkxpc3RDaGFubmVsc1JlcXVlc3QaKi5zYWxseXBvcnQuY29udHJvbC52MS5MaXN0Q2hhbm5lbHNSZXNwb25zZRJlCgxMaXN0U2lkZWNhcnMSKS5zYWxseXBvcnQuY29udHJvbC52MS5MaXN0U2lkZWNhcnNSZXF1ZXN0Giouc2FsbHlwb3J0LmNvbnRyb2wudjEuTGlzdFNpZGVjYXJzUmVzcG9uc2USYQoKV2F0Y2hGbGVldBInLnNhbGx5cG9ydC5jb250cm9sLnYxLldhdGNoRmxlZXRSZXF1ZXN0Giguc2FsbHlwb3J0LmNvbnRyb2wudjEuV2F0Y2hGbGVldFJlc3BvbnNlMAFiBnByb3RvMw", [file_buf_validate_validate, file_google_protobuf_timestamp, file_sallyport_bundle_v1_bundle]);
+  fileDesc("CiJzYWxseXBvcnQvY29udHJvbC92MS9jb250cm9sLnByb3RvEhRzYWxseXBvcnQuY29udHJvbC52MSKEAQoJQnVuZGxlUmVmEhUKBG5hbWUYASABKAlCB7pIBHICGD8SIAoIcmV2aXNpb24YAiABKARCDrpICzIJGP////////8PEigKBmRpZ2VzdBgDIAEoCUIYukgVchMyEV4oWzAtOWEtZl17NjR9KT8kEhQKDHJvb3RfdmVyc2lvbhgEIAEoDSLtAgoMV2F0Y2hSZXF1ZXN0EikKCnNpZGVjYXJfaWQYASABKAlCFbpIEsgBAXINGIACMgheWyEtfl0rJBJ1CgZsYWJlbHMYAiADKAsyLi5zYWxseXBvcnQuY29udHJvbC52MS5XYXRjaFJlcXVlc3QuTGFiZWxzRW50cnlCNbpIMpoBLxAgIhpyGBABGD8yEl5bQS1aYS16MC05Ll8vLV0rJCoPcg0YgAEyCF5bIC1+XSokEhgKB3ZlcnNpb24YAyABKAlCB7pIBHICGEASFAoMcm9vdF92ZXJzaW9uGAQgASgNEiwKA2hhcxgFIAEoCzIfLnNhbGx5cG9ydC5jb250cm9sLnYxLkJ1bmRsZVJlZhIuCgxvcmRlcnNfc3RhdGUYBiABKAlCGLpIFXITMhFeKFswLTlhLWZdezY0fSk/JBotCgtMYWJlbHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBInMKDVdhdGNoUmVzcG9uc2USEgoIcmV2aXNpb24YASABKAxIABI0CgloZWFydGJlYXQYAiABKAsyHy5zYWxseXBvcnQuY29udHJvbC52MS5IZWFydGJlYXRIABIQCgZvcmRlcnMYAyABKAxIAEIGCgRuZXdzIrYDCglGbGVldExvY2sSGwoJcHJpbmNpcGFsGAEgASgJQgi6SAVyAxiAEBIcCgpjcmVkZW50aWFsGAIgASgJQgi6SAVyAxiABBIpCgtjZXJ0aWZpY2F0ZRgDIAEoCUIUukgRcg8YQDILXlswLTlhLWZdKiQSJQoDa2V5GAQgASgJQhi6SBVyEzIRXihbMC05YS1mXXs2NH0pPyQSHQoLZmluZ2VycHJpbnQYBSABKAlCCLpIBXIDGIACEhgKB2FkZHJlc3MYBiABKAlCB7pIBHICGEASHQoLZGVzdGluYXRpb24YByABKAlCCLpIBXIDGIAEEhsKCnBlZXJfZ3JvdXAYCCABKAlCB7pIBHICGD8SGwoGcmVhc29uGAkgASgJQgu6SAjIAQFyAxiABBIYCgZzZXRfYnkYCiABKAlCCLpIBXIDGIACEioKBnNldF9hdBgLIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLgoKZXhwaXJlc19hdBgMIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASFAoCaWQYDSABKAlCCLpIBXIDGIABIswBCgxGbGVldFBvc3R1cmUSDwoHc3ViamVjdBgBIAEoCRI8CgVmYWN0cxgCIAMoCzItLnNhbGx5cG9ydC5jb250cm9sLnYxLkZsZWV0UG9zdHVyZS5GYWN0c0VudHJ5Eg4KBnNvdXJjZRgDIAEoCRIvCgtyZXBvcnRlZF9hdBgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAaLAoKRmFjdHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIrMBCgVPcmRlchIKCgJpZBgBIAEoCRIvCgRsb2NrGAIgASgLMh8uc2FsbHlwb3J0LmNvbnRyb2wudjEuRmxlZXRMb2NrSAASNQoHcG9zdHVyZRgDIAEoCzIiLnNhbGx5cG9ydC5jb250cm9sLnYxLkZsZWV0UG9zdHVyZUgAEi4KCmV4cGlyZXNfYXQYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wQgYKBHdoYXQibwoGT3JkZXJzEigKA3B1dBgBIAMoCzIbLnNhbGx5cG9ydC5jb250cm9sLnYxLk9yZGVyEg8KB3JlbW92ZWQYAiADKAkSDQoFZmlyc3QYAyABKAgSDAoEbGFzdBgEIAEoCBINCgVzdGF0ZRgFIAEoCSLUAQoIUmV2aXNpb24SLwoGYnVuZGxlGAEgASgLMh8uc2FsbHlwb3J0LmNvbnRyb2wudjEuQnVuZGxlUmVmEg0KBXJvb3RzGAIgAygJEhAKCG1hbmlmZXN0GAMgASgJEi4KB21pc3NpbmcYBCADKAsyHS5zYWxseXBvcnQuYnVuZGxlLnYxLkNodW5rUmVmEjIKBmNodW5rcxgFIAMoCzIiLnNhbGx5cG9ydC5jb250cm9sLnYxLkVuY29kZWRDaHVuaxISCgpiYXNlX2tub3duGAYgASgIIpQBCglIZWFydGJlYXQSLwoLc2VydmVyX3RpbWUYASABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjAKB2N1cnJlbnQYAiABKAsyHy5zYWxseXBvcnQuY29udHJvbC52MS5CdW5kbGVSZWYSEwoLaW50ZXJ2YWxfbXMYAyABKA0SDwoHY2hhbm5lbBgEIAEoCSJxCgxFbmNvZGVkQ2h1bmsSDgoGc2hhMjU2GAEgASgMEgwKBHNpemUYAiABKA0SNQoIZW5jb2RpbmcYAyABKA4yIy5zYWxseXBvcnQuY29udHJvbC52MS5DaHVua0VuY29kaW5nEgwKBGRhdGEYBCABKAwiNgoQR2V0Q2h1bmtzUmVxdWVzdBIiCgZzaGEyNTYYASADKAxCErpID5IBDAgBEICAAiIEegJoICJGChFHZXRDaHVua3NSZXNwb25zZRIxCgVjaHVuaxgBIAEoCzIiLnNhbGx5cG9ydC5jb250cm9sLnYxLkVuY29kZWRDaHVuayLQBgoMU3RhdHVzUmVwb3J0EikKCnNpZGVjYXJfaWQYASABKAlCFbpIEsgBAXINGIACMgheWyEtfl0rJBJ1CgZsYWJlbHMYAiADKAsyLi5zYWxseXBvcnQuY29udHJvbC52MS5TdGF0dXNSZXBvcnQuTGFiZWxzRW50cnlCNbpIMpoBLxAgIhpyGBABGD8yEl5bQS1aYS16MC05Ll8vLV0rJCoPcg0YgAEyCF5bIC1+XSokEhgKB3ZlcnNpb24YAyABKAlCB7pIBHICGEASLgoKc3RhcnRlZF9hdBgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMQoIaW5fZm9yY2UYBSABKAsyHy5zYWxseXBvcnQuY29udHJvbC52MS5CdW5kbGVSZWYSIQoPcG9saWN5X3JldmlzaW9uGAYgASgJQgi6SAVyAxiAARIxCglmcmVzaG5lc3MYByABKAlCHrpIG3IZUgBSBWZyZXNoUgVzdGFsZVIHZXhwaXJlZBInCgRtb2RlGAggASgJQhm6SBZyFFIAUgdlbmZvcmNlUgdvYnNlcnZlEjkKCHJlZnVzYWxzGAkgAygLMh0uc2FsbHlwb3J0LmNvbnRyb2wudjEuUmVmdXNhbEIIukgFkgECEAUSYAoJZGVjaXNpb25zGAogAygLMjEuc2FsbHlwb3J0LmNvbnRyb2wudjEuU3RhdHVzUmVwb3J0LkRlY2lzaW9uc0VudHJ5Qhq6SBeaARQQCCIQcg4QARgQMgheW2Etel0rJBI+CgtzY29yZV9yYXRlcxgLIAMoCzIfLnNhbGx5cG9ydC5jb250cm9sLnYxLlNjb3JlUmF0ZUIIukgFkgECEAgSFAoMcm9vdF92ZXJzaW9uGAwgASgNEg4KBmNoZWNrcxgNIAEoBBI+CgtyaXNrX2V2ZW50cxgOIAMoCzIfLnNhbGx5cG9ydC5jb250cm9sLnYxLlJpc2tFdmVudEIIukgFkgECEDIaLQoLTGFiZWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ARowCg5EZWNpc2lvbnNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAQ6AjgBIugBCglSaXNrRXZlbnQSFgoCaWQYASABKAlCCrpIB8gBAXICGEASJwoEa2luZBgCIAEoCUIZukgWchRSCnRlcm1pbmF0ZWRSBmRlbmllZBIeCglwcmluY2lwYWwYAyABKAlCC7pICMgBAXIDGIAQEioKDnByaW5jaXBhbF9raW5kGAQgASgJQhK6SA9yDVIGc3BpZmZlUgNqd3QSJgoFc2NvcmUYBSABKAFCF7pIFBISGQAAAAAAAFlAKQAAAAAAAAAAEiYKAmF0GAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCJxCgdSZWZ1c2FsEiMKBGNvZGUYASABKAlCFbpIEnIQGEAyDF5bQS1aMC05X10qJBIZCgdtZXNzYWdlGAIgASgJQgi6SAVyAxiACBImCgJhdBgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiXgoJU2NvcmVSYXRlEiYKBXNjb3JlGAEgASgBQhe6SBQSEhkAAAAAAABZQCkAAAAAAAAAABIpCghvYnNlcnZlZBgCIAEoAUIXukgUEhIZAAAAAAAA8D8pAAAAAAAAAAAiSwoNUmVwb3J0UmVxdWVzdBI6CgZzdGF0dXMYASABKAsyIi5zYWxseXBvcnQuY29udHJvbC52MS5TdGF0dXNSZXBvcnRCBrpIA8gBASIQCg5SZXBvcnRSZXNwb25zZSKsAQoIU2VsZWN0b3IScQoGbGFiZWxzGAEgAygLMiouc2FsbHlwb3J0LmNvbnRyb2wudjEuU2VsZWN0b3IuTGFiZWxzRW50cnlCNbpIMpoBLxAgIhpyGBABGD8yEl5bQS1aYS16MC05Ll8vLV0rJCoPcg0YgAEyCF5bIC1+XSokGi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEigwMKB0NoYW5uZWwSOQoEbmFtZRgBIAEoCUIrukgoyAEBciMYPzIfXlthLXowLTldKFthLXowLTktXSpbYS16MC05XSk/JBIwCghzZWxlY3RvchgCIAEoCzIeLnNhbGx5cG9ydC5jb250cm9sLnYxLlNlbGVjdG9yEi8KBnN0YWJsZRgDIAEoCzIfLnNhbGx5cG9ydC5jb250cm9sLnYxLkJ1bmRsZVJlZhIsCgZjYW5hcnkYBCABKAsyHC5zYWxseXBvcnQuY29udHJvbC52MS5DYW5hcnkSMAoHaGlnaGVzdBgFIAEoCzIfLnNhbGx5cG9ydC5jb250cm9sLnYxLkJ1bmRsZVJlZhI4CgRrZXB0GAYgAygLMh8uc2FsbHlwb3J0LmNvbnRyb2wudjEuQnVuZGxlUmVmQgm6SAaSAQMQ6AcSDQoFdHJ1c3QYByABKAkSMQoLbGFzdF9jaGFuZ2UYCCABKAsyHC5zYWxseXBvcnQuY29udHJvbC52MS5DaGFuZ2Ui0QEKBkNhbmFyeRIyCgljYW5kaWRhdGUYASABKAsyHy5zYWxseXBvcnQuY29udHJvbC52MS5CdW5kbGVSZWYSJgoFc2hhcmUYAiABKAFCF7pIFBISGQAAAAAAAFlAKQAAAAAAAAAAEjsKCXNlbGVjdG9ycxgDIAMoCzIeLnNhbGx5cG9ydC5jb250cm9sLnYxLlNlbGVjdG9yQgi6SAWSAQIQIBIuCgpzdGFydGVkX2F0GAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCJKCgZDaGFuZ2USJgoCYXQYASABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEgoKAmJ5GAIgASgJEgwKBHdoYXQYAyABKAkiSAoKRmxlZXRTdGF0ZRI6CghjaGFubmVscxgBIAMoCzIdLnNhbGx5cG9ydC5jb250cm9sLnYxLkNoYW5uZWxCCbpIBpIBAxDoByJhChNBZGRGbGVldExvY2tSZXF1ZXN0EjUKBGxvY2sYASABKAsyHy5zYWxseXBvcnQuY29udHJvbC52MS5GbGVldExvY2tCBrpIA8gBARITCgt0dGxfc2Vjb25kcxgCIAEoDSJFChRBZGRGbGVldExvY2tSZXNwb25zZRItCgRsb2NrGAEgASgLMh8uc2FsbHlwb3J0LmNvbnRyb2wudjEuRmxlZXRMb2NrIjEKFlJlbW92ZUZsZWV0TG9ja1JlcXVlc3QSFwoCaWQYASABKAlCC7pICMgBAXIDGIABIhkKF1JlbW92ZUZsZWV0TG9ja1Jlc3BvbnNlIhcKFUxpc3RGbGVldExvY2tzUmVxdWVzdCJIChZMaXN0RmxlZXRMb2Nrc1Jlc3BvbnNlEi4KBWxvY2tzGAEgAygLMh8uc2FsbHlwb3J0LmNvbnRyb2wudjEuRmxlZXRMb2NrIkIKDlB1Ymxpc2hSZXF1ZXN0EhgKB2NoYW5uZWwYASABKAlCB7pIBHICGD8SFgoGYnVuZGxlGAIgASgMQga6SAPIAQEihwEKD1B1Ymxpc2hSZXNwb25zZRIuCgdjaGFubmVsGAEgASgLMh0uc2FsbHlwb3J0LmNvbnRyb2wudjEuQ2hhbm5lbBIyCglwdWJsaXNoZWQYAiABKAsyHy5zYWxseXBvcnQuY29udHJvbC52MS5CdW5kbGVSZWYSEAoId2FybmluZ3MYAyADKAkigwEKEVNldENoYW5uZWxSZXF1ZXN0EjwKB2NoYW5uZWwYASABKAlCK7pIKMgBAXIjGD8yH15bYS16MC05XShbYS16MC05LV0qW2EtejAtOV0pPyQSMAoIc2VsZWN0b3IYAiABKAsyHi5zYWxseXBvcnQuY29udHJvbC52MS5TZWxlY3RvciJEChJTZXRDaGFubmVsUmVzcG9uc2USLgoHY2hhbm5lbBgBIAEoCzIdLnNhbGx5cG9ydC5jb250cm9sLnYxLkNoYW5uZWwiqwEKElN0YXJ0Q2FuYXJ5UmVxdWVzdBIYCgdjaGFubmVsGAEgASgJQge6SARyAhg/EhYKBmJ1bmRsZRgCIAEoDEIGukgDyAEBEiYKBXNoYXJlGAMgASgBQhe6SBQSEhkAAAAAAABZQCkAAAAAAAAAABI7CglzZWxlY3RvcnMYBCADKAsyHi5zYWxseXBvcnQuY29udHJvbC52MS5TZWxlY3RvckIIukgFkgECECAiVwoTU3RhcnRDYW5hcnlSZXNwb25zZRIuCgdjaGFubmVsGAEgASgLMh0uc2FsbHlwb3J0LmNvbnRyb2wudjEuQ2hhbm5lbBIQCgh3YXJuaW5ncxgCIAMoCSKTAQoSV2lkZW5DYW5hcnlSZXF1ZXN0EhgKB2NoYW5uZWwYASABKAlCB7pIBHICGD8SJgoFc2hhcmUYAiABKAFCF7pIFBISGQAAAAAAAFlAKQAAAAAAAAAAEjsKCXNlbGVjdG9ycxgDIAMoCzIeLnNhbGx5cG9ydC5jb250cm9sLnYxLlNlbGVjdG9yQgi6SAWSAQIQICJFChNXaWRlbkNhbmFyeVJlc3BvbnNlEi4KB2NoYW5uZWwYASABKAsyHS5zYWxseXBvcnQuY29udHJvbC52MS5DaGFubmVsIjAKFFByb21vdGVDYW5hcnlSZXF1ZXN0EhgKB2NoYW5uZWwYASABKAlCB7pIBHICGD8iRwoVUHJvbW90ZUNhbmFyeVJlc3BvbnNlEi4KB2NoYW5uZWwYASABKAsyHS5zYWxseXBvcnQuY29udHJvbC52MS5DaGFubmVsIi4KEkFib3J0Q2FuYXJ5UmVxdWVzdBIYCgdjaGFubmVsGAEgASgJQge6SARyAhg/InkKE0Fib3J0Q2FuYXJ5UmVzcG9uc2USLgoHY2hhbm5lbBgBIAEoCzIdLnNhbGx5cG9ydC5jb250cm9sLnYxLkNoYW5uZWwSHwoXc2lkZWNhcnNfd2l0aF9jYW5kaWRhdGUYAiABKA0SEQoJbmV4dF9zdGVwGAMgASgJIhUKE0xpc3RDaGFubmVsc1JlcXVlc3QiRwoUTGlzdENoYW5uZWxzUmVzcG9uc2USLwoIY2hhbm5lbHMYASADKAsyHS5zYWxseXBvcnQuY29udHJvbC52MS5DaGFubmVsIowBChNMaXN0U2lkZWNhcnNSZXF1ZXN0Eg8KB2NoYW5uZWwYASABKAkSEAoIcmV2aXNpb24YAiABKAQSDwoHbGFnZ2luZxgDIAEoCBIPCgdmYWlsaW5nGAQgASgIEhcKBWxpbWl0GAUgASgNQgi6SAUqAxjoBxIXCgVhZnRlchgGIAEoCUIIukgFcgMYgAIi8QEKB1NpZGVjYXISMgoGc3RhdHVzGAEgASgLMiIuc2FsbHlwb3J0LmNvbnRyb2wudjEuU3RhdHVzUmVwb3J0Eg8KB2NoYW5uZWwYAiABKAkSLwoGd2FudGVkGAMgASgLMh8uc2FsbHlwb3J0LmNvbnRyb2wudjEuQnVuZGxlUmVmEg8KB2xhZ2dpbmcYBCABKAgSDwoHZmFpbGluZxgFIAEoCBIvCgtyZXBvcnRlZF9hdBgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDgoGY2FuYXJ5GAcgASgIEg0KBWFoZWFkGAggASgIIlYKFExpc3RTaWRlY2Fyc1Jlc3BvbnNlEi8KCHNpZGVjYXJzGAEgAygLMh0uc2FsbHlwb3J0LmNvbnRyb2wudjEuU2lkZWNhchINCgV0b3RhbBgCIAEoDSITChFXYXRjaEZsZWV0UmVxdWVzdCKfAQoSV2F0Y2hGbGVldFJlc3BvbnNlEjYKCGNoYW5uZWxzGAEgAygLMiQuc2FsbHlwb3J0LmNvbnRyb2wudjEuQ2hhbm5lbFN1bW1hcnkSLwoLc2VydmVyX3RpbWUYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEg0KBXN0b3JlGAMgASgJEhEKCWNvbm5lY3RlZBgEIAEoDSKnAQoOQ2hhbm5lbFN1bW1hcnkSLgoHY2hhbm5lbBgBIAEoCzIdLnNhbGx5cG9ydC5jb250cm9sLnYxLkNoYW5uZWwSEAoIc2lkZWNhcnMYAiABKA0SDwoHY3VycmVudBgDIAEoDRIPCgdsYWdnaW5nGAQgASgNEg8KB2ZhaWxpbmcYBSABKA0SEQoJaW5fY2FuYXJ5GAYgASgNEg0KBWFoZWFkGAcgASgNKmUKDUNodW5rRW5jb2RpbmcSHgoaQ0hVTktfRU5DT0RJTkdfVU5TUEVDSUZJRUQQABIbChdDSFVOS19FTkNPRElOR19JREVOVElUWRABEhcKE0NIVU5LX0VOQ09ESU5HX0daSVAQAjKZAgoOQ29udHJvbFNlcnZpY2USUgoFV2F0Y2gSIi5zYWxseXBvcnQuY29udHJvbC52MS5XYXRjaFJlcXVlc3QaIy5zYWxseXBvcnQuY29udHJvbC52MS5XYXRjaFJlc3BvbnNlMAESXgoJR2V0Q2h1bmtzEiYuc2FsbHlwb3J0LmNvbnRyb2wudjEuR2V0Q2h1bmtzUmVxdWVzdBonLnNhbGx5cG9ydC5jb250cm9sLnYxLkdldENodW5rc1Jlc3BvbnNlMAESUwoGUmVwb3J0EiMuc2FsbHlwb3J0LmNvbnRyb2wudjEuUmVwb3J0UmVxdWVzdBokLnNhbGx5cG9ydC5jb250cm9sLnYxLlJlcG9ydFJlc3BvbnNlMtIJCgxGbGVldFNlcnZpY2USVgoHUHVibGlzaBIkLnNhbGx5cG9ydC5jb250cm9sLnYxLlB1Ymxpc2hSZXF1ZXN0GiUuc2FsbHlwb3J0LmNvbnRyb2wudjEuUHVibGlzaFJlc3BvbnNlEl8KClNldENoYW5uZWwSJy5zYWxseXBvcnQuY29udHJvbC52MS5TZXRDaGFubmVsUmVxdWVzdBooLnNhbGx5cG9ydC5jb250cm9sLnYxLlNldENoYW5uZWxSZXNwb25zZRJiCgtTdGFydENhbmFyeRIoLnNhbGx5cG9ydC5jb250cm9sLnYxLlN0YXJ0Q2FuYXJ5UmVxdWVzdBopLnNhbGx5cG9ydC5jb250cm9sLnYxLlN0YXJ0Q2FuYXJ5UmVzcG9uc2USYgoLV2lkZW5DYW5hcnkSKC5zYWxseXBvcnQuY29udHJvbC52MS5XaWRlbkNhbmFyeVJlcXVlc3QaKS5zYWxseXBvcnQuY29udHJvbC52MS5XaWRlbkNhbmFyeVJlc3BvbnNlEmgKDVByb21vdGVDYW5hcnkSKi5zYWxseXBvcnQuY29udHJvbC52MS5Qcm9tb3RlQ2FuYXJ5UmVxdWVzdBorLnNhbGx5cG9ydC5jb250cm9sLnYxLlByb21vdGVDYW5hcnlSZXNwb25zZRJiCgtBYm9ydENhbmFyeRIoLnNhbGx5cG9ydC5jb250cm9sLnYxLkFib3J0Q2FuYXJ5UmVxdWVzdBopLnNhbGx5cG9ydC5jb250cm9sLnYxLkFib3J0Q2FuYXJ5UmVzcG9uc2USZQoMTGlzdENoYW5uZWxzEikuc2FsbHlwb3J0LmNvbnRyb2wudjEuTGlzdENoYW5uZWxzUmVxdWVzdBoqLnNhbGx5cG9ydC5jb250cm9sLnYxLkxpc3RDaGFubmVsc1Jlc3BvbnNlEmUKDEFkZEZsZWV0TG9jaxIpLnNhbGx5cG9ydC5jb250cm9sLnYxLkFkZEZsZWV0TG9ja1JlcXVlc3QaKi5zYWxseXBvcnQuY29udHJvbC52MS5BZGRGbGVldExvY2tSZXNwb25zZRJuCg9SZW1vdmVGbGVldExvY2sSLC5zYWxseXBvcnQuY29udHJvbC52MS5SZW1vdmVGbGVldExvY2tSZXF1ZXN0Gi0uc2FsbHlwb3J0LmNvbnRyb2wudjEuUmVtb3ZlRmxlZXRMb2NrUmVzcG9uc2USawoOTGlzdEZsZWV0TG9ja3MSKy5zYWxseXBvcnQuY29udHJvbC52MS5MaXN0RmxlZXRMb2Nrc1JlcXVlc3QaLC5zYWxseXBvcnQuY29udHJvbC52MS5MaXN0RmxlZXRMb2Nrc1Jlc3BvbnNlEmUKDExpc3RTaWRlY2FycxIpLnNhbGx5cG9ydC5jb250cm9sLnYxLkxpc3RTaWRlY2Fyc1JlcXVlc3QaKi5zYWxseXBvcnQuY29udHJvbC52MS5MaXN0U2lkZWNhcnNSZXNwb25zZRJhCgpXYXRjaEZsZWV0Eicuc2FsbHlwb3J0LmNvbnRyb2wudjEuV2F0Y2hGbGVldFJlcXVlc3QaKC5zYWxseXBvcnQuY29udHJvbC52MS5XYXRjaEZsZWV0UmVzcG9uc2UwAWIGcHJvdG8z", [file_buf_validate_validate, file_google_protobuf_timestamp, file_sallyport_bundle_v1_bundle]);
 
 /**
  * Names one bundle.
@@ -98,6 +98,13 @@ export type WatchRequest = Message<"sallyport.control.v1.WatchRequest"> & {
    * @generated from field: sallyport.control.v1.BundleRef has = 5;
    */
   has?: BundleRef | undefined;
+
+  /**
+   * The `state` of the orders that it heeds; empty: it knows of none.
+   *
+   * @generated from field: string orders_state = 6;
+   */
+  ordersState: string;
 };
 
 /**
@@ -108,7 +115,7 @@ export const WatchRequestSchema: GenMessage<WatchRequest> = /*@__PURE__*/
   messageDesc(file_sallyport_control_v1_control, 1);
 
 /**
- * Later kinds of news (locks, shared signals) become further cases; a sidecar skips what it does not know.
+ * Later kinds of news become further cases; a sidecar skips what it does not know.
  *
  * @generated from message sallyport.control.v1.WatchResponse
  */
@@ -130,6 +137,14 @@ export type WatchResponse = Message<"sallyport.control.v1.WatchResponse"> & {
      */
     value: Heartbeat;
     case: "heartbeat";
+  } | {
+    /**
+     * An `Orders`, encoded once for all sidecars.
+     *
+     * @generated from field: bytes orders = 3;
+     */
+    value: Uint8Array;
+    case: "orders";
   } | { case: undefined; value?: undefined };
 };
 
@@ -139,6 +154,219 @@ export type WatchResponse = Message<"sallyport.control.v1.WatchResponse"> & {
  */
 export const WatchResponseSchema: GenMessage<WatchResponse> = /*@__PURE__*/
   messageDesc(file_sallyport_control_v1_control, 2);
+
+/**
+ * A lock of the fleet. At least one part of a scope is set; all parts together must match.
+ *
+ * @generated from message sallyport.control.v1.FleetLock
+ */
+export type FleetLock = Message<"sallyport.control.v1.FleetLock"> & {
+  /**
+   * @generated from field: string principal = 1;
+   */
+  principal: string;
+
+  /**
+   * @generated from field: string credential = 2;
+   */
+  credential: string;
+
+  /**
+   * @generated from field: string certificate = 3;
+   */
+  certificate: string;
+
+  /**
+   * @generated from field: string key = 4;
+   */
+  key: string;
+
+  /**
+   * @generated from field: string fingerprint = 5;
+   */
+  fingerprint: string;
+
+  /**
+   * @generated from field: string address = 6;
+   */
+  address: string;
+
+  /**
+   * @generated from field: string destination = 7;
+   */
+  destination: string;
+
+  /**
+   * @generated from field: string peer_group = 8;
+   */
+  peerGroup: string;
+
+  /**
+   * @generated from field: string reason = 9;
+   */
+  reason: string;
+
+  /**
+   * `fleet:NAME` or `shared-signals:NAME`.
+   *
+   * @generated from field: string set_by = 10;
+   */
+  setBy: string;
+
+  /**
+   * @generated from field: google.protobuf.Timestamp set_at = 11;
+   */
+  setAt?: Timestamp | undefined;
+
+  /**
+   * Unset: until it is unlocked.
+   *
+   * @generated from field: google.protobuf.Timestamp expires_at = 12;
+   */
+  expiresAt?: Timestamp | undefined;
+
+  /**
+   * Begins with `fleet-`.
+   *
+   * @generated from field: string id = 13;
+   */
+  id: string;
+};
+
+/**
+ * Describes the message sallyport.control.v1.FleetLock.
+ * Use `create(FleetLockSchema)` to create a new message.
+ */
+export const FleetLockSchema: GenMessage<FleetLock> = /*@__PURE__*/
+  messageDesc(file_sallyport_control_v1_control, 3);
+
+/**
+ * Posture facts of a workload.
+ *
+ * @generated from message sallyport.control.v1.FleetPosture
+ */
+export type FleetPosture = Message<"sallyport.control.v1.FleetPosture"> & {
+  /**
+   * A principal's name or an address.
+   *
+   * @generated from field: string subject = 1;
+   */
+  subject: string;
+
+  /**
+   * @generated from field: map<string, string> facts = 2;
+   */
+  facts: { [key: string]: string };
+
+  /**
+   * `shared-signals:NAME`.
+   *
+   * @generated from field: string source = 3;
+   */
+  source: string;
+
+  /**
+   * @generated from field: google.protobuf.Timestamp reported_at = 4;
+   */
+  reportedAt?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message sallyport.control.v1.FleetPosture.
+ * Use `create(FleetPostureSchema)` to create a new message.
+ */
+export const FleetPostureSchema: GenMessage<FleetPosture> = /*@__PURE__*/
+  messageDesc(file_sallyport_control_v1_control, 4);
+
+/**
+ * What all sidecars are to heed.
+ *
+ * @generated from message sallyport.control.v1.Order
+ */
+export type Order = Message<"sallyport.control.v1.Order"> & {
+  /**
+   * Unlike that of every other order.
+   *
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * @generated from oneof sallyport.control.v1.Order.what
+   */
+  what: {
+    /**
+     * @generated from field: sallyport.control.v1.FleetLock lock = 2;
+     */
+    value: FleetLock;
+    case: "lock";
+  } | {
+    /**
+     * @generated from field: sallyport.control.v1.FleetPosture posture = 3;
+     */
+    value: FleetPosture;
+    case: "posture";
+  } | { case: undefined; value?: undefined };
+
+  /**
+   * When it ends by itself; unset: never.
+   *
+   * @generated from field: google.protobuf.Timestamp expires_at = 4;
+   */
+  expiresAt?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message sallyport.control.v1.Order.
+ * Use `create(OrderSchema)` to create a new message.
+ */
+export const OrderSchema: GenMessage<Order> = /*@__PURE__*/
+  messageDesc(file_sallyport_control_v1_control, 5);
+
+/**
+ * All orders, or what has changed.
+ *
+ * @generated from message sallyport.control.v1.Orders
+ */
+export type Orders = Message<"sallyport.control.v1.Orders"> & {
+  /**
+   * @generated from field: repeated sallyport.control.v1.Order put = 1;
+   */
+  put: Order[];
+
+  /**
+   * @generated from field: repeated string removed = 2;
+   */
+  removed: string[];
+
+  /**
+   * Begins anew: what is not put until `last` holds no longer.
+   *
+   * @generated from field: bool first = 3;
+   */
+  first: boolean;
+
+  /**
+   * Nothing of this change is still to come.
+   *
+   * @generated from field: bool last = 4;
+   */
+  last: boolean;
+
+  /**
+   * With `last`: names the whole that the sidecar has now.
+   *
+   * @generated from field: string state = 5;
+   */
+  state: string;
+};
+
+/**
+ * Describes the message sallyport.control.v1.Orders.
+ * Use `create(OrdersSchema)` to create a new message.
+ */
+export const OrdersSchema: GenMessage<Orders> = /*@__PURE__*/
+  messageDesc(file_sallyport_control_v1_control, 6);
 
 /**
  * What should be in force, as the difference to what the sidecar has.
@@ -190,7 +418,7 @@ export type Revision = Message<"sallyport.control.v1.Revision"> & {
  * Use `create(RevisionSchema)` to create a new message.
  */
 export const RevisionSchema: GenMessage<Revision> = /*@__PURE__*/
-  messageDesc(file_sallyport_control_v1_control, 3);
+  messageDesc(file_sallyport_control_v1_control, 7);
 
 /**
  * Confirms that the sidecar has what it should have, when it has `current`.
@@ -230,7 +458,7 @@ export type Heartbeat = Message<"sallyport.control.v1.Heartbeat"> & {
  * Use `create(HeartbeatSchema)` to create a new message.
  */
 export const HeartbeatSchema: GenMessage<Heartbeat> = /*@__PURE__*/
-  messageDesc(file_sallyport_control_v1_control, 4);
+  messageDesc(file_sallyport_control_v1_control, 8);
 
 /**
  * A piece as it travels.
@@ -266,7 +494,7 @@ export type EncodedChunk = Message<"sallyport.control.v1.EncodedChunk"> & {
  * Use `create(EncodedChunkSchema)` to create a new message.
  */
 export const EncodedChunkSchema: GenMessage<EncodedChunk> = /*@__PURE__*/
-  messageDesc(file_sallyport_control_v1_control, 5);
+  messageDesc(file_sallyport_control_v1_control, 9);
 
 /**
  * @generated from message sallyport.control.v1.GetChunksRequest
@@ -283,7 +511,7 @@ export type GetChunksRequest = Message<"sallyport.control.v1.GetChunksRequest"> 
  * Use `create(GetChunksRequestSchema)` to create a new message.
  */
 export const GetChunksRequestSchema: GenMessage<GetChunksRequest> = /*@__PURE__*/
-  messageDesc(file_sallyport_control_v1_control, 6);
+  messageDesc(file_sallyport_control_v1_control, 10);
 
 /**
  * @generated from message sallyport.control.v1.GetChunksResponse
@@ -302,7 +530,7 @@ export type GetChunksResponse = Message<"sallyport.control.v1.GetChunksResponse"
  * Use `create(GetChunksResponseSchema)` to create a new message.
  */
 export const GetChunksResponseSchema: GenMessage<GetChunksResponse> = /*@__PURE__*/
-  messageDesc(file_sallyport_control_v1_control, 7);
+  messageDesc(file_sallyport_control_v1_control, 11);
 
 /**
  * How a sidecar is doing.
@@ -388,6 +616,13 @@ export type StatusReport = Message<"sallyport.control.v1.StatusReport"> & {
    * @generated from field: uint64 checks = 13;
    */
   checks: bigint;
+
+  /**
+   * What happened to proven callers and was not told yet.
+   *
+   * @generated from field: repeated sallyport.control.v1.RiskEvent risk_events = 14;
+   */
+  riskEvents: RiskEvent[];
 };
 
 /**
@@ -395,7 +630,59 @@ export type StatusReport = Message<"sallyport.control.v1.StatusReport"> & {
  * Use `create(StatusReportSchema)` to create a new message.
  */
 export const StatusReportSchema: GenMessage<StatusReport> = /*@__PURE__*/
-  messageDesc(file_sallyport_control_v1_control, 8);
+  messageDesc(file_sallyport_control_v1_control, 12);
+
+/**
+ * A proven caller was refused for its risk.
+ *
+ * @generated from message sallyport.control.v1.RiskEvent
+ */
+export type RiskEvent = Message<"sallyport.control.v1.RiskEvent"> & {
+  /**
+   * Of the decision.
+   *
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * terminated, or denied after a challenge.
+   *
+   * @generated from field: string kind = 2;
+   */
+  kind: string;
+
+  /**
+   * Name of the principal: a SPIFFE ID, or `issuer|subject`.
+   *
+   * @generated from field: string principal = 3;
+   */
+  principal: string;
+
+  /**
+   * spiffe or jwt.
+   *
+   * @generated from field: string principal_kind = 4;
+   */
+  principalKind: string;
+
+  /**
+   * @generated from field: double score = 5;
+   */
+  score: number;
+
+  /**
+   * @generated from field: google.protobuf.Timestamp at = 6;
+   */
+  at?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message sallyport.control.v1.RiskEvent.
+ * Use `create(RiskEventSchema)` to create a new message.
+ */
+export const RiskEventSchema: GenMessage<RiskEvent> = /*@__PURE__*/
+  messageDesc(file_sallyport_control_v1_control, 13);
 
 /**
  * @generated from message sallyport.control.v1.Refusal
@@ -424,7 +711,7 @@ export type Refusal = Message<"sallyport.control.v1.Refusal"> & {
  * Use `create(RefusalSchema)` to create a new message.
  */
 export const RefusalSchema: GenMessage<Refusal> = /*@__PURE__*/
-  messageDesc(file_sallyport_control_v1_control, 9);
+  messageDesc(file_sallyport_control_v1_control, 14);
 
 /**
  * How often scores reached a level.
@@ -450,7 +737,7 @@ export type ScoreRate = Message<"sallyport.control.v1.ScoreRate"> & {
  * Use `create(ScoreRateSchema)` to create a new message.
  */
 export const ScoreRateSchema: GenMessage<ScoreRate> = /*@__PURE__*/
-  messageDesc(file_sallyport_control_v1_control, 10);
+  messageDesc(file_sallyport_control_v1_control, 15);
 
 /**
  * @generated from message sallyport.control.v1.ReportRequest
@@ -467,7 +754,7 @@ export type ReportRequest = Message<"sallyport.control.v1.ReportRequest"> & {
  * Use `create(ReportRequestSchema)` to create a new message.
  */
 export const ReportRequestSchema: GenMessage<ReportRequest> = /*@__PURE__*/
-  messageDesc(file_sallyport_control_v1_control, 11);
+  messageDesc(file_sallyport_control_v1_control, 16);
 
 /**
  * @generated from message sallyport.control.v1.ReportResponse
@@ -480,7 +767,7 @@ export type ReportResponse = Message<"sallyport.control.v1.ReportResponse"> & {
  * Use `create(ReportResponseSchema)` to create a new message.
  */
 export const ReportResponseSchema: GenMessage<ReportResponse> = /*@__PURE__*/
-  messageDesc(file_sallyport_control_v1_control, 12);
+  messageDesc(file_sallyport_control_v1_control, 17);
 
 /**
  * Sidecars with all of these labels.
@@ -499,7 +786,7 @@ export type Selector = Message<"sallyport.control.v1.Selector"> & {
  * Use `create(SelectorSchema)` to create a new message.
  */
 export const SelectorSchema: GenMessage<Selector> = /*@__PURE__*/
-  messageDesc(file_sallyport_control_v1_control, 13);
+  messageDesc(file_sallyport_control_v1_control, 18);
 
 /**
  * A line of revisions for the sidecars that its selector matches.
@@ -563,7 +850,7 @@ export type Channel = Message<"sallyport.control.v1.Channel"> & {
  * Use `create(ChannelSchema)` to create a new message.
  */
 export const ChannelSchema: GenMessage<Channel> = /*@__PURE__*/
-  messageDesc(file_sallyport_control_v1_control, 14);
+  messageDesc(file_sallyport_control_v1_control, 19);
 
 /**
  * A candidate for some sidecars of a channel.
@@ -601,7 +888,7 @@ export type Canary = Message<"sallyport.control.v1.Canary"> & {
  * Use `create(CanarySchema)` to create a new message.
  */
 export const CanarySchema: GenMessage<Canary> = /*@__PURE__*/
-  messageDesc(file_sallyport_control_v1_control, 15);
+  messageDesc(file_sallyport_control_v1_control, 20);
 
 /**
  * Who changed something, and what.
@@ -630,7 +917,7 @@ export type Change = Message<"sallyport.control.v1.Change"> & {
  * Use `create(ChangeSchema)` to create a new message.
  */
 export const ChangeSchema: GenMessage<Change> = /*@__PURE__*/
-  messageDesc(file_sallyport_control_v1_control, 16);
+  messageDesc(file_sallyport_control_v1_control, 21);
 
 /**
  * What the control plane keeps of its channels.
@@ -649,7 +936,110 @@ export type FleetState = Message<"sallyport.control.v1.FleetState"> & {
  * Use `create(FleetStateSchema)` to create a new message.
  */
 export const FleetStateSchema: GenMessage<FleetState> = /*@__PURE__*/
-  messageDesc(file_sallyport_control_v1_control, 17);
+  messageDesc(file_sallyport_control_v1_control, 22);
+
+/**
+ * @generated from message sallyport.control.v1.AddFleetLockRequest
+ */
+export type AddFleetLockRequest = Message<"sallyport.control.v1.AddFleetLockRequest"> & {
+  /**
+   * id, set_by, set_at and expires_at are the control plane's to give.
+   *
+   * @generated from field: sallyport.control.v1.FleetLock lock = 1;
+   */
+  lock?: FleetLock | undefined;
+
+  /**
+   * Seconds that the lock lasts; 0: until unlocked.
+   *
+   * @generated from field: uint32 ttl_seconds = 2;
+   */
+  ttlSeconds: number;
+};
+
+/**
+ * Describes the message sallyport.control.v1.AddFleetLockRequest.
+ * Use `create(AddFleetLockRequestSchema)` to create a new message.
+ */
+export const AddFleetLockRequestSchema: GenMessage<AddFleetLockRequest> = /*@__PURE__*/
+  messageDesc(file_sallyport_control_v1_control, 23);
+
+/**
+ * @generated from message sallyport.control.v1.AddFleetLockResponse
+ */
+export type AddFleetLockResponse = Message<"sallyport.control.v1.AddFleetLockResponse"> & {
+  /**
+   * @generated from field: sallyport.control.v1.FleetLock lock = 1;
+   */
+  lock?: FleetLock | undefined;
+};
+
+/**
+ * Describes the message sallyport.control.v1.AddFleetLockResponse.
+ * Use `create(AddFleetLockResponseSchema)` to create a new message.
+ */
+export const AddFleetLockResponseSchema: GenMessage<AddFleetLockResponse> = /*@__PURE__*/
+  messageDesc(file_sallyport_control_v1_control, 24);
+
+/**
+ * @generated from message sallyport.control.v1.RemoveFleetLockRequest
+ */
+export type RemoveFleetLockRequest = Message<"sallyport.control.v1.RemoveFleetLockRequest"> & {
+  /**
+   * @generated from field: string id = 1;
+   */
+  id: string;
+};
+
+/**
+ * Describes the message sallyport.control.v1.RemoveFleetLockRequest.
+ * Use `create(RemoveFleetLockRequestSchema)` to create a new message.
+ */
+export const RemoveFleetLockRequestSchema: GenMessage<RemoveFleetLockRequest> = /*@__PURE__*/
+  messageDesc(file_sallyport_control_v1_control, 25);
+
+/**
+ * @generated from message sallyport.control.v1.RemoveFleetLockResponse
+ */
+export type RemoveFleetLockResponse = Message<"sallyport.control.v1.RemoveFleetLockResponse"> & {
+};
+
+/**
+ * Describes the message sallyport.control.v1.RemoveFleetLockResponse.
+ * Use `create(RemoveFleetLockResponseSchema)` to create a new message.
+ */
+export const RemoveFleetLockResponseSchema: GenMessage<RemoveFleetLockResponse> = /*@__PURE__*/
+  messageDesc(file_sallyport_control_v1_control, 26);
+
+/**
+ * @generated from message sallyport.control.v1.ListFleetLocksRequest
+ */
+export type ListFleetLocksRequest = Message<"sallyport.control.v1.ListFleetLocksRequest"> & {
+};
+
+/**
+ * Describes the message sallyport.control.v1.ListFleetLocksRequest.
+ * Use `create(ListFleetLocksRequestSchema)` to create a new message.
+ */
+export const ListFleetLocksRequestSchema: GenMessage<ListFleetLocksRequest> = /*@__PURE__*/
+  messageDesc(file_sallyport_control_v1_control, 27);
+
+/**
+ * @generated from message sallyport.control.v1.ListFleetLocksResponse
+ */
+export type ListFleetLocksResponse = Message<"sallyport.control.v1.ListFleetLocksResponse"> & {
+  /**
+   * @generated from field: repeated sallyport.control.v1.FleetLock locks = 1;
+   */
+  locks: FleetLock[];
+};
+
+/**
+ * Describes the message sallyport.control.v1.ListFleetLocksResponse.
+ * Use `create(ListFleetLocksResponseSchema)` to create a new message.
+ */
+export const ListFleetLocksResponseSchema: GenMessage<ListFleetLocksResponse> = /*@__PURE__*/
+  messageDesc(file_sallyport_control_v1_control, 28);
 
 /**
  * @generated from message sallyport.control.v1.PublishRequest
@@ -673,7 +1063,7 @@ export type PublishRequest = Message<"sallyport.control.v1.PublishRequest"> & {
  * Use `create(PublishRequestSchema)` to create a new message.
  */
 export const PublishRequestSchema: GenMessage<PublishRequest> = /*@__PURE__*/
-  messageDesc(file_sallyport_control_v1_control, 18);
+  messageDesc(file_sallyport_control_v1_control, 29);
 
 /**
  * @generated from message sallyport.control.v1.PublishResponse
@@ -702,7 +1092,7 @@ export type PublishResponse = Message<"sallyport.control.v1.PublishResponse"> & 
  * Use `create(PublishResponseSchema)` to create a new message.
  */
 export const PublishResponseSchema: GenMessage<PublishResponse> = /*@__PURE__*/
-  messageDesc(file_sallyport_control_v1_control, 19);
+  messageDesc(file_sallyport_control_v1_control, 30);
 
 /**
  * @generated from message sallyport.control.v1.SetChannelRequest
@@ -724,7 +1114,7 @@ export type SetChannelRequest = Message<"sallyport.control.v1.SetChannelRequest"
  * Use `create(SetChannelRequestSchema)` to create a new message.
  */
 export const SetChannelRequestSchema: GenMessage<SetChannelRequest> = /*@__PURE__*/
-  messageDesc(file_sallyport_control_v1_control, 20);
+  messageDesc(file_sallyport_control_v1_control, 31);
 
 /**
  * @generated from message sallyport.control.v1.SetChannelResponse
@@ -741,7 +1131,7 @@ export type SetChannelResponse = Message<"sallyport.control.v1.SetChannelRespons
  * Use `create(SetChannelResponseSchema)` to create a new message.
  */
 export const SetChannelResponseSchema: GenMessage<SetChannelResponse> = /*@__PURE__*/
-  messageDesc(file_sallyport_control_v1_control, 21);
+  messageDesc(file_sallyport_control_v1_control, 32);
 
 /**
  * @generated from message sallyport.control.v1.StartCanaryRequest
@@ -773,7 +1163,7 @@ export type StartCanaryRequest = Message<"sallyport.control.v1.StartCanaryReques
  * Use `create(StartCanaryRequestSchema)` to create a new message.
  */
 export const StartCanaryRequestSchema: GenMessage<StartCanaryRequest> = /*@__PURE__*/
-  messageDesc(file_sallyport_control_v1_control, 22);
+  messageDesc(file_sallyport_control_v1_control, 33);
 
 /**
  * @generated from message sallyport.control.v1.StartCanaryResponse
@@ -795,7 +1185,7 @@ export type StartCanaryResponse = Message<"sallyport.control.v1.StartCanaryRespo
  * Use `create(StartCanaryResponseSchema)` to create a new message.
  */
 export const StartCanaryResponseSchema: GenMessage<StartCanaryResponse> = /*@__PURE__*/
-  messageDesc(file_sallyport_control_v1_control, 23);
+  messageDesc(file_sallyport_control_v1_control, 34);
 
 /**
  * @generated from message sallyport.control.v1.WidenCanaryRequest
@@ -826,7 +1216,7 @@ export type WidenCanaryRequest = Message<"sallyport.control.v1.WidenCanaryReques
  * Use `create(WidenCanaryRequestSchema)` to create a new message.
  */
 export const WidenCanaryRequestSchema: GenMessage<WidenCanaryRequest> = /*@__PURE__*/
-  messageDesc(file_sallyport_control_v1_control, 24);
+  messageDesc(file_sallyport_control_v1_control, 35);
 
 /**
  * @generated from message sallyport.control.v1.WidenCanaryResponse
@@ -843,7 +1233,7 @@ export type WidenCanaryResponse = Message<"sallyport.control.v1.WidenCanaryRespo
  * Use `create(WidenCanaryResponseSchema)` to create a new message.
  */
 export const WidenCanaryResponseSchema: GenMessage<WidenCanaryResponse> = /*@__PURE__*/
-  messageDesc(file_sallyport_control_v1_control, 25);
+  messageDesc(file_sallyport_control_v1_control, 36);
 
 /**
  * @generated from message sallyport.control.v1.PromoteCanaryRequest
@@ -860,7 +1250,7 @@ export type PromoteCanaryRequest = Message<"sallyport.control.v1.PromoteCanaryRe
  * Use `create(PromoteCanaryRequestSchema)` to create a new message.
  */
 export const PromoteCanaryRequestSchema: GenMessage<PromoteCanaryRequest> = /*@__PURE__*/
-  messageDesc(file_sallyport_control_v1_control, 26);
+  messageDesc(file_sallyport_control_v1_control, 37);
 
 /**
  * @generated from message sallyport.control.v1.PromoteCanaryResponse
@@ -877,7 +1267,7 @@ export type PromoteCanaryResponse = Message<"sallyport.control.v1.PromoteCanaryR
  * Use `create(PromoteCanaryResponseSchema)` to create a new message.
  */
 export const PromoteCanaryResponseSchema: GenMessage<PromoteCanaryResponse> = /*@__PURE__*/
-  messageDesc(file_sallyport_control_v1_control, 27);
+  messageDesc(file_sallyport_control_v1_control, 38);
 
 /**
  * @generated from message sallyport.control.v1.AbortCanaryRequest
@@ -894,7 +1284,7 @@ export type AbortCanaryRequest = Message<"sallyport.control.v1.AbortCanaryReques
  * Use `create(AbortCanaryRequestSchema)` to create a new message.
  */
 export const AbortCanaryRequestSchema: GenMessage<AbortCanaryRequest> = /*@__PURE__*/
-  messageDesc(file_sallyport_control_v1_control, 28);
+  messageDesc(file_sallyport_control_v1_control, 39);
 
 /**
  * @generated from message sallyport.control.v1.AbortCanaryResponse
@@ -925,7 +1315,7 @@ export type AbortCanaryResponse = Message<"sallyport.control.v1.AbortCanaryRespo
  * Use `create(AbortCanaryResponseSchema)` to create a new message.
  */
 export const AbortCanaryResponseSchema: GenMessage<AbortCanaryResponse> = /*@__PURE__*/
-  messageDesc(file_sallyport_control_v1_control, 29);
+  messageDesc(file_sallyport_control_v1_control, 40);
 
 /**
  * @generated from message sallyport.control.v1.ListChannelsRequest
@@ -938,7 +1328,7 @@ export type ListChannelsRequest = Message<"sallyport.control.v1.ListChannelsRequ
  * Use `create(ListChannelsRequestSchema)` to create a new message.
  */
 export const ListChannelsRequestSchema: GenMessage<ListChannelsRequest> = /*@__PURE__*/
-  messageDesc(file_sallyport_control_v1_control, 30);
+  messageDesc(file_sallyport_control_v1_control, 41);
 
 /**
  * @generated from message sallyport.control.v1.ListChannelsResponse
@@ -955,7 +1345,7 @@ export type ListChannelsResponse = Message<"sallyport.control.v1.ListChannelsRes
  * Use `create(ListChannelsResponseSchema)` to create a new message.
  */
 export const ListChannelsResponseSchema: GenMessage<ListChannelsResponse> = /*@__PURE__*/
-  messageDesc(file_sallyport_control_v1_control, 31);
+  messageDesc(file_sallyport_control_v1_control, 42);
 
 /**
  * @generated from message sallyport.control.v1.ListSidecarsRequest
@@ -1009,7 +1399,7 @@ export type ListSidecarsRequest = Message<"sallyport.control.v1.ListSidecarsRequ
  * Use `create(ListSidecarsRequestSchema)` to create a new message.
  */
 export const ListSidecarsRequestSchema: GenMessage<ListSidecarsRequest> = /*@__PURE__*/
-  messageDesc(file_sallyport_control_v1_control, 32);
+  messageDesc(file_sallyport_control_v1_control, 43);
 
 /**
  * A sidecar as the fleet sees it.
@@ -1069,7 +1459,7 @@ export type Sidecar = Message<"sallyport.control.v1.Sidecar"> & {
  * Use `create(SidecarSchema)` to create a new message.
  */
 export const SidecarSchema: GenMessage<Sidecar> = /*@__PURE__*/
-  messageDesc(file_sallyport_control_v1_control, 33);
+  messageDesc(file_sallyport_control_v1_control, 44);
 
 /**
  * @generated from message sallyport.control.v1.ListSidecarsResponse
@@ -1093,7 +1483,7 @@ export type ListSidecarsResponse = Message<"sallyport.control.v1.ListSidecarsRes
  * Use `create(ListSidecarsResponseSchema)` to create a new message.
  */
 export const ListSidecarsResponseSchema: GenMessage<ListSidecarsResponse> = /*@__PURE__*/
-  messageDesc(file_sallyport_control_v1_control, 34);
+  messageDesc(file_sallyport_control_v1_control, 45);
 
 /**
  * @generated from message sallyport.control.v1.WatchFleetRequest
@@ -1106,7 +1496,7 @@ export type WatchFleetRequest = Message<"sallyport.control.v1.WatchFleetRequest"
  * Use `create(WatchFleetRequestSchema)` to create a new message.
  */
 export const WatchFleetRequestSchema: GenMessage<WatchFleetRequest> = /*@__PURE__*/
-  messageDesc(file_sallyport_control_v1_control, 35);
+  messageDesc(file_sallyport_control_v1_control, 46);
 
 /**
  * @generated from message sallyport.control.v1.WatchFleetResponse
@@ -1142,7 +1532,7 @@ export type WatchFleetResponse = Message<"sallyport.control.v1.WatchFleetRespons
  * Use `create(WatchFleetResponseSchema)` to create a new message.
  */
 export const WatchFleetResponseSchema: GenMessage<WatchFleetResponse> = /*@__PURE__*/
-  messageDesc(file_sallyport_control_v1_control, 36);
+  messageDesc(file_sallyport_control_v1_control, 47);
 
 /**
  * A channel in numbers.
@@ -1191,7 +1581,7 @@ export type ChannelSummary = Message<"sallyport.control.v1.ChannelSummary"> & {
  * Use `create(ChannelSummarySchema)` to create a new message.
  */
 export const ChannelSummarySchema: GenMessage<ChannelSummary> = /*@__PURE__*/
-  messageDesc(file_sallyport_control_v1_control, 37);
+  messageDesc(file_sallyport_control_v1_control, 48);
 
 /**
  * @generated from enum sallyport.control.v1.ChunkEncoding
@@ -1338,6 +1728,36 @@ export const FleetService: GenService<{
     methodKind: "unary";
     input: typeof ListChannelsRequestSchema;
     output: typeof ListChannelsResponseSchema;
+  },
+  /**
+   * Locks a scope at every sidecar of the fleet. Role: operator of all channels.
+   *
+   * @generated from rpc sallyport.control.v1.FleetService.AddFleetLock
+   */
+  addFleetLock: {
+    methodKind: "unary";
+    input: typeof AddFleetLockRequestSchema;
+    output: typeof AddFleetLockResponseSchema;
+  },
+  /**
+   * Takes a lock of the fleet away. Role: operator of all channels.
+   *
+   * @generated from rpc sallyport.control.v1.FleetService.RemoveFleetLock
+   */
+  removeFleetLock: {
+    methodKind: "unary";
+    input: typeof RemoveFleetLockRequestSchema;
+    output: typeof RemoveFleetLockResponseSchema;
+  },
+  /**
+   * Locks of the fleet in force. Role: viewer or operator.
+   *
+   * @generated from rpc sallyport.control.v1.FleetService.ListFleetLocks
+   */
+  listFleetLocks: {
+    methodKind: "unary";
+    input: typeof ListFleetLocksRequestSchema;
+    output: typeof ListFleetLocksResponseSchema;
   },
   /**
    * Sidecars that reported lately. Role: viewer or operator.
