@@ -20,6 +20,8 @@ export interface GuardedOptions<Service> {
   /** Path of a shipped Envoy configuration. */
   readonly config: string;
   readonly service: (port: number) => Promise<Service>;
+  /** The sidecar takes its policy from elsewhere, as its flags say. */
+  readonly unpolicied?: boolean;
   /** The policy's `spec`. */
   readonly spec?: Spec;
   readonly flags?: readonly string[];
@@ -83,7 +85,12 @@ export async function startGuarded<Service extends { readonly port: number; clos
       );
     await writePolicy(options.spec ?? {}, "one");
     const flags = [...(options.flags ?? []), ...(options.flagsIn?.(folder) ?? [])];
-    const sidecar = await startSidecarProcess({ name: "sidecar", folder, policy: policyPath, flags });
+    const sidecar = await startSidecarProcess({
+      name: "sidecar",
+      folder,
+      policy: options.unpolicied === true ? undefined : policyPath,
+      flags,
+    });
     closers.push(() => sidecar.stop());
     const service = await options.service(0);
     closers.push(() => service.close());

@@ -41,8 +41,12 @@ export async function http2Session(caller: Caller): Promise<ClientHttp2Session> 
 }
 
 /** Server-sent events, or any endless answer, over HTTP/2. */
-export async function answerOverHttp2(session: ClientHttp2Session, path = "/stream"): Promise<Stream> {
-  const stream = session.request({ ":path": path, ":authority": HOST });
+export async function answerOverHttp2(
+  session: ClientHttp2Session,
+  path = "/stream",
+  headers: Readonly<Record<string, string>> = {},
+): Promise<Stream> {
+  const stream = session.request({ ":path": path, ":authority": HOST, ...headers });
   stream.on("error", () => {}); // "close" follows
   await once(stream, "data");
   stream.resume();
@@ -53,9 +57,13 @@ export async function answerOverHttp2(session: ClientHttp2Session, path = "/stre
 }
 
 /** Server-sent events, or any endless answer, over HTTP/1.1. */
-export async function answerOverHttp1(caller: Caller, path = "/stream"): Promise<Stream> {
+export async function answerOverHttp1(
+  caller: Caller,
+  path = "/stream",
+  headers: Readonly<Record<string, string>> = {},
+): Promise<Stream> {
   const client = nodeClient(caller);
-  const response = await client.open({ path });
+  const response = await client.open({ path, headers });
   response.on("error", () => {}); // "close" follows
   const stream = streamOf(
     (done) => response.once("close", done),
