@@ -1,7 +1,10 @@
 /** Drives open streams of every kind through a real Envoy and ends them: what matches dies, neighbours live on. */
 
+import { createClient } from "@connectrpc/connect";
+import { createConnectTransport } from "@connectrpc/connect-node";
 import t from "tap";
 import { runCommand, type SidecarProcess } from "../../scripts/demo/sidecar.ts";
+import { LocalService } from "../../src/gen/sallyport/local/v1/local_pb.ts";
 import { reportOften } from "../support/bootstrap.ts";
 import { fetchOnce, grpcClient } from "../support/clients.ts";
 import { eventually, metric, startEcho, startGuarded, startInventory, startOrders } from "../support/guarded.ts";
@@ -169,6 +172,38 @@ t.test("whoever comes back in a loop after its end is refused each time, and lea
   t.equal(await metric(guarded.sidecar, "sallyport_locks"), 1);
   t.equal((await metric(guarded.sidecar, "sallyport_sessions")) <= 1, true);
   t.equal((await fetchOnce(await guarded.caller("other"), { path: "/orders" })).status, 200);
+});
+
+t.test("in a storm of locks only what one of them matches ends", async (t) => {
+  const guarded = await startGuarded({ config: "envoy/http-mtls.yaml", service: startOrders, spec: HELD });
+  t.teardown(() => guarded.stop());
+  const open = async (name: string, count: number) => {
+    const session = await http2Session(await guarded.caller(name));
+    t.teardown(() => session.destroy());
+    return Promise.all(Array.from({ length: count }, () => answerOverHttp2(session)));
+  };
+  const [victims, neighbours] = [await open("victim", 20), await open("neighbour", 60)];
+  await eventually(async () => ((await metric(guarded.sidecar, "sallyport_open_streams")) === 80 ? true : undefined));
+  const client = createClient(
+    LocalService,
+    createConnectTransport({
+      httpVersion: "1.1",
+      baseUrl: "http://localhost",
+      nodeOptions: { socketPath: guarded.sidecar.apiSocket },
+    }),
+  );
+  for (let batch = 0; batch < 20; batch++) {
+    await Promise.all(
+      Array.from({ length: 50 }, (_, n) =>
+        client.addLock({ lock: { principal: `spiffe://shop.example/nobody-${batch}-${n}`, reason: "storm" } }),
+      ),
+    );
+  }
+  t.ok([...victims, ...neighbours].every((stream) => stream.isOpen()));
+  await lock(guarded.sidecar, "--principal", "spiffe://shop.example/victim", "--reason", "stolen");
+  await Promise.all(victims.map(({ over }) => over));
+  t.equal(neighbours.filter((stream) => stream.isOpen()).length, 60);
+  t.equal(await metric(guarded.sidecar, "sallyport_locks"), 1_001);
 });
 
 t.test("a lock that comes between the check and the stream ends the stream all the same", async (t) => {

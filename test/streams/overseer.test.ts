@@ -192,3 +192,28 @@ t.test("judging a stream anew teaches and counts nothing", async (t) => {
   const next: RequestOptions = { ...caller("billing"), at: LATER + MINUTE_MS, path: "/reports/7", agent: "other/2" };
   t.same(one.send(next), two.send(next));
 });
+
+t.test("a forged or unverified token costs the principal that it names neither streams nor peace", async (t) => {
+  for (const forged of [true, false]) {
+    const { line, open, overseer, ended, streams } = world();
+    open({ ...caller("billing"), at: LATER });
+    for (let i = 0; i < 20; i++) {
+      const facts = request({ ...caller("billing"), at: LATER + i * 5 * SECOND_MS, address: "203.0.113.9" });
+      const presented = {
+        ...facts.presented,
+        peerSpiffeId: undefined,
+        token: { kind: "unverified" as const, why: "token signature does not verify", forged, id: "token:copied" },
+      };
+      const verdict = line.check({ ...facts, presented }, POLICY);
+      line.learn(facts, verdict);
+      overseer.judged(verdict, facts.time);
+      overseer.locked(facts.time);
+      t.not(verdict.identity.principal.name, "spiffe://td/billing");
+    }
+    t.same(ended, []);
+    t.equal(streams.size, 1);
+    const own = line.check(request({ ...caller("billing"), at: LATER + 3 * MINUTE_MS }), POLICY);
+    t.equal(own.decision.kind, "allow");
+    t.ok(own.score < 10, `score ${own.score}`);
+  }
+});
