@@ -25,7 +25,7 @@ const BY_DEFAULT = {};
 const HELD = { rules: [{ name: "held", watch: true }] };
 
 async function lock(sidecar: SidecarProcess, ...scope: string[]): Promise<void> {
-  const { code, err } = await runCommand(["lock", ...scope, "--api", `unix:${sidecar.apiSocket}`]);
+  const { code, err } = await runCommand(["lock", ...scope, "--reason", "test", "--api", `unix:${sidecar.apiSocket}`]);
   if (code !== 0) throw new Error(err);
 }
 
@@ -34,7 +34,7 @@ async function endThose(sidecar: SidecarProcess, victims: readonly Stream[], nei
   await eventually(async () =>
     (await metric(sidecar, "sallyport_open_streams")) >= victims.length + neighbours.length ? true : undefined,
   );
-  await lock(sidecar, "--principal", "spiffe://shop.example/victim", "--reason", "stolen");
+  await lock(sidecar, "--principal", "spiffe://shop.example/victim");
   await Promise.all(victims.map(({ over }) => over));
   return neighbours.filter(({ isOpen }) => isOpen()).length;
 }
@@ -124,7 +124,7 @@ t.test("what policy does not hold runs on, and is not known as open", async (t) 
   t.teardown(() => guarded.stop());
   const stream = await answerOverHttp1(await guarded.caller("victim"));
   t.teardown(() => stream.close());
-  await lock(guarded.sidecar, "--principal", "spiffe://shop.example/victim", "--reason", "stolen");
+  await lock(guarded.sidecar, "--principal", "spiffe://shop.example/victim");
   t.equal(await metric(guarded.sidecar, "sallyport_open_streams"), 0);
   t.ok(stream.isOpen());
 });
@@ -200,7 +200,7 @@ t.test("in a storm of locks only what one of them matches ends", async (t) => {
     );
   }
   t.ok([...victims, ...neighbours].every((stream) => stream.isOpen()));
-  await lock(guarded.sidecar, "--principal", "spiffe://shop.example/victim", "--reason", "stolen");
+  await lock(guarded.sidecar, "--principal", "spiffe://shop.example/victim");
   await Promise.all(victims.map(({ over }) => over));
   t.equal(neighbours.filter((stream) => stream.isOpen()).length, 60);
   t.equal(await metric(guarded.sidecar, "sallyport_locks"), 1_001);
