@@ -265,7 +265,9 @@ class Running implements RunningPolicy {
       () => keeper.close(),
       () => source.close(),
     );
+    const heard = keeper.heard();
     source.start(keeper);
+    if (source.kind === "file") await heard;
   }
 
   private keeperFor(
