@@ -7,7 +7,7 @@ import type { Line } from "../model/line.ts";
 import type { Policy } from "../model/policy.ts";
 import { MINUTE_MS, SECOND_MS, toEpochMs } from "../model/units.ts";
 import type { Verdict } from "../model/verdict.ts";
-import { OpenStreams } from "../streams/open-streams.ts";
+import { type OpenStream, OpenStreams } from "../streams/open-streams.ts";
 import { type Ending, Overseer } from "../streams/overseer.ts";
 import type { Logger } from "../telemetry/log.ts";
 
@@ -18,6 +18,9 @@ const AWAITED_MS = MINUTE_MS / 2;
 /** How often and how many streams are judged anew without an event: a hundred thousand take some five minutes. */
 const SWEEP_MS = SECOND_MS;
 const SWEPT_MAX = 300;
+
+/** Streams that are looked at before others have a turn. */
+const ENDED_AT_ONCE = 25;
 
 /** Streams that one log entry names. */
 const NAMED_MAX = 20;
@@ -95,8 +98,15 @@ export class HeldStreams {
     this.locksChanged = true;
     setImmediate(() => {
       this.locksChanged = false;
-      this.overseer.locked(this.now());
+      this.endLocked(this.streams.all(), 0);
     });
+  }
+
+  /** In slices: what was ended first is on its way to Envoy and the callers while the next is looked at. */
+  private endLocked(streams: readonly OpenStream[], from: number): void {
+    const to = Math.min(streams.length, from + ENDED_AT_ONCE);
+    this.overseer.locked(this.now(), streams.slice(from, to));
+    if (to < streams.length) setImmediate(() => this.endLocked(streams, to));
   }
 
   /** Posture facts were stated. */

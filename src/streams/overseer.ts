@@ -35,8 +35,8 @@ export class Overseer {
   }
 
   /** Locks were set: what one of them matches ends, without judging more. */
-  locked(now: EpochMs): void {
-    for (const stream of this.options.streams.all()) this.opened(stream, now);
+  locked(now: EpochMs, among: readonly OpenStream[] = this.options.streams.all()): void {
+    for (const stream of among) this.opened(stream, now);
   }
 
   /** A stream was opened: a lock may have been set since its request was let through. */
