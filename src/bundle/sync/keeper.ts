@@ -42,6 +42,8 @@ export interface KeeperOptions {
   /** Where the last good bundle is kept; `undefined`: nowhere. */
   readonly state: PolicyState | undefined;
   readonly bytesMax: number;
+  /** The only name of a bundle that is taken; left out: that of the first one. */
+  readonly bundleName?: string | undefined;
   /** How long the source may be silent before the policy counts as stale; `undefined`: for ever. */
   readonly staleAfterMs: number | undefined;
   /** Milliseconds since the epoch: for the times that bundles state. */
@@ -248,17 +250,21 @@ export class PolicyKeeper implements SourceListener {
     try {
       const bytes = await readBundleFile(file, file, this.options.bytesMax);
       if (bytes === undefined) return { loaded, bytes };
-      return { loaded: await this.load({ kind: "bytes", label: file, bytes }), bytes };
+      const again = await this.load({ kind: "bytes", label: file, bytes });
+      if (!("ok" in again) || !again.ok) return { loaded: again, bytes };
+      // What a folder's other files were passed over for is known to the first look only.
+      const { passedOver } = loaded;
+      return { loaded: { ...again, warnings: [...again.warnings, ...passedOver] }, bytes };
     } catch (error) {
       return { loaded: asOperating(error, origin), bytes: undefined }; // keeps the last good policy
     }
   }
 
   private async load(origin: PolicyOrigin, more: LoadOptions = {}): Promise<LoadResult | OperatingError> {
-    const { loader, now } = this.options;
+    const { loader, now, bundleName } = this.options;
     try {
       const trust = this.trust === undefined ? {} : { trust: this.trust };
-      return await loader.load(origin, { ...trust, nowMs: now(), ...more });
+      return await loader.load(origin, { ...trust, bundleName, nowMs: now(), ...more });
     } catch (error) {
       return asOperating(error, origin); // keeps the last good policy
     }

@@ -124,6 +124,7 @@ t.test("unsigned policy is refused once keys are configured, also when a loader 
         bundle: undefined,
         trust: undefined,
         warnings: [],
+        passedOver: [],
       }),
     },
   });
