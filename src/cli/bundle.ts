@@ -122,6 +122,7 @@ export const verifyCommand: Command = {
   summary: "Verify a bundle as a sidecar would: signatures, times and contents; with --trust that it is no older one.",
   flags: [
     KEYS,
+    { name: "name", value: "NAME", summary: "The only name of a bundle that is taken." },
     {
       name: "trust",
       value: "STATE",
@@ -136,7 +137,7 @@ export const verifyCommand: Command = {
         ? await trustFrom(invocation, terminal, KEYS.name)
         : readTrust((await readInput(values.trust, KEY_FILE_BYTES_MAX)).toString("utf8"), values.trust);
     if (trust === undefined) throw usage("bundle verify: expected --keys KEYFILE or --trust STATE");
-    const verified = await verifyBundle(await bundleAt(path), trust, Date.now(), { label: path });
+    const verified = await verifyBundle(await bundleAt(path), trust, Date.now(), { label: path, name: values.name });
     const { facts, files, signers, warnings } = verified;
     for (const warning of warnings) terminal.err(`warning: ${warning}`);
     const { keys } = verified.trust.root;

@@ -34,6 +34,7 @@ import { StateFiles } from "./state-files.ts";
 import { VERSION } from "./version.ts";
 
 const RECENT_MAX = 2_000;
+const CREDENTIAL_KEY_BYTES = 32;
 const KEY_REFRESH_MS = MINUTE_MS;
 
 export interface Sidecar {
@@ -92,7 +93,7 @@ async function assemble(
     },
   });
   const state = config.stateDir === undefined ? undefined : new StateFiles(config.stateDir);
-  const key = state?.credentialKey() ?? randomBytes(32);
+  const key = credentialKey(state, log);
   const tokens = new Tokens({ key, keySets, now });
   closers.push(() => keySets.close());
   const policy = await startPolicy({
@@ -282,6 +283,20 @@ function startWarm(line: Line, path: string, log: Logger): void {
 }
 
 /** @returns whether something was restored */
+function credentialKey(state: StateFiles | undefined, log: Logger): Uint8Array {
+  try {
+    if (state !== undefined) return state.credentialKey();
+  } catch (error) {
+    if (!(error instanceof OperatingError)) throw error;
+    // Starts all the same: a policy in force matters more than knowing credentials again after a restart.
+    log.error(
+      { event: "state.unwritable", ...errorFields(error) },
+      "starts with a key of this process only: credential hashes will not survive a restart",
+    );
+  }
+  return randomBytes(CREDENTIAL_KEY_BYTES);
+}
+
 function restore(line: Line, state: StateFiles, log: Logger): boolean {
   const bytes = state.read();
   if (bytes === undefined) return false;
@@ -291,9 +306,19 @@ function restore(line: Line, state: StateFiles, log: Logger): boolean {
     return true;
   } catch (error) {
     // Starts empty rather than not at all: an unknown caller is new, not denied. The file is kept for a look.
-    const path = state.setAside();
+    const path = setAside(state, log);
     log.error({ event: "state.unusable", path, ...errorFields(error) }, "starts with an empty memory");
     return false;
+  }
+}
+
+function setAside(state: StateFiles, log: Logger): string | undefined {
+  try {
+    return state.setAside();
+  } catch (error) {
+    // Starts all the same; the file stays where it is until a snapshot can take its place.
+    log.error({ event: "state.unwritable", ...errorFields(error) }, "what cannot be used could not be set aside");
+    return undefined;
   }
 }
 

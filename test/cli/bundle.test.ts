@@ -186,6 +186,11 @@ t.test("verify: good, wrongly signed, unsigned, older, damaged, missing", async 
     revision: 2,
     signed_by: [{ owner: "alice" }],
   });
+  t.match(await verify("2.bundle", ...keys, "--name", "shop"), { code: 0 });
+  t.match(await verify("2.bundle", ...keys, "--name", "bank"), {
+    code: 1,
+    err: /expected bundle bank, got bundle shop \(ERR_BUNDLE_NAME\)/,
+  });
   t.match(await verify("bob.bundle", ...keys), { code: 1, err: /ERR_BUNDLE_SIGNATURE/ });
   t.match(await verify("none.bundle", ...keys), { code: 1, err: /nobody has signed it.*ERR_BUNDLE_SIGNATURE/ });
   t.match(await verify("cut.bundle", ...keys), { code: 1, err: /ERR_BUNDLE_INVALID/ });

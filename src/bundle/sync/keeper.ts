@@ -11,12 +11,17 @@ import type { OfferNote, OfferResult, OriginLoader, SourceListener } from "./sou
 import type { PolicyState } from "./state.ts";
 import { Told } from "./told.ts";
 
+/** What there is instead of what was refused: the last good policy, or none yet. */
+export type Stays = "last good" | "none";
+
 /** What the keeper tells; each thing once, however often the source repeats it. */
 export interface KeeperEvents {
   /** Puts it in force; must not throw. */
   readonly inForce: (loaded: Loaded, from: string) => void;
-  readonly refused: (refusal: Refusal, from: string) => void;
-  readonly unreachable: (error: OperatingError) => void;
+  readonly refused: (refusal: Refusal, from: string, stays: Stays) => void;
+  /** The source has come back to what is in force after {@link refused} was told. */
+  readonly settled: (from: string) => void;
+  readonly unreachable: (error: OperatingError, stays: Stays) => void;
   /** The source answers again after {@link unreachable} was told. */
   readonly recovered: () => void;
   readonly warned: (warning: string, from: string) => void;
@@ -88,6 +93,7 @@ export class PolicyKeeper implements SourceListener {
   private refusal: Refusal | undefined;
   private failure: OperatingError | undefined;
   private failureTold = false;
+  private refusalTold = false;
   private confirmedAtMs: number | undefined;
   private confirmedMonotonicMs: number;
   private running: Promise<unknown> = Promise.resolve();
@@ -137,7 +143,7 @@ export class PolicyKeeper implements SourceListener {
     if (this.current === undefined) return;
     this.confirmedAtMs = this.options.now();
     this.confirmedMonotonicMs = this.options.monotonicMs();
-    this.refusal = undefined;
+    this.settle(true);
     this.answered();
   }
 
@@ -152,7 +158,7 @@ export class PolicyKeeper implements SourceListener {
       meters.failed(error.code);
       if (this.told.isNew(`failure ${error.code} ${error.message}`, monotonicMs())) {
         this.failureTold = true;
-        events.unreachable(error);
+        events.unreachable(error, this.stays());
       }
     }
     this.wake();
@@ -286,7 +292,7 @@ export class PolicyKeeper implements SourceListener {
     }
     const { bundle, files, digest } = loaded;
     this.current = { digest, bundle, files, bytesHash: bytes === undefined ? undefined : await hashOf(bytes) };
-    this.refusal = undefined;
+    this.settle(isSame);
     const moved = loaded.trust;
     // Trust only moves forward, whatever a loader says.
     if (moved === undefined || moved.root.version < (this.trust?.root.version ?? 0)) return;
@@ -326,9 +332,21 @@ export class PolicyKeeper implements SourceListener {
     meters.refused(refusal.error.code);
     this.answered();
     if (this.told.isNew(`refusal ${refusal.key}`, monotonicMs())) {
-      events.refused(refusal, from);
+      this.refusalTold = true;
+      events.refused(refusal, from, this.stays());
     }
     return { kind: "refused", error: refusal.error, files };
+  }
+
+  private stays(): Stays {
+    return this.current === undefined ? "none" : "last good";
+  }
+
+  /** Nothing is refused any more; a new policy says so by itself. */
+  private settle(isSame: boolean): void {
+    this.refusal = undefined;
+    if (isSame && this.refusalTold) this.options.events.settled(this.options.label);
+    this.refusalTold = false;
   }
 
   private answered(): void {
