@@ -160,6 +160,14 @@ t.test("a channel has the sidecars that its labels name", async (t) => {
   await eventually(async () => (prod.facts?.revision === 7 && other.facts?.revision === 1 ? true : undefined));
 });
 
+t.test("a bundle too large for the control plane is refused as that", async (t) => {
+  const scene = await makeScene(t);
+  const control = await scene.control(["--bundle-bytes-max", "2000"]);
+  const text = Array.from({ length: 90_000 }, (_, n) => `10.${n >> 16}.${(n >> 8) & 255}.${n & 255}/32\n`).join("");
+  const large = await scene.bundle({ revision: 1, text });
+  t.match(await control.fleet("publish", large), { code: 1, err: /ERR_BUNDLE_TOO_LARGE/ });
+});
+
 t.test("wrong tokens, foreign roles and missing ones are told apart, and none is let in", async (t) => {
   const scene = await makeScene(t);
   const control = await scene.control();
