@@ -1,6 +1,6 @@
 /** Conditions in CEL: checked when a policy is read, planned when first asked, evaluated within bounds. */
 
-import { type CelInput, CelScalar, celEnv, celFunc, parse, plan } from "@bufbuild/cel";
+import { type CelInput, CelScalar, celEnv, celFunc, isCelError, parse, plan } from "@bufbuild/cel";
 import { strings } from "@bufbuild/cel/ext";
 import type { Asked, Condition, Glob } from "../model/policy.ts";
 import { type AddressRange, readAddress, readRange } from "./address.ts";
@@ -46,7 +46,25 @@ export function checkCondition(text: string): ConditionCheck {
     };
     return { ok: false, faults: [fault] };
   }
+  const fault = asksFor(text, NAMES) ? undefined : constantFault(text);
+  if (fault !== undefined) return { ok: false, faults: [fault] };
   return { ok: true, cost, needsScore: asksFor(text, SCORED) };
+}
+
+const NAMES = Object.keys(VARIABLES);
+
+/** Why a condition that asks for nothing fails at every request; `undefined` for one that is simply true or false. */
+function constantFault(text: string): ConditionFault | undefined {
+  let why = "another value";
+  try {
+    const result = planOf(text)({});
+    if (typeof result === "boolean") return undefined;
+    if (isCelError(result)) why = result.message;
+  } catch (error) {
+    // Fails closed: the policy is refused.
+    why = error instanceof Error ? error.message : "an error";
+  }
+  return { offset: 0, expected: "a condition that can be evaluated", got: `one that always fails: ${why}` };
 }
 
 /** The parser tells where it gave up, not what it had hoped for. */

@@ -78,6 +78,9 @@ function checkRules(spec: Spec, source: Source): void {
     if (rule.onError !== 0 && rule.when === "" && !source.isFaulty(`${path}.when`)) {
       source.report(`${path}.onError`, "a `when` that it is about");
     }
+    if (rule.when === "" && source.has(`${path}.when`) && !source.isFaulty(`${path}.when`)) {
+      source.report(`${path}.when`, "a condition, or no `when` for a rule without one", '""');
+    }
     if (isGiven(source, path, RULE_PARTS)) continue;
     source.report(path, `at least one of ${RULE_PARTS.join(", ")}`, "none of them");
   }

@@ -4,6 +4,7 @@ import { createHash, type Hash } from "node:crypto";
 import { constants } from "node:fs";
 import { open, readdir, stat } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
+import type { Bundle } from "../gen/sallyport/bundle/v1/bundle_pb.ts";
 import type { BundleFacts, Trust } from "../model/bundle.ts";
 import { type ErrorCode, OperatingError } from "../model/errors.ts";
 import type { Policy } from "../model/policy.ts";
@@ -12,10 +13,10 @@ import { type FileContent, namedFiles } from "./files.ts";
 import { finishPolicy } from "./paced.ts";
 import { parsePolicy } from "./parse.ts";
 import { type Prepared, preparePolicy } from "./prepare.ts";
-import { fileProblem, type Problem } from "./problem.ts";
+import { fileProblem, formatProblem, type Problem } from "./problem.ts";
 import { shippedNetworks } from "./shipped-networks.ts";
 import { TEXT_BYTES_MAX } from "./tree.ts";
-import { verifyBundle } from "./verify.ts";
+import { claimedManifest, factsOf, verifyBundle } from "./verify.ts";
 
 /** Where a policy comes from. */
 export type PolicyOrigin =
@@ -26,6 +27,8 @@ export type PolicyOrigin =
 export interface LoadOptions {
   /** Whose signatures count. Once it is given, everything unsigned is refused. */
   readonly trust?: Trust | undefined;
+  /** The only name of a bundle that is taken; in a folder no others are considered. */
+  readonly bundleName?: string | undefined;
   /** The time by which a bundle's own time is judged, milliseconds since the epoch. Default: the clock's. */
   readonly nowMs?: number | undefined;
   /** Takes a bundle whose time is over: for the last good one, when nothing newer can be had. */
@@ -42,6 +45,8 @@ export interface Loaded extends Read {
   /** What to remember once it is in force: the root that it has led to, and the bundle itself. */
   readonly trust: Trust | undefined;
   readonly warnings: readonly string[];
+  /** Those of the warnings that are about other files of its folder. */
+  readonly passedOver: readonly string[];
 }
 
 export interface NotLoaded extends Read {
@@ -49,7 +54,11 @@ export interface NotLoaded extends Read {
   /** Why, for metrics and status. */
   readonly code: ErrorCode;
   readonly problems: readonly Problem[];
+  /** What a refused bundle says of itself, believed by nobody: only to tell what is worth a word. */
+  readonly claimed?: Claimed | undefined;
 }
+
+type Claimed = Pick<BundleFacts, "name" | "revision">;
 
 interface Read {
   /** Absolute paths of all files read, the policy's first; of a folder that was searched, its own path before them. */
@@ -113,17 +122,35 @@ async function prepareFolder(label: string, folder: string, options: LoadOptions
     return within(folder, await prepareFile(join(label, written), join(folder, written), options));
   }
   let best: PreparedLoad | undefined;
+  const unusable: NotLoaded[] = [];
   for (const name of bundles.slice(-BUNDLES_MAX)) {
     const next = await prepareFile(join(label, name), join(folder, name), options);
+    if (!next.ok) unusable.push(next);
     if (best === undefined || isBetter(next, best)) best = next;
   }
   const none = [fileProblem(label, "a folder with policy.yaml or a *.bundle file", "neither")];
-  return best === undefined ? refused(none, [folder]) : within(folder, best);
+  if (best === undefined) return refused(none, [folder]);
+  if (!best.ok) return within(folder, best);
+  const passedOver = unusable.filter(({ claimed }) => !isOrdinary(claimed, best.bundle, options)).map(passedOverText);
+  if (written !== undefined) passedOver.push(`${join(label, written)}: passed over: it is not signed`);
+  return within(folder, { ...best, warnings: [...best.warnings, ...passedOver], passedOver });
+}
+
+/** Whether a bundle that cannot be used is one of those that a folder keeps: older ones, or of a name not asked for. */
+function isOrdinary(claimed: Claimed | undefined, best: BundleFacts | undefined, { bundleName }: LoadOptions): boolean {
+  if (claimed === undefined || best === undefined) return false;
+  if (claimed.name === best.name) return claimed.revision < best.revision;
+  return bundleName !== undefined;
+}
+
+function passedOverText({ problems: [first], files: [file] }: NotLoaded): string {
+  return first === undefined ? `${file}: passed over` : `passed over: ${formatProblem(first)}`;
 }
 
 /** One that can be used is better than one that cannot, and of two the newer. */
 function isBetter(next: PreparedLoad, best: PreparedLoad): boolean {
-  if (!next.ok) return false;
+  // Of those that cannot, one of the name that is wanted tells more.
+  if (!next.ok) return !best.ok && best.code === "ERR_BUNDLE_NAME" && next.code !== "ERR_BUNDLE_NAME";
   return !best.ok || (next.bundle?.revision ?? 0) > (best.bundle?.revision ?? 0);
 }
 
@@ -170,23 +197,36 @@ async function prepareText(
   const digest = digestOf(hash);
   const result = preparePolicy(document, contents, `sha256:${digest.slice(0, 12)}`);
   if (!result.ok) return refused(result.problems, files, undefined, digest);
-  return { ok: true, prepared: result.prepared, files, digest, bundle: undefined, trust: undefined, warnings: [] };
+  return {
+    ok: true,
+    prepared: result.prepared,
+    files,
+    digest,
+    bundle: undefined,
+    trust: undefined,
+    warnings: [],
+    passedOver: [],
+  };
 }
 
 async function prepareBundle(
   label: string,
   bytes: Uint8Array,
   files: readonly string[],
-  { trust, nowMs, acceptExpired }: LoadOptions,
+  { trust, nowMs, acceptExpired, bundleName }: LoadOptions,
 ): Promise<PreparedLoad> {
   const digest = createHash("sha256").update(bytes).digest("hex");
   if (trust === undefined) {
     const problem = fileProblem(label, "keys to verify a bundle with", "none configured");
     return refused([problem], files, "ERR_BUNDLE_SIGNATURE", digest);
   }
+  let claimed: Claimed | undefined;
   try {
-    const verified = await verifyBundle(readBundle(bytes, label), trust, nowMs ?? Date.now(), {
+    const bundle = readBundle(bytes, label);
+    claimed = claimOf(bundle, label);
+    const verified = await verifyBundle(bundle, trust, nowMs ?? Date.now(), {
       label,
+      name: bundleName,
       acceptExpired: acceptExpired ?? false,
     });
     const { facts, manifest } = verified;
@@ -203,11 +243,31 @@ async function prepareBundle(
     if (!result.ok) return refused(result.problems, files, undefined, digest);
     // Whatever the policy itself states: the bundle's revision is the one that was signed.
     const prepared = { ...result.prepared, revision };
-    return { ok: true, prepared, files, digest, bundle: facts, trust: verified.trust, warnings: verified.warnings };
+    return {
+      ok: true,
+      prepared,
+      files,
+      digest,
+      bundle: facts,
+      trust: verified.trust,
+      warnings: verified.warnings,
+      passedOver: [],
+    };
   } catch (error) {
     // Fails closed: the caller keeps the last good policy.
     if (!(error instanceof OperatingError)) throw error;
-    return refused([problemOf(error, label)], files, error.code, digest);
+    return { ...refused([problemOf(error, label)], files, error.code, digest), claimed };
+  }
+}
+
+function claimOf(bundle: Bundle, label: string): Claimed | undefined {
+  try {
+    const { name, revision } = factsOf(claimedManifest(bundle, label));
+    return { name, revision };
+  } catch (error) {
+    // Fails closed: verifying it will say what is wrong.
+    if (!(error instanceof OperatingError)) throw error;
+    return undefined;
   }
 }
 
@@ -217,13 +277,13 @@ function bounded(bytes: Uint8Array | undefined, bytesMax: number): FileContent {
   return { ok: true, bytes };
 }
 
-/** `LABEL: expected WANTED, got FOUND` as the problem that it tells of. */
+/** `LABEL: PLACE: expected WANTED, got FOUND` as the problem that it tells of; the place may be left out. */
 function problemOf({ message }: OperatingError, label: string): Problem {
   const told = message.startsWith(`${label}: `) ? message.slice(label.length + 2) : message;
-  const parts = /^expected (.*?), got (.*)$/s.exec(told);
-  return parts === null
-    ? fileProblem(label, "a bundle that can be used", told)
-    : fileProblem(label, parts[1] ?? "", parts[2] ?? "");
+  const [, place, expected, got] = /^(?:([^,]*): )?expected (.*?), got (.*)$/s.exec(told) ?? [];
+  return expected === undefined || got === undefined
+    ? fileProblem(label, "a bundle that can be used", `one with a fault (${told})`)
+    : { ...fileProblem(label, expected, got), path: place ?? "" };
 }
 
 function parseText(bytes: Uint8Array, label: string): ReturnType<typeof parsePolicy> {

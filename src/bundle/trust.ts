@@ -23,6 +23,8 @@ const PROBLEMS_SHOWN_MAX = 10;
  * @throws {OperatingError} ERR_KEY_INVALID with every problem and its place
  */
 export function parseTrustRoot(text: string, file: string): TrustRoot {
+  const mistaken = mistakenFor(text);
+  if (mistaken !== undefined) throw new OperatingError("ERR_KEY_INVALID", `${file}: ${mistaken}`);
   const parsed = parseTree(text, file);
   const problems = parsed.ok ? parsed.source.problems : [...parsed.problems];
   if (parsed.ok) {
@@ -38,6 +40,24 @@ export function parseTrustRoot(text: string, file: string): TrustRoot {
   const shown = problems.slice(0, PROBLEMS_SHOWN_MAX).map(formatProblem);
   if (problems.length > shown.length) shown.push(`${problems.length - shown.length} problems more`);
   throw new OperatingError("ERR_KEY_INVALID", shown.join("\n"));
+}
+
+/** What was given in a key file's place, when it is another of the files that lie beside it; nothing of it is repeated. */
+function mistakenFor(text: string): string | undefined {
+  if (/-----BEGIN [A-Z ]*PRIVATE KEY-----/.test(text)) return "expected a key file, got a private key";
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch {
+    return undefined; // what reads key files says what is wrong, and where
+  }
+  if (!isObject(value)) return undefined;
+  if ("first" in value && "roots" in value) {
+    return "expected a key file, got a roots file; `bundle root --from ROOTS --keys-out FILE` writes its newest root as a key file";
+  }
+  if (!("kty" in value)) return undefined;
+  const key = "d" in value ? "a private signing key, which belongs nowhere but with its owner" : "a public key";
+  return `expected a key file, got ${key}; \`bundle root --key PUBLIC --out FILE\` makes a key file of public keys`;
 }
 
 /** The text of a key file. */

@@ -17,6 +17,8 @@ const AHEAD_MS_MAX = 10 * 60_000;
 export interface VerifyOptions {
   /** The bundle's file or address, for messages. */
   readonly label?: string;
+  /** The only name that is taken; without it, whatever name a trusted key has signed, until one was accepted. */
+  readonly name?: string | undefined;
   /** Takes a bundle whose time is over, with a warning: for the last good one from disk, when there is nothing newer. */
   readonly acceptExpired?: boolean;
   /** Most bytes of all files together. */
@@ -39,8 +41,8 @@ export interface Verified {
 /**
  * Verifies a bundle against what is trusted. Nothing of it is used before its signatures are found good.
  *
- * @throws {OperatingError} ERR_BUNDLE_SIGNATURE, ERR_BUNDLE_ROLLBACK, ERR_BUNDLE_EXPIRED, ERR_BUNDLE_INVALID or
- *   ERR_BUNDLE_TOO_LARGE, with what was found and what was wanted
+ * @throws {OperatingError} ERR_BUNDLE_SIGNATURE, ERR_BUNDLE_NAME, ERR_BUNDLE_ROLLBACK, ERR_BUNDLE_EXPIRED,
+ *   ERR_BUNDLE_INVALID or ERR_BUNDLE_TOO_LARGE, with what was found and what was wanted
  */
 export async function verifyBundle(
   bundle: Bundle,
@@ -52,6 +54,9 @@ export async function verifyBundle(
   const walked = await walkRoots(bundle.roots, trust.root, label);
   const { manifest, digest, signers, warnings } = await verifyManifest(bundle.manifest, walked.root, label);
   const facts = factsOf({ manifest, digest });
+  if (options.name !== undefined && facts.name !== options.name) {
+    throw new OperatingError("ERR_BUNDLE_NAME", `${label}: expected bundle ${options.name}, got bundle ${facts.name}`);
+  }
   refuseRollback(facts, trust.accepted, walked.restarted, label);
   const late = checkTimes(facts, nowMs, options.acceptExpired === true, label);
   const files = joinFiles(manifest, bundle.chunks, options.bytesMax ?? BUNDLE_BYTES_MAX, label);
@@ -219,7 +224,7 @@ function checkTimes(
 ): readonly string[] {
   const [now, issued, expires] = [nowMs, issuedAtMs, expiresAtMs].map((ms) => new Date(ms).toISOString());
   if (nowMs >= expiresAtMs) {
-    const text = `${label}: expected a bundle whose time is not over; this machine's clock says ${now}, the bundle was issued at ${issued} and expired at ${expires}`;
+    const text = `${label}: expected a bundle whose time is not over by this machine's clock, which says ${now}, got one issued at ${issued} and expired at ${expires}`;
     if (!acceptExpired) throw new OperatingError("ERR_BUNDLE_EXPIRED", text);
     return [text];
   }

@@ -74,6 +74,7 @@ function wantedBy(rules: FieldRules, ruleId: string): string | undefined {
     case "string":
       return wantedText(rules);
     case "repeated":
+      if (ruleId === "repeated.min_items") return `${rules.type.value.minItems} entries or more`;
       return ruleId === "repeated.unique" ? "entries that differ" : `at most ${rules.type.value.maxItems} entries`;
     case "map":
       return `at most ${rules.type.value.maxPairs} entries`;

@@ -1,5 +1,6 @@
 /** `sallyport bundle keygen` and `root`: who signs, and how the next signers follow. */
 
+import { stat } from "node:fs/promises";
 import { readJws, type SigningKey, signersOf } from "../bundle/jws.ts";
 import { makeSigningKey, readPublicKey, readSigningKey, writePublicKey, writeSigningKey } from "../bundle/keys.ts";
 import { claimedRoot, type RootChain, readRootChain, signRoot, unsignedRoot, writeRootChain } from "../bundle/sign.ts";
@@ -7,7 +8,7 @@ import { writeTrustRoot } from "../bundle/trust.ts";
 import { walkRoots } from "../bundle/verify.ts";
 import type { TrustedKey, TrustRoot } from "../model/bundle.ts";
 import { OperatingError } from "../model/errors.ts";
-import { type Command, EXIT_GOOD, type Flag, type Invocation, usage } from "./command.ts";
+import { type Command, EXIT_GOOD, type Flag, type Invocation, type Terminal, usage } from "./command.ts";
 import { readInput, writeOutput, writePrivate } from "./named-files.ts";
 import { KEY_FILE_BYTES_MAX } from "./trust.ts";
 
@@ -62,11 +63,12 @@ export const rootCommand: Command = {
       summary: "Revisions begin anew under this root: when a stolen key has signed one out of all reach.",
     },
   ],
-  run: async (invocation, { out }) => {
+  run: async (invocation, terminal) => {
+    const { out } = terminal;
     const { values, lists, switches, json } = invocation;
     const file = needed(values.out, "bundle root", "--out FILE");
     const keys = await Promise.all((lists.key ?? []).map(publicKeyAt));
-    const signers = await signingKeys(invocation);
+    const signers = await signingKeys(invocation, terminal);
     const threshold = thresholdOf(values.threshold);
     if (values.from === undefined) {
       if (keys.length === 0) throw usage("bundle root: expected --key PUBLIC at least once, or --from ROOTS");
@@ -114,12 +116,25 @@ export const rootCommand: Command = {
 };
 
 /** Private keys of `--sign-with`, in order. */
-export async function signingKeys({ lists }: Invocation, flag = SIGN_WITH.name): Promise<readonly SigningKey[]> {
+export async function signingKeys(
+  { lists }: Invocation,
+  terminal: Terminal,
+  flag = SIGN_WITH.name,
+): Promise<readonly SigningKey[]> {
   const keys: SigningKey[] = [];
   for (const path of lists[flag] ?? []) {
+    await warnOfOpenKey(path, terminal);
     keys.push(readSigningKey((await readInput(path, KEY_FILE_BYTES_MAX)).toString("utf8"), path));
   }
   return keys;
+}
+
+/** Says it of a file, not of a pipe, which lies nowhere. */
+async function warnOfOpenKey(path: string, { err }: Terminal): Promise<void> {
+  const found = await stat(path).catch(() => undefined); // reading it will say what is wrong
+  if (found === undefined || !found.isFile() || (found.mode & 0o077) === 0) return;
+  const mode = (found.mode & 0o777).toString(8).padStart(4, "0");
+  err(`warning: private key ${path} is open to others than its owner (mode ${mode}): chmod 600 ${path}`);
 }
 
 /** @throws {OperatingError} ERR_KEY_INVALID, ERR_DATA_UNREADABLE */

@@ -35,7 +35,7 @@ export const buildCommand: Command = {
     { name: "name", value: "NAME", summary: "Name of the bundle: revisions of one name follow each other." },
     { name: "revision", value: "N|next", summary: "Higher than every one before; `next` is one more than --after's." },
     { name: "expires", value: "DURATION|TIME", summary: "From when on nobody takes it any more, such as 30d." },
-    { name: "out", value: "FILE", summary: "Where the bundle goes; by custom NAME.bundle." },
+    { name: "out", value: "FILE", summary: "Where the bundle goes. Default NAME.bundle in this folder." },
     { name: "after", value: "OLD.bundle", summary: "The bundle before this one, for `--revision next`." },
     { name: "from", value: "OLD.bundle", summary: "Take contents and name from this bundle: the way back to it." },
     { name: "issued", value: "TIME", summary: "Issue time. Default $SOURCE_DATE_EPOCH, else now." },
@@ -46,19 +46,19 @@ export const buildCommand: Command = {
     const { positionals, values, json } = invocation;
     const { out, err } = terminal;
     const [policyPath] = positionals;
-    const file = needed(values.out, "bundle build", "--out FILE");
     if ((policyPath === undefined) === (values.from === undefined)) {
       throw usage("bundle build: expected either POLICY or --from OLD.bundle");
     }
     const old = values.from === undefined ? undefined : await bundleAt(values.from);
     const oldManifest = old === undefined ? undefined : claimedManifest(old, values.from!).manifest;
     const name = values.name ?? needed(oldManifest?.name, "bundle build", "--name NAME");
+    const file = values.out ?? `${name}.bundle`;
     const revision = await revisionOf(values, name);
     const issuedAtMs = issueTime(values.issued, terminal);
     const expiresAtMs = expiryTime(needed(values.expires, "bundle build", "--expires DURATION|TIME"), issuedAtMs);
     const chain = values.roots === undefined ? undefined : await rootChainAt(values.roots);
     const root = chain === undefined ? undefined : (await walkRoots(chain.roots, chain.first, values.roots!)).root;
-    const keys = await signingKeys(invocation);
+    const keys = await signingKeys(invocation, terminal);
 
     const gathered =
       old === undefined
@@ -103,7 +103,7 @@ export const signCommand: Command = {
   ],
   run: async (invocation, terminal) => {
     const path = invocation.positionals[0]!;
-    const keys = await signingKeys(invocation, "key");
+    const keys = await signingKeys(invocation, terminal, "key");
     if (keys.length === 0) throw usage("bundle sign: expected --key KEY");
     let bundle = await bundleAt(path);
     const last = bundle.roots.at(-1);
@@ -122,6 +122,7 @@ export const verifyCommand: Command = {
   summary: "Verify a bundle as a sidecar would: signatures, times and contents; with --trust that it is no older one.",
   flags: [
     KEYS,
+    { name: "name", value: "NAME", summary: "The only name of a bundle that is taken." },
     {
       name: "trust",
       value: "STATE",
@@ -136,7 +137,7 @@ export const verifyCommand: Command = {
         ? await trustFrom(invocation, terminal, KEYS.name)
         : readTrust((await readInput(values.trust, KEY_FILE_BYTES_MAX)).toString("utf8"), values.trust);
     if (trust === undefined) throw usage("bundle verify: expected --keys KEYFILE or --trust STATE");
-    const verified = await verifyBundle(await bundleAt(path), trust, Date.now(), { label: path });
+    const verified = await verifyBundle(await bundleAt(path), trust, Date.now(), { label: path, name: values.name });
     const { facts, files, signers, warnings } = verified;
     for (const warning of warnings) terminal.err(`warning: ${warning}`);
     const { keys } = verified.trust.root;

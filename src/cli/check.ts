@@ -1,10 +1,12 @@
 /** `sallyport check`: is this policy good? */
 
 import { readFile } from "node:fs/promises";
+import { dirname } from "node:path";
 import { DEFAULT_POLICY_TEXT } from "../bundle/default-policy.ts";
 import { excerptOf } from "../bundle/excerpt.ts";
 import { loadPolicy } from "../bundle/load.ts";
 import { formatProblem, type Problem } from "../bundle/problem.ts";
+import { gatherPolicy } from "./bundle-policy.ts";
 import { type Command, EXIT_BAD, EXIT_GOOD, usage } from "./command.ts";
 
 export const checkCommand: Command = {
@@ -27,6 +29,7 @@ export const checkCommand: Command = {
       return EXIT_BAD;
     }
     const { policy } = loaded;
+    const notes = loaded.bundle === undefined ? await notesOn(loaded.files) : [];
     const facts = {
       name: policy.name,
       revision: policy.revision,
@@ -38,12 +41,22 @@ export const checkCommand: Command = {
     };
     out(
       json
-        ? JSON.stringify({ ok: true, ...facts })
+        ? JSON.stringify({ ok: true, ...facts, ...(notes.length === 0 ? {} : { notes }) })
         : `${path}: good. ${facts.name} ${facts.revision}, mode ${facts.mode}, ${facts.rules} rules, ${facts.ranges} address ranges, ${facts.fingerprints} fingerprints, ${facts.locks} locks`,
     );
+    if (!json) for (const note of notes) err(`note: ${note}`);
     return EXIT_GOOD;
   },
 };
+
+/** What a sidecar beside these files does not mind, and a bundle does. */
+async function notesOn(read: readonly string[]): Promise<readonly string[]> {
+  const [first = "", second] = read;
+  // Of a folder its own path comes first.
+  const path = second !== undefined && dirname(second) === first ? second : first;
+  const { problems } = await gatherPolicy(path);
+  return problems.map(({ expected, got }) => `${got} cannot go into a bundle, which takes ${expected}`);
+}
 
 /** Each problem on a line, then the line that it is about with a mark under the place. */
 async function report(path: string, problems: readonly Problem[], err: (line: string) => void): Promise<void> {

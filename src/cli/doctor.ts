@@ -62,7 +62,7 @@ export const doctorCommand: Command = {
 };
 
 async function policyFor(config: ServeConfig, findings: Finding[]): Promise<Policy | undefined> {
-  const { policy: place, control, bundleKeys } = config;
+  const { policy: place, control, bundleKeys, bundleName } = config;
   const url = place?.kind === "url" ? place.url : undefined;
   const from = control?.address ?? (url === undefined ? undefined : `${url.origin}${url.pathname}`);
   if (from !== undefined) {
@@ -78,7 +78,7 @@ async function policyFor(config: ServeConfig, findings: Finding[]): Promise<Poli
     return defaultPolicy(shippedNetworks());
   }
   const { path } = place;
-  const loaded = await loadPolicy(path, await keysFor(bundleKeys));
+  const loaded = await loadPolicy(path, { ...(await keysFor(bundleKeys)), bundleName });
   if (!loaded.ok) {
     for (const problem of loaded.problems)
       findings.push({ level: "bad", about: "policy", message: formatProblem(problem) });

@@ -165,7 +165,12 @@ async function caseOf({ decision, request, past }: Found, invocation: Invocation
   if (passed) return text;
   const verdict = steps[0]?.verdict;
   const missed = (steps[0]?.failures ?? []).map(({ part, wanted, got }) => `${part}: wanted ${wanted}, got ${got}`);
+  const isSame = [decision.policyRevision, `${decision.policyName}:${decision.policyRevision}`].includes(
+    policy.revision,
+  );
+  const other = `It was decided under ${decided.policy}: name that policy with --policy.`;
   const note = [
+    ...(isSame || decided.policy === "" ? [] : [other]),
     held,
     `From that alone ${name} decides ${verdict?.decision.kind} with score ${verdict?.score}: give it more history, or want less.`,
     ...missed.map((one) => `  ${one}`),

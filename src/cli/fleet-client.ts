@@ -80,6 +80,10 @@ export function fleetError(error: unknown): OperatingError {
   if (code === Code.Unauthenticated || code === Code.PermissionDenied) {
     return new OperatingError("ERR_API_UNAUTHORIZED", rawMessage, { cause: error });
   }
+  if (code === Code.ResourceExhausted) {
+    const text = `the control plane takes no message as large as this (its bundle-bytes-max): ${rawMessage}`;
+    return new OperatingError("ERR_BUNDLE_TOO_LARGE", text, { cause: error });
+  }
   if (code === Code.InvalidArgument) return new OperatingError("ERR_USAGE", rawMessage, { cause: error });
   return new OperatingError("ERR_CONTROL", `the control plane does not answer: ${rawMessage}; is --control right?`, {
     cause: error,

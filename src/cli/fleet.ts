@@ -1,9 +1,13 @@
 /** `sallyport fleet`: what operators do with a control plane. */
 
 import { createHash, randomBytes } from "node:crypto";
-import { readFileSync } from "node:fs";
+import { readFileSync, statSync } from "node:fs";
+import { setTimeout as pause } from "node:timers/promises";
 import { type DescMessage, type MessageShape, toJson } from "@bufbuild/protobuf";
 import { timestampDate } from "@bufbuild/protobuf/wkt";
+import { BUNDLE_BYTES_MAX } from "../bundle/bundle-file.ts";
+import { suggest } from "../bundle/problem.ts";
+import { DURATION_EXPECTED, parseDuration } from "../bundle/scalars.ts";
 import { DEFAULT_CHANNEL, refText, selectorText, shareText } from "../control/channels.ts";
 import {
   AbortCanaryResponseSchema,
@@ -23,6 +27,8 @@ import { lockJson, lockText, readLockFlags, SCOPE_FLAGS } from "./locks.ts";
 
 const TOKEN_BYTES = 32;
 const PAGE = 1_000;
+/** How often `--wait` looks. */
+const WAIT_POLL_MS = 1_000;
 
 type Action = (client: FleetClient, invocation: Invocation, terminal: Terminal) => Promise<number>;
 
@@ -48,7 +54,7 @@ export const fleetCommand: Command = {
   summary: [
     "See and change what a control plane offers to its sidecars.",
     "",
-    "status: sidecars and what they have in force; exit status 1 when one is lagging or failing.",
+    "status: sidecars and what they have in force; exit status 1 when one is lagging or failing, or none has reported yet.",
     "channels: all channels; with NAME and --selector, makes the channel or changes whom it is for.",
     "publish: offers a bundle to all sidecars of a channel.",
     "canary: offers a bundle to some of them; without BUNDLE, widens the canary under way.",
@@ -76,6 +82,11 @@ export const fleetCommand: Command = {
       name: "failing",
       value: undefined,
       summary: "With status: only sidecars that are stale, expired, or refuse what they are offered.",
+    },
+    {
+      name: "wait",
+      value: "DURATION",
+      summary: "With status: look again until sidecars are known and all are current, at most this long.",
     },
     { name: "role", value: "ROLE", summary: "With token: sidecar, viewer or operator; sidecar by default." },
     { name: "count", value: "COUNT", summary: "With watch: end after this many pictures." },
@@ -106,7 +117,53 @@ export const fleetCommand: Command = {
 };
 
 async function status(client: FleetClient, invocation: Invocation, terminal: Terminal): Promise<number> {
-  const { values, switches, json } = invocation;
+  const { values, json } = invocation;
+  const waitMs = values.wait === undefined ? 0 : waitOf(values.wait);
+  const untilMs = performance.now() + waitMs;
+  await requireChannel(client, values.channel);
+  let seen = await sidecarsOf(client, invocation);
+  while (!isWell(seen) && performance.now() < untilMs) {
+    await pause(Math.min(WAIT_POLL_MS, Math.max(0, untilMs - performance.now())));
+    seen = await sidecarsOf(client, invocation);
+  }
+  const { found, total } = seen;
+  if (json) {
+    const all = toJson(
+      ListSidecarsResponseSchema,
+      { $typeName: "sallyport.control.v1.ListSidecarsResponse", sidecars: [...found], total },
+      JSON_FORM,
+    );
+    terminal.out(JSON.stringify(all));
+  } else {
+    const { channels } = await asking((options) => client.listChannels({}, options));
+    for (const channel of channels) terminal.out(channelText(channel));
+    if (channels.length > 0) terminal.out("");
+    for (const line of table(
+      ["SIDECAR", "CHANNEL", "IN FORCE", "WANTED", "MODE", "FRESHNESS", "STATE"],
+      found.map(sidecarRow),
+    )) {
+      terminal.out(line);
+    }
+    terminal.out(`${found.length} sidecars`);
+  }
+  // A control plane that has just started knows nobody: that is no sign that all is well.
+  if (!seen.anyKnown) terminal.err("no sidecar has reported yet");
+  return isWell(seen) ? EXIT_GOOD : EXIT_BAD;
+}
+
+interface Seen {
+  /** Those that were asked for. */
+  readonly found: readonly Sidecar[];
+  readonly total: number;
+  /** Whether there are any at all, of the channel or of all. */
+  readonly anyKnown: boolean;
+}
+
+function isWell({ found, anyKnown }: Seen): boolean {
+  return anyKnown && !found.some(({ lagging, failing }) => lagging || failing);
+}
+
+async function sidecarsOf(client: FleetClient, { values, switches }: Invocation): Promise<Seen> {
   const found: Sidecar[] = [];
   let total = 0;
   do {
@@ -127,26 +184,26 @@ async function status(client: FleetClient, invocation: Invocation, terminal: Ter
     found.push(...answer.sidecars);
     if (answer.sidecars.length < PAGE) break;
   } while (found.length < total);
-  if (json) {
-    const all = toJson(
-      ListSidecarsResponseSchema,
-      { $typeName: "sallyport.control.v1.ListSidecarsResponse", sidecars: found, total },
-      JSON_FORM,
-    );
-    terminal.out(JSON.stringify(all));
-  } else {
-    const { channels } = await asking((options) => client.listChannels({}, options));
-    for (const channel of channels) terminal.out(channelText(channel));
-    if (channels.length > 0) terminal.out("");
-    for (const line of table(
-      ["SIDECAR", "CHANNEL", "IN FORCE", "WANTED", "MODE", "FRESHNESS", "STATE"],
-      found.map(sidecarRow),
-    )) {
-      terminal.out(line);
-    }
-    terminal.out(`${found.length} sidecars`);
-  }
-  return found.some(({ lagging, failing }) => lagging || failing) ? EXIT_BAD : EXIT_GOOD;
+  if (found.length > 0) return { found, total, anyKnown: true };
+  const any = await asking((options) => client.listSidecars({ channel: values.channel ?? "", limit: 1 }, options));
+  return { found, total, anyKnown: any.total > 0 };
+}
+
+/** @throws {OperatingError} ERR_NOT_FOUND for a channel that the control plane does not have */
+async function requireChannel(client: FleetClient, name: string | undefined): Promise<void> {
+  if (name === undefined || name === DEFAULT_CHANNEL) return;
+  const { channels } = await asking((options) => client.listChannels({}, options));
+  const names = channels.map((channel) => channel.name);
+  if (names.includes(name)) return;
+  const meant = suggest(name, [DEFAULT_CHANNEL, ...names]);
+  const hint = meant === undefined ? "" : `; did you mean ${meant}?`;
+  throw new OperatingError("ERR_NOT_FOUND", `--channel: no channel ${JSON.stringify(name)}${hint}`);
+}
+
+function waitOf(text: string): number {
+  const ms = parseDuration(text);
+  if (ms !== undefined) return ms;
+  throw usage(`fleet status: --wait: expected ${DURATION_EXPECTED}, got ${JSON.stringify(text)}`);
 }
 
 async function channels(client: FleetClient, invocation: Invocation, terminal: Terminal): Promise<number> {
@@ -396,8 +453,14 @@ function selectorsOf(text: string): { readonly labels: Record<string, string> }[
 
 function readBundleBytes(path: string): Uint8Array {
   try {
+    const { size } = statSync(path);
+    if (size > BUNDLE_BYTES_MAX) {
+      const text = `${path}: expected a bundle of at most ${BUNDLE_BYTES_MAX} bytes, got ${size}`;
+      throw new OperatingError("ERR_BUNDLE_TOO_LARGE", text);
+    }
     return new Uint8Array(readFileSync(path));
   } catch (cause) {
+    if (cause instanceof OperatingError) throw cause;
     throw new OperatingError("ERR_BUNDLE_INVALID", `${path}: expected a bundle file that can be read`, { cause });
   }
 }

@@ -67,9 +67,15 @@ export async function run(args: readonly string[], terminal: Terminal): Promise<
     return await command.run(readInvocation(command, rest), terminal);
   } catch (error) {
     if (!(error instanceof OperatingError)) throw error;
-    terminal.err(`sallyport ${command.name}: ${error.message} (${error.code})`);
+    terminal.err(`sallyport ${named(command, error.message)} (${error.code})`);
     return error.code === "ERR_USAGE" ? EXIT_USAGE : EXIT_BAD;
   }
+}
+
+/** A message under its command's name, which many messages of usage begin with already. */
+function named({ name }: Command, message: string): string {
+  const isNamed = message.startsWith(`${name}: `) || (message.startsWith(`${name} `) && /^[a-zA-Z ]+: /.test(message));
+  return isNamed ? message : `${name}: ${message}`;
 }
 
 /** Says what was probably meant; or the list, of a first word that needs a second. */

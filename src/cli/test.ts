@@ -40,8 +40,13 @@ export const testCommand: Command = {
   ],
   run: async (invocation, terminal) => {
     const { values, json } = invocation;
-    const cases = readCases(invocation.positionals).filter(({ name }) => name.includes(values.only ?? ""));
-    if (cases.length === 0) throw usage(`test: expected cases, found none in ${invocation.positionals.join(", ")}`);
+    const all = readCases(invocation.positionals);
+    const cases = all.filter(({ name }) => name.includes(values.only ?? ""));
+    if (cases.length === 0) {
+      const those = all.length === 0 ? "" : ` with ${JSON.stringify(values.only)} in its name`;
+      const among = all.length === 0 ? "" : ` among ${all.length}`;
+      throw usage(`test: expected cases, found none${those}${among} in ${invocation.positionals.join(", ")}`);
+    }
     const ran = await runAll(cases, invocation, terminal);
     const failed = ran.filter(({ result }) => !result.passed);
     if (values.junit !== undefined) writeText(values.junit, junitOf(ran));

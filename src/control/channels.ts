@@ -220,7 +220,7 @@ export function refText(ref: BundleRef | undefined): string {
 export function shareText({ canary }: Channel): string {
   if (canary === undefined) return "nobody";
   const parts = canary.share > 0 ? [`${canary.share} %`] : [];
-  return [...parts, ...canary.selectors.map(selectorText)].join(" and ");
+  return [...parts, ...canary.selectors.map(selectorText)].join(" or ");
 }
 
 function admit(channel: Channel, { ref, restarts }: Candidate): void {

@@ -98,7 +98,7 @@ function selector(one) {
 function canary(one) {
   if (!one) return "";
   const who = (one.share ? [one.share + " %"] : []).concat((one.selectors ?? []).map(selector));
-  return ref(one.candidate) + " for " + who.join(" and ");
+  return ref(one.candidate) + " for " + who.join(" or ");
 }
 
 function showChannels(news) {

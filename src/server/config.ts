@@ -18,6 +18,8 @@ export interface ServeConfig {
   /** Share of requests, 0..1, that it is asked about. */
   readonly shadowShare: number;
   readonly bundleKeys: string | undefined;
+  /** The only name of a bundle that is taken; `undefined`: that of the first one. */
+  readonly bundleName: string | undefined;
   readonly policyPollMs: number;
   readonly policyTokenFile: string | undefined;
   readonly policyCaFile: string | undefined;
@@ -128,6 +130,7 @@ export function readConfig(sources: ConfigSources): ReadConfig {
       shadow: places.shadow,
       shadowShare: values.get("shadow-share") as number,
       bundleKeys: optional("bundle-keys"),
+      bundleName: optional("bundle-name"),
       policyPollMs: values.get("policy-poll") as number,
       policyTokenFile: optional("policy-token-file"),
       policyCaFile: optional("policy-ca-file"),

@@ -13,6 +13,7 @@ type Values = ReadonlyMap<SettingName, string | number | undefined>;
 
 /** Settings that mean something only beside others. */
 const NEEDS: readonly { readonly name: SettingName; readonly needs: readonly SettingName[] }[] = [
+  { name: "bundle-name", needs: ["bundle-keys"] },
   { name: "control-token-file", needs: ["control"] },
   { name: "control-cert-file", needs: ["control", "control-key-file"] },
   { name: "control-key-file", needs: ["control", "control-cert-file"] },

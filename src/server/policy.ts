@@ -203,6 +203,7 @@ class Running implements RunningPolicy {
     this.keeper = keeper;
     this.closers.push(() => keeper.close());
     if (state !== undefined && lastGood !== undefined) await keeper.restore(lastGood, state.bundlePath);
+    const saved = keeper.status().refusal?.error;
     const heard = keeper.heard();
     this.closers.push(() => source.close());
     source.start(keeper);
@@ -211,11 +212,15 @@ class Running implements RunningPolicy {
     this.closers.push(() => clearInterval(retry));
     // What is on disk answers at once, so that a start is the same every time.
     if (source.kind === "file") await heard;
-    await this.awaitFirst(keeper, source);
+    await this.awaitFirst(keeper, source, saved);
   }
 
   /** @throws {OperatingError} when none comes in time and `policy-missing` is `fail` */
-  private async awaitFirst(keeper: PolicyKeeper, source: PolicySource): Promise<void> {
+  private async awaitFirst(
+    keeper: PolicyKeeper,
+    source: PolicySource,
+    saved: OperatingError | undefined,
+  ): Promise<void> {
     const { config, log } = this.options;
     const isYaml = source.kind === "file" && config.bundleKeys === undefined;
     const untilMs = performance.now() + (isYaml ? 0 : config.policyWaitMs);
@@ -226,7 +231,9 @@ class Running implements RunningPolicy {
     }
     if (keeper.isInForce) return;
     const { refusal, failure } = keeper.status();
-    const error = refusal?.error ?? failure;
+    const error = (refusal?.error === saved ? failure : refusal?.error) ?? saved;
+    const lastGood = saved === undefined ? "no last good one" : `the saved copy cannot be used (${saved.message})`;
+    const ofSource = error === saved ? `${source.label} did not answer` : error?.message;
     if (config.policyMissing === "shipped" && !isYaml) {
       log.error(
         { event: "policy.missing", source: source.label, ...(error === undefined ? {} : errorFields(error)) },
@@ -237,7 +244,7 @@ class Running implements RunningPolicy {
     if (isYaml && error !== undefined) throw error;
     throw new OperatingError(
       error?.code ?? "ERR_BUNDLE_UNREACHABLE",
-      `no policy within ${config.policyWaitMs} ms (policy-wait), and no last good one: ${error?.message ?? `${source.label} did not answer`}`,
+      `no policy within ${config.policyWaitMs} ms (policy-wait), and ${lastGood}: ${ofSource ?? `${source.label} did not answer`}`,
       { cause: error },
     );
   }
@@ -280,9 +287,10 @@ class Running implements RunningPolicy {
     const meters = this.metrics.of(source.kind as LoadSource);
     return new PolicyKeeper({
       ...this.keeping(source, trust, state, staleAfterMs),
+      bundleName: config.bundleName,
       meters,
       events: {
-        ...this.events(source.label, "policy"),
+        ...this.events(source.label, "policy", state?.bundlePath),
         inForce: ({ policy, bundle }, from) => {
           this.stated = policy;
           this.current.replace(effective(policy, config));
@@ -318,13 +326,26 @@ class Running implements RunningPolicy {
     };
   }
 
-  private events(label: string, about: "policy" | "shadow.policy"): Omit<KeeperEvents, "inForce"> {
+  private events(label: string, about: "policy" | "shadow.policy", savedCopy?: string): Omit<KeeperEvents, "inForce"> {
     const { log } = this.options;
     return {
-      refused: ({ error, problems }, from) =>
-        log.error({ event: `${about}.refused`, code: error.code, from, problems }, "kept the last good policy"),
-      unreachable: (error) =>
-        log.warn({ event: `${about}.unreachable`, ...errorFields(error) }, "the last good policy stays; asked again"),
+      refused: ({ error, problems }, from, stays) => {
+        const none =
+          from === savedCopy
+            ? "the saved copy of the last good policy cannot be used: none until the source brings one"
+            : "nothing to keep: no policy has been in force yet";
+        log.error(
+          { event: `${about}.refused`, code: error.code, from, problems },
+          stays === "none" ? none : "kept the last good policy",
+        );
+      },
+      settled: (from) =>
+        log.info({ event: `${about}.settled`, from }, "what was refused is gone: the source has what is in force"),
+      unreachable: (error, stays) =>
+        log.warn(
+          { event: `${about}.unreachable`, ...errorFields(error) },
+          stays === "none" ? "no policy has been in force yet; asked again" : "the last good policy stays; asked again",
+        ),
       recovered: () => log.info({ event: `${about}.reachable`, source: label }, "the source of policy answers again"),
       warned: (warning, from) => log.warn({ event: `${about}.warning`, from, warning }, "taken all the same"),
       unsaved: (error) =>

@@ -39,6 +39,13 @@ export const SETTINGS = [
       "Key file with the public keys whose signatures count. Once it is set, everything unsigned is refused, YAML files included. Needed where policy comes over the network.",
   },
   {
+    name: "bundle-name",
+    kind: "text",
+    fallback: undefined,
+    summary:
+      "The only name of a bundle that is taken as `policy` or from `control`. Without it the first start takes whatever name a trusted key has signed, and keeps to it from then on.",
+  },
+  {
     name: "policy-poll",
     kind: "duration",
     fallback: "60s",

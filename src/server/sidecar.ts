@@ -39,6 +39,7 @@ import { StateFiles } from "./state-files.ts";
 import { VERSION } from "./version.ts";
 
 const RECENT_MAX = 2_000;
+const KEY_BYTES = 32;
 const KEY_REFRESH_MS = MINUTE_MS;
 
 export interface Sidecar {
@@ -112,9 +113,9 @@ async function assemble(
     },
   });
   const state = config.stateDir === undefined ? undefined : new StateFiles(config.stateDir);
-  const key = state?.credentialKey() ?? randomBytes(32);
+  const key = keptKey(() => state?.credentialKey(), "credential hashes will not survive a restart", log);
   const tokens = new Tokens({ key, keySets, now });
-  const nonces = new Nonces(nonceSecret(config.challengeSecretFile, state));
+  const nonces = new Nonces(nonceSecret(config.challengeSecretFile, state, log));
   const proofs = new Proofs({ nonces, now, randomBytes, key });
   closers.push(() => keySets.close());
   const keepLocksOnDisk = (): void => {
@@ -340,8 +341,8 @@ async function assemble(
 }
 
 /** @throws {OperatingError} when the operator names a secret that cannot be read, or that could be guessed */
-function nonceSecret(path: string | undefined, state: StateFiles | undefined): Uint8Array {
-  if (path === undefined) return state?.nonceSecret() ?? randomBytes(NONCE_SECRET_BYTES_MIN);
+function nonceSecret(path: string | undefined, state: StateFiles | undefined, log: Logger): Uint8Array {
+  if (path === undefined) return keptKey(() => state?.nonceSecret(), "open challenges will not survive a restart", log);
   let secret: Buffer;
   try {
     secret = readFileSync(path);
@@ -399,6 +400,22 @@ function startWarm(line: Line, path: string, log: Logger): void {
   log.info({ event: "prior.taken", path }, "starts with what others have learned");
 }
 
+/**
+ * A key that the state folder keeps; without one, a key of this process.
+ * @param lost what a restart then costs
+ */
+function keptKey(kept: () => Uint8Array | undefined, lost: string, log: Logger): Uint8Array {
+  try {
+    const key = kept();
+    if (key !== undefined) return key;
+  } catch (error) {
+    if (!(error instanceof OperatingError)) throw error;
+    // Starts all the same: a policy in force matters more than what a restart costs.
+    log.error({ event: "state.unwritable", ...errorFields(error) }, `starts with a key of this process only: ${lost}`);
+  }
+  return randomBytes(KEY_BYTES);
+}
+
 /** @returns whether something was restored */
 function restore(line: Line, state: StateFiles, log: Logger): boolean {
   const bytes = state.read();
@@ -409,9 +426,19 @@ function restore(line: Line, state: StateFiles, log: Logger): boolean {
     return true;
   } catch (error) {
     // Starts empty rather than not at all: an unknown caller is new, not denied. The file is kept for a look.
-    const path = state.setAside();
+    const path = setAside(state, log);
     log.error({ event: "state.unusable", path, ...errorFields(error) }, "starts with an empty memory");
     return false;
+  }
+}
+
+function setAside(state: StateFiles, log: Logger): string | undefined {
+  try {
+    return state.setAside();
+  } catch (error) {
+    // Starts all the same; the file stays where it is until a snapshot can take its place.
+    log.error({ event: "state.unwritable", ...errorFields(error) }, "what cannot be used could not be set aside");
+    return undefined;
   }
 }
 

@@ -20,35 +20,49 @@ const KEY = "credential-hash.key";
 const NONCE_KEY = "challenge-nonce.key";
 const KEY_BYTES = 32;
 
+/** Of a disk that takes nothing now: no reason not to start. */
+const PASSING = new Set(["EROFS", "ENOSPC", "EDQUOT"]);
+
 export class StateFiles {
   private readonly folder: string;
 
-  /** @throws {OperatingError} ERR_STATE_UNWRITABLE when the folder cannot be made */
+  /** @throws {OperatingError} ERR_STATE_UNWRITABLE when there can be no such folder; a full or read-only disk shows later */
   constructor(folder: string) {
     this.folder = folder;
     try {
       mkdirSync(folder, { recursive: true, mode: 0o700 });
     } catch (cause) {
+      if (cause instanceof Error && "code" in cause && PASSING.has(String(cause.code))) return;
       throw unwritable(folder, cause);
     }
   }
 
-  /** The key of credential hashes: the same over restarts, so that remembered credentials stay recognisable. */
+  /**
+   * The key of credential hashes: the same over restarts, so that remembered credentials stay recognisable.
+   * @throws {OperatingError} ERR_STATE_UNWRITABLE when there is none that can be used, and none can be kept
+   */
   credentialKey(): Uint8Array {
     return this.key(KEY);
   }
 
-  /** The secret of challenges' nonces: the same over restarts, so that a challenge put before one can be answered. */
+  /**
+   * The secret of challenges' nonces: the same over restarts, so that a challenge put before one can be answered.
+   * @throws {OperatingError} ERR_STATE_UNWRITABLE when there is none that can be used, and none can be kept
+   */
   nonceSecret(): Uint8Array {
     return this.key(NONCE_KEY);
   }
 
   private key(name: string): Uint8Array {
     const path = join(this.folder, name);
-    if (existsSync(path)) {
-      const key = readFileSync(path);
-      if (key.length === KEY_BYTES) return key;
-      this.setAside(name);
+    try {
+      if (existsSync(path)) {
+        const key = readFileSync(path);
+        if (key.length === KEY_BYTES) return key;
+        this.setAside(name);
+      }
+    } catch (cause) {
+      throw unwritable(path, cause);
     }
     const key = randomBytes(KEY_BYTES);
     this.replace(name, key);

@@ -115,12 +115,24 @@ const refusals: readonly { when: string; says: string }[] = [
   { when: "1 +", says: "3 expected a value, got the end" },
   { when: 'user_agent == "abc', says: "14 expected a text with a closing quote, got none" },
   { when: "", says: "0 expected a value, got the end" },
+  {
+    when: "1 / 0 == 1",
+    says: "0 expected a condition that can be evaluated, got one that always fails: int divide by zero",
+  },
+  {
+    when: "9223372036854775807 + 1 > 0",
+    says: "0 expected a condition that can be evaluated, got one that always fails: int overflow during _+_",
+  },
 ];
 for (const { when, says } of refusals) {
   t.test(`\`${when}\` is refused at its place`, async (t) => {
     t.same(said(when), [says]);
   });
 }
+
+t.test("a condition that is always true, or never, is what somebody wants", async (t) => {
+  for (const when of ["true", "1 > 2", '"a" in ["a"]']) t.same(said(when), []);
+});
 
 t.test("every part of a conjunction tells its own fault", async (t) => {
   t.same(said('a == 1 && time.hour == "x" || user_agent == 2').length, 3);

@@ -26,10 +26,15 @@ metadata: { name: inner, revision: stated }
 spec: { lists: { addresses: [{ name: l, file: list.txt }] } }
 `;
 
-async function bundle(revision: number, signer = key, files: Record<string, string> = {}): Promise<Uint8Array> {
+async function bundle(
+  revision: number,
+  signer = key,
+  files: Record<string, string> = {},
+  name = "shop",
+): Promise<Uint8Array> {
   const contents = Object.entries({ "policy.yaml": YAML, "list.txt": "192.0.2.0/24\n", ...files });
   const built = buildBundle({
-    name: "shop",
+    name,
     revision,
     issuedAtMs: NOW - HOUR,
     expiresAtMs: NOW + HOUR,
@@ -141,4 +146,38 @@ t.test("of a folder's bundles the highest revision that verifies is taken", asyn
   if (!result.ok) return;
   t.equal(result.policy.revision, "shop:10");
   t.same(result.files, [folder, join(folder, "a.bundle")]);
+  t.match(result.warnings, [
+    /^passed over: .*c\.bundle manifest: expected 1 of the 1 keys of root 1 to have signed, got 0/,
+    /^passed over: .*d\.bundle: expected /,
+    /policy\.yaml: passed over: it is not signed$/,
+  ]);
+});
+
+t.test("an older bundle of a folder, past its time, is not worth a word", async (t) => {
+  const folder = t.testdir({});
+  writeFileSync(join(folder, "1.bundle"), await bundle(1));
+  writeFileSync(join(folder, "2.bundle"), await bundle(2));
+  const accepted = await loadPolicy(folder, { trust, nowMs: NOW });
+  t.ok(accepted.ok, said(accepted));
+  if (!accepted.ok) return;
+  t.match(await loadPolicy(folder, { trust: accepted.trust, nowMs: NOW }), { ok: true, warnings: [] });
+});
+
+t.test("a name that is pinned is the only one taken", async (t) => {
+  const folder = t.testdir({});
+  writeFileSync(join(folder, "1.bundle"), await bundle(1));
+  writeFileSync(join(folder, "2.bundle"), await bundle(2, key, {}, "bank"));
+  const pinned = { trust, nowMs: NOW, bundleName: "shop" };
+  t.match(await loadPolicy(folder, pinned), { ok: true, bundle: { name: "shop", revision: 1 }, warnings: [] });
+  t.equal(
+    said(await loadBytes("b", await bundle(2, key, {}, "bank"), pinned)),
+    "ERR_BUNDLE_NAME b: expected bundle shop, got bundle bank",
+  );
+});
+
+t.test("a refusal is one sentence", async (t) => {
+  t.equal(
+    said(await loadBytes("b", await bundle(1), { trust, nowMs: NOW + 2 * HOUR })),
+    "ERR_BUNDLE_EXPIRED b: expected a bundle whose time is not over by this machine's clock, which says 2026-03-02T14:00:00.000Z, got one issued at 2026-03-02T11:00:00.000Z and expired at 2026-03-02T13:00:00.000Z",
+  );
 });

@@ -94,6 +94,10 @@ const specs = [
     says: "5:53 spec.rules[0].match.routes[0]: expected a text, got 7",
   },
   {
+    spec: "rules: [{ name: a, watch: true, when: '' }]",
+    says: '5:41 spec.rules[0].when: expected a condition, or no `when` for a rule without one, got ""',
+  },
+  {
     spec: "rules: [{ name: a, watch: true, when: requst.path == user_agent }]",
     says: '5:41 spec.rules[0].when: expected a known variable, got "requst"; did you mean "request"?',
   },

@@ -346,7 +346,7 @@ t.test(
   async (t) => {
     const bundle = await testBundle();
     const says =
-      /clock says 2026-04-01T12:00:00.000Z, the bundle was issued at 2026-03-01T12:00:00.000Z and expired at 2026-03-31T12:00:00.000Z/;
+      /clock, which says 2026-04-01T12:00:00.000Z, got one issued at 2026-03-01T12:00:00.000Z and expired at 2026-03-31T12:00:00.000Z/;
     await t.rejects(take(bundle, one, EXPIRES + DAY_MS), { code: "ERR_BUNDLE_EXPIRED", message: says });
     const late = await verifyBundle(bundle, one, EXPIRES + DAY_MS, { acceptExpired: true });
     t.match(late.warnings, [says]);

@@ -186,6 +186,11 @@ t.test("verify: good, wrongly signed, unsigned, older, damaged, missing", async 
     revision: 2,
     signed_by: [{ owner: "alice" }],
   });
+  t.match(await verify("2.bundle", ...keys, "--name", "shop"), { code: 0 });
+  t.match(await verify("2.bundle", ...keys, "--name", "bank"), {
+    code: 1,
+    err: /expected bundle bank, got bundle shop \(ERR_BUNDLE_NAME\)/,
+  });
   t.match(await verify("bob.bundle", ...keys), { code: 1, err: /ERR_BUNDLE_SIGNATURE/ });
   t.match(await verify("none.bundle", ...keys), { code: 1, err: /nobody has signed it.*ERR_BUNDLE_SIGNATURE/ });
   t.match(await verify("cut.bundle", ...keys), { code: 1, err: /ERR_BUNDLE_INVALID/ });
@@ -198,6 +203,40 @@ t.test("verify: good, wrongly signed, unsigned, older, damaged, missing", async 
   await writeFile(at("state.json"), writeTrust({ ...trust, accepted }));
   t.match(await verify("2.bundle", "--trust", at("state.json")), { code: 0 });
   t.match(await verify("1.bundle", "--trust", at("state.json")), { code: 1, err: /ERR_BUNDLE_ROLLBACK/ });
+});
+
+t.test("another file in a key file's place is named, and nothing of it is shown", async (t) => {
+  const { d } = JSON.parse(await readFile(at("a.key"), "utf8")) as { d: string };
+  await writeFile(at("chain"), `{"first":${await readFile(at("shop.keys"), "utf8")},"roots":[]}`);
+  await writeFile(at("a.pem"), "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQ\n-----END PRIVATE KEY-----\n");
+  await writeFile(at("empty"), '{"version":1,"threshold":1,"keys":[]}');
+  for (const [file, err] of [
+    ["chain", /: expected a key file, got a roots file; `bundle root --from ROOTS --keys-out FILE`/],
+    ["a.key.pub", /: expected a key file, got a public key; `bundle root --key PUBLIC --out FILE`/],
+    ["a.key", /: expected a key file, got a private signing key/],
+    ["a.pem", /: expected a key file, got a private key/],
+    ["empty", /keys: expected 1 entries or more/],
+  ] as const) {
+    const ran = await command(["bundle", "verify", at("2.bundle"), "--keys", at(file)]);
+    t.match(ran, { code: 1, err });
+    t.notMatch(ran.err, d);
+    t.notMatch(ran.err, "MC4C");
+  }
+});
+
+t.test("a private key that others can read is warned of", async (t) => {
+  await writeFile(at("open.key"), await readFile(at("a.key")));
+  await chmod(at("open.key"), 0o640);
+  const ran = await build("open.bundle", "1", "--sign-with", at("open.key"));
+  t.match(ran, { code: 0, err: /^warning: private key .*open\.key is open to others than its owner \(mode 0640\)/ });
+  t.match(await build("open.bundle", "1", "--sign-with", at("a.key")), { code: 0, err: "" });
+});
+
+t.test("a bundle goes to NAME.bundle unless another place is named", async (t) => {
+  const own = t.testdir({});
+  const args = ["bundle", "build", at("policy.yaml"), "--name", "shop", "--revision", "1", "--expires", "1d"];
+  await promisify(execFile)(process.execPath, [MAIN, ...args], { cwd: own });
+  t.ok((await stat(join(own, "shop.bundle"))).isFile());
 });
 
 t.test("an expired bundle is refused with the times of both sides", async (t) => {
@@ -258,7 +297,8 @@ t.test("a key that will not count is warned of", async (t) => {
 const used = [
   { name: "no second word", args: [], err: /expected build, sign, verify, inspect, keygen, root, got nothing/ },
   { name: "a misspelt second word", args: ["bild"], err: /did you mean build\?/ },
-  { name: "no --out", args: ["build", "p", "--name", "a"], err: /expected --out FILE/ },
+  { name: "no --out", args: ["root", "--key", "p"], err: /^sallyport bundle root: expected --out FILE \(/ },
+  { name: "nothing to sign", args: ["sign"], err: /^sallyport bundle sign: expected BUNDLE, got nothing/ },
   { name: "neither policy nor old bundle", args: ["build", "--out", "x"], err: /expected either POLICY or --from/ },
   { name: "no name", args: ["build", "p", "--out", "x"], err: /expected --name NAME/ },
   {

@@ -1,4 +1,4 @@
-import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { gzipSync } from "node:zlib";
@@ -44,6 +44,17 @@ t.test("a good policy is good, a bad one is told with every place at once", asyn
   t.match(JSON.parse((await command(["check", bad, "--output", "json"])).out), {
     ok: false,
     problems: [{ line: 5 }],
+  });
+  await file("out.txt", "192.0.2.0/24\n");
+  await mkdir(join(folder, "in"), { recursive: true });
+  const outside = await file(
+    "in/outside.yaml",
+    `${head}spec: { lists: { addresses: [{ name: l, file: ../out.txt }] } }\n`,
+  );
+  t.match(await command(["check", outside]), {
+    code: 0,
+    out: /good\./,
+    err: /^note: "\.\.\/out\.txt" cannot go into a bundle, which takes a name that does not leave the policy's folder\n$/,
   });
   t.match(await command(["check", join(folder, "none.yaml")]), { code: 1, err: /no such file/ });
   t.match(await command(["check", await file("own.yaml", (await command(["check", "--print-default"])).out)]), {

@@ -123,7 +123,7 @@ t.test("rows are replayed in observe mode: who is challenged once is not let off
 t.test("what was not used rightly is told", async (t) => {
   const log = await file("log.jsonl", LOG);
   const cases = [
-    { args: [], err: /expected --requests/ },
+    { args: [], err: /^sallyport cost: expected --requests/ },
     { args: ["--requests", log, "--at", "30,x"], err: /--at: expected at most 20 scores/ },
     { args: ["--requests", log, "--at", "0"], err: /--at: expected/ },
     { args: ["--requests", log, "--since", "soon"], err: /--since: expected a duration/ },

@@ -78,7 +78,7 @@ t.test("so is one of a decision log; a case that its record alone does not bear 
   t.notMatch(same.out, /^# From that alone/m);
   t.match(
     (await command(flags)).out,
-    /^# From that alone the shipped policy decides allow[\s\S]*decision: wanted deny, got allow$/m,
+    /^# It was decided under p 1: name that policy with --policy\.\n# Its history[\s\S]*^# From that alone the shipped policy decides allow[\s\S]*decision: wanted deny, got allow$/m,
   );
 });
 

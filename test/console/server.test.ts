@@ -187,7 +187,15 @@ t.test("a watcher may leave out what is ordinary", async (t) => {
   const stream = watch({ recent: 1_000, scoreMin: 90 });
   const first = stream.next();
   await client.send(checkBytes({ principal: "spiffe://td/ordinary" }));
-  await runCommand(["lock", "--principal", "spiffe://td/locked", "--api", `unix:${sidecar.apiSocket}`]);
+  await runCommand([
+    "lock",
+    "--principal",
+    "spiffe://td/locked",
+    "--reason",
+    "test",
+    "--api",
+    `unix:${sidecar.apiSocket}`,
+  ]);
   await client.send(checkBytes({ principal: "spiffe://td/locked" }));
   t.match((await first).value, { decision: { principal: "spiffe://td/locked", decision: "terminate", score: 100 } });
   await stream.return(undefined);

@@ -33,6 +33,7 @@ t.test("three sidecars follow a publish, a canary by label and its promotion, an
       return JSON.stringify(found) === JSON.stringify(wanted) ? true : undefined;
     });
   await reach("shop:1", "shop:1", "shop:1");
+  t.match(await control.fleet("status", "--wait", "1m"), { code: 0, out: /[123] sidecars/, err: "" });
   await control.fleet("canary", await scene.bundle({ revision: 2, spec: "{ mode: observe }" }), "--selector", "zone=b");
   await reach("shop:1", "shop:2", "shop:1");
   const trial = await eventually(async () => {

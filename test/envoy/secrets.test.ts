@@ -129,13 +129,24 @@ t.test("none of it is in any answer, log, metric, page, recording or state", asy
     (await readFile(state).catch(() => "")).includes("shop.example/web") ? true : undefined,
   );
   const seen = new Map<string, string>([["answers and commands", answers.join("\n")]]);
-  const files = ["sidecar.log", "decisions.log", "recording", join("state", "baselines.state")];
+  const files = [
+    "sidecar.log",
+    "decisions.log",
+    "recording",
+    join("state", "baselines.state"),
+    join("state", "locks.journal"),
+  ];
   for (const name of files) {
     const text = await readFile(join(folder, name), "latin1");
     t.ok(text.length > 100, `${name} holds something`);
     seen.set(name, text);
   }
-  t.same((await readdir(join(folder, "state"))).sort(), ["baselines.state", "credential-hash.key"]);
+  t.same((await readdir(join(folder, "state"))).sort(), [
+    "baselines.state",
+    "challenge-nonce.key",
+    "credential-hash.key",
+    "locks.journal",
+  ]);
   seen.set("the access log", JSON.stringify(await envoy.accessLog()));
   seen.set("Envoy's own log", envoy.log());
   seen.set("metrics", await (await fetch(`http://${sidecar.health}/metrics`)).text());

@@ -28,6 +28,7 @@ t.test("without anything the defaults count: loopback, and no state", async (t) 
     policy: undefined,
     shadow: undefined,
     bundleKeys: undefined,
+    bundleName: undefined,
     policyPollMs: 60_000,
     policyTokenFile: undefined,
     policyCaFile: undefined,
@@ -174,6 +175,7 @@ t.test("every setting can be given in all three ways", async (t) => {
   const beside: Record<string, Record<string, string>> = {
     "policy-token-file": { policy: "https://p/b", "bundle-keys": "keys.json" },
     "policy-ca-file": { policy: "https://p/b", "bundle-keys": "keys.json" },
+    "bundle-name": { "bundle-keys": "keys.json" },
     "control-token-file": control,
     "control-ca-file": control,
     "control-cert-file": { ...control, "control-key-file": "k" },

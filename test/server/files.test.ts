@@ -127,6 +127,19 @@ t.test(
   },
 );
 
+t.test("a state folder that takes no key keeps nothing from starting, and says what that costs", async (t) => {
+  const state = path("unwritable");
+  // A folder in the way of the file: this also stops a superuser.
+  await mkdir(join(state, "credential-hash.key.new"), { recursive: true });
+  const sidecar = await startSidecarProcess({ name: "unwritable", folder, flags: ["--state-dir", state] });
+  t.teardown(() => sidecar.stop());
+  t.match(await checkOnce(sidecar.extAuthz, checkBytes()), { status: { code: 0 } });
+  t.match(
+    await readFile(sidecar.log, "utf8"),
+    /"level":"?error.*"event":"state\.unwritable".*credential-hash\.key.*credential hashes will not survive a restart/,
+  );
+});
+
 t.test("a torn key is set aside; state that is none of ours, too; a whole one is not touched", async (t) => {
   const state = path("odd");
   await mkdir(state);

@@ -135,6 +135,20 @@ t.test("without any policy nothing starts, unless the shipped one may stand in, 
   await eventually(async () => ((await readiness(sidecar)).ready === true ? true : undefined));
 });
 
+t.test("with a torn saved copy and a source that is away, each is told as what it is", async (t) => {
+  const server = await bundleServer(t);
+  const state = join(folder, "torn-state");
+  mkdirSync(join(state, "policy"), { recursive: true });
+  writeFileSync(join(state, "policy/last-good.bundle"), "torn");
+  const flags = ["--policy", server.url, "--bundle-keys", keys, "--state-dir", state, "--policy-wait", "200ms"];
+  const { code, err } = await runCommand(["serve", ...flags, "--ext-authz-address", "127.0.0.1:0"]);
+  t.equal(code, 1);
+  t.match(err, /"policy\.refused".*last-good\.bundle.*"the saved copy of the last good policy cannot be used/);
+  t.match(err, /"policy\.unreachable".*no policy has been in force yet; asked again/);
+  t.match(err, /\(policy-wait\), and the saved copy cannot be used \([\s\S]*last-good\.bundle: [\s\S]*\): .*got 500/);
+  t.notMatch(err, /kept the last good policy/);
+});
+
 t.test("an unsigned file stops the start once keys are configured", async (t) => {
   const policy = join(folder, "unsigned.yaml");
   writeFileSync(policy, "apiVersion: sallyport.dev/v1\nkind: Policy\nmetadata: {name: p}\n");

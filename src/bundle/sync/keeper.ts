@@ -11,12 +11,17 @@ import type { OfferNote, OfferResult, OriginLoader, SourceListener } from "./sou
 import type { PolicyState } from "./state.ts";
 import { Told } from "./told.ts";
 
+/** What there is instead of what was refused: the last good policy, or none yet. */
+export type Stays = "last good" | "none";
+
 /** What the keeper tells; each thing once, however often the source repeats it. */
 export interface KeeperEvents {
   /** Puts it in force; must not throw. */
   readonly inForce: (loaded: Loaded, from: string) => void;
-  readonly refused: (refusal: Refusal, from: string) => void;
-  readonly unreachable: (error: OperatingError) => void;
+  readonly refused: (refusal: Refusal, from: string, stays: Stays) => void;
+  /** The source has come back to what is in force after {@link refused} was told. */
+  readonly settled: (from: string) => void;
+  readonly unreachable: (error: OperatingError, stays: Stays) => void;
   /** The source answers again after {@link unreachable} was told. */
   readonly recovered: () => void;
   readonly warned: (warning: string, from: string) => void;
@@ -42,6 +47,8 @@ export interface KeeperOptions {
   /** Where the last good bundle is kept; `undefined`: nowhere. */
   readonly state: PolicyState | undefined;
   readonly bytesMax: number;
+  /** The only name of a bundle that is taken; left out: that of the first one. */
+  readonly bundleName?: string | undefined;
   /** How long the source may be silent before the policy counts as stale; `undefined`: for ever. */
   readonly staleAfterMs: number | undefined;
   /** Milliseconds since the epoch: for the times that bundles state. */
@@ -86,6 +93,7 @@ export class PolicyKeeper implements SourceListener {
   private refusal: Refusal | undefined;
   private failure: OperatingError | undefined;
   private failureTold = false;
+  private refusalTold = false;
   private confirmedAtMs: number | undefined;
   private confirmedMonotonicMs: number;
   private running: Promise<unknown> = Promise.resolve();
@@ -135,7 +143,7 @@ export class PolicyKeeper implements SourceListener {
     if (this.current === undefined) return;
     this.confirmedAtMs = this.options.now();
     this.confirmedMonotonicMs = this.options.monotonicMs();
-    this.refusal = undefined;
+    this.settle(true);
     this.answered();
   }
 
@@ -150,7 +158,7 @@ export class PolicyKeeper implements SourceListener {
       meters.failed(error.code);
       if (this.told.isNew(`failure ${error.code} ${error.message}`, monotonicMs())) {
         this.failureTold = true;
-        events.unreachable(error);
+        events.unreachable(error, this.stays());
       }
     }
     this.wake();
@@ -248,17 +256,21 @@ export class PolicyKeeper implements SourceListener {
     try {
       const bytes = await readBundleFile(file, file, this.options.bytesMax);
       if (bytes === undefined) return { loaded, bytes };
-      return { loaded: await this.load({ kind: "bytes", label: file, bytes }), bytes };
+      const again = await this.load({ kind: "bytes", label: file, bytes });
+      if (!("ok" in again) || !again.ok) return { loaded: again, bytes };
+      // What a folder's other files were passed over for is known to the first look only.
+      const { passedOver } = loaded;
+      return { loaded: { ...again, warnings: [...again.warnings, ...passedOver] }, bytes };
     } catch (error) {
       return { loaded: asOperating(error, origin), bytes: undefined }; // keeps the last good policy
     }
   }
 
   private async load(origin: PolicyOrigin, more: LoadOptions = {}): Promise<LoadResult | OperatingError> {
-    const { loader, now } = this.options;
+    const { loader, now, bundleName } = this.options;
     try {
       const trust = this.trust === undefined ? {} : { trust: this.trust };
-      return await loader.load(origin, { ...trust, nowMs: now(), ...more });
+      return await loader.load(origin, { ...trust, bundleName, nowMs: now(), ...more });
     } catch (error) {
       return asOperating(error, origin); // keeps the last good policy
     }
@@ -280,7 +292,7 @@ export class PolicyKeeper implements SourceListener {
     }
     const { bundle, files, digest } = loaded;
     this.current = { digest, bundle, files, bytesHash: bytes === undefined ? undefined : await hashOf(bytes) };
-    this.refusal = undefined;
+    this.settle(isSame);
     const moved = loaded.trust;
     // Trust only moves forward, whatever a loader says.
     if (moved === undefined || moved.root.version < (this.trust?.root.version ?? 0)) return;
@@ -320,9 +332,21 @@ export class PolicyKeeper implements SourceListener {
     meters.refused(refusal.error.code);
     this.answered();
     if (this.told.isNew(`refusal ${refusal.key}`, monotonicMs())) {
-      events.refused(refusal, from);
+      this.refusalTold = true;
+      events.refused(refusal, from, this.stays());
     }
     return { kind: "refused", error: refusal.error, files };
+  }
+
+  private stays(): Stays {
+    return this.current === undefined ? "none" : "last good";
+  }
+
+  /** Nothing is refused any more; a new policy says so by itself. */
+  private settle(isSame: boolean): void {
+    this.refusal = undefined;
+    if (isSame && this.refusalTold) this.options.events.settled(this.options.label);
+    this.refusalTold = false;
   }
 
   private answered(): void {

@@ -31,6 +31,29 @@ t.test("what is in force already is not loaded again", async (t) => {
   t.same(scene.told, ["in force p1"]);
 });
 
+t.test("once what was refused is gone, that is told, and both only once", async (t) => {
+  const scene = keeperScene({ trust: signer.trust });
+  await offer(scene, two);
+  for (let i = 0; i < 2; i++) {
+    await offer(scene, one);
+    await offer(scene, one);
+    await offer(scene, two);
+    scene.keeper.confirmed();
+  }
+  const kinds = scene.told.map((text) => text.split(" ")[0]);
+  t.same(kinds, ["in", "refused", "settled"]);
+});
+
+t.test("a name that is pinned is the first one taken, too", async (t) => {
+  const scene = keeperScene({ trust: signer.trust, bundleName: "shop" });
+  t.match(await offer(scene, await makeBundle(signer, { revision: 9, name: "bank" })), {
+    kind: "refused",
+    error: { code: "ERR_BUNDLE_NAME" },
+  });
+  t.match(scene.told, [/expected bundle shop, got bundle bank \(none in force\)$/]);
+  t.match(await offer(scene, one), { kind: "in_force" });
+});
+
 const flipped = Uint8Array.from(two, (byte, index) => (index === two.length - 20 ? byte ^ 1 : byte));
 const bad: { readonly name: string; readonly code: string; readonly bytes: Uint8Array }[] = [
   { name: "cut in half", code: "ERR_BUNDLE_INVALID", bytes: two.subarray(0, two.length / 2) },
@@ -90,7 +113,7 @@ t.test("a source that flips between two revisions is told of once", async (t) =>
   for (let poll = 0; poll < 20; poll++) await offer(scene, poll % 2 === 0 ? one : two);
   t.same(
     scene.told.map((text) => text.split(" ").slice(0, 3).join(" ")),
-    ["in force p1", "in force p2", "refused ERR_BUNDLE_ROLLBACK b:"],
+    ["in force p1", "in force p2", "refused ERR_BUNDLE_ROLLBACK b:", "settled"],
   );
   t.equal(scene.current.get().revision, "shop:2");
 });
@@ -124,6 +147,7 @@ t.test("unsigned policy is refused once keys are configured, also when a loader 
         bundle: undefined,
         trust: undefined,
         warnings: [],
+        passedOver: [],
       }),
     },
   });

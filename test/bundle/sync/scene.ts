@@ -52,7 +52,9 @@ export function keeperScene({ say, nowMs = Date.now(), ...options }: SceneOption
         current.replace(policy);
         tell(`in force ${policy.name}`);
       },
-      refused: ({ error, problems }) => tell(`refused ${error.code} ${problems.join("; ")}`),
+      refused: ({ error, problems }, _from, stays) =>
+        tell(`refused ${error.code} ${problems.join("; ")}${stays === "none" ? " (none in force)" : ""}`),
+      settled: () => tell("settled"),
       unreachable: (error) => tell(`unreachable ${error.message}`),
       recovered: () => tell("recovered"),
       warned: (warning) => tell(`warned ${warning}`),
