@@ -3,6 +3,7 @@
  * it may take its time, and opened where requests are waiting.
  */
 
+import { timestampMs } from "@bufbuild/protobuf/wkt";
 import {
   type AddressList,
   type Facts,
@@ -222,7 +223,6 @@ function statementOf({ facts, source, reportedAt }: Facts, origin: string): Post
   return {
     facts,
     source: source || origin,
-    reportedAtMs:
-      reportedAt === undefined ? ALWAYS_FRESH_MS : Number(reportedAt.seconds) * 1_000 + reportedAt.nanos / 1_000_000,
+    reportedAtMs: reportedAt === undefined ? ALWAYS_FRESH_MS : timestampMs(reportedAt),
   };
 }

@@ -1,5 +1,6 @@
 /** Compiles whose certificates, tokens and keys are believed. */
 
+import { durationMs } from "@bufbuild/protobuf/wkt";
 import {
   type ApiKey,
   type Identity,
@@ -137,7 +138,6 @@ function compileIssuer(issuer: Issuer, keySet: string | undefined): IssuerPolicy
         : { kind: "inline", keys: keySet ?? (source?.case === "inline" ? source.value : NO_KEYS) },
     bindsCertificates: issuer.bindsCertificates,
     algorithms: issuer.algorithms.length > 0 ? issuer.algorithms : ALGORITHMS,
-    clockToleranceMs:
-      tolerance === undefined ? CLOCK_TOLERANCE_MS : Number(tolerance.seconds) * 1_000 + tolerance.nanos / 1_000_000,
+    clockToleranceMs: tolerance === undefined ? CLOCK_TOLERANCE_MS : durationMs(tolerance),
   };
 }

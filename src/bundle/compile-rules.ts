@@ -1,6 +1,6 @@
 /** Compiles rules and peer groups: what differs for which requests. */
 
-import type { Duration } from "@bufbuild/protobuf/wkt";
+import { type Duration, durationMs } from "@bufbuild/protobuf/wkt";
 import {
   type Body,
   type Challenge,
@@ -211,6 +211,7 @@ function isJson(text: string): boolean {
   }
 }
 
-function msOf(duration: Duration | undefined): number | undefined {
-  return duration === undefined ? undefined : Number(duration.seconds) * 1_000 + duration.nanos / 1_000_000;
+/** Milliseconds of a duration that may be left out. */
+export function msOf(duration: Duration | undefined): number | undefined {
+  return duration === undefined ? undefined : durationMs(duration);
 }

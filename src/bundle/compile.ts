@@ -1,13 +1,13 @@
 /** Turns a policy document and the files that it names into the policy that the line reads. */
 
 import { create } from "@bufbuild/protobuf";
-import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
+import { type Timestamp, timestampMs } from "@bufbuild/protobuf/wkt";
 import type { Forbidden, Lock as LockText, Posture, Spec } from "../gen/sallyport/policy/v1/policy_pb.ts";
 import { AutoLockScope, SpecSchema, StreamHold } from "../gen/sallyport/policy/v1/policy_pb.ts";
 import type { Lock, LockScope, Policy, PosturePolicy, PostureRequirement } from "../model/policy.ts";
 import { openAddresses, openFingerprints, openGeo, openPostureFacts } from "./compile-data.ts";
 import { compileIdentity } from "./compile-identity.ts";
-import { compileRules, type Ruled } from "./compile-rules.ts";
+import { compileRules, msOf, type Ruled } from "./compile-rules.ts";
 import * as defaults from "./defaults.ts";
 import type { FileContents } from "./files.ts";
 import { compileGlob } from "./globs.ts";
@@ -128,10 +128,6 @@ function given(part: keyof LockScope, value: string | undefined): LockScope {
   return value === undefined || value === "" ? {} : { [part]: value };
 }
 
-function msOf(duration: Duration | undefined): number | undefined {
-  return duration === undefined ? undefined : Number(duration.seconds) * 1_000 + duration.nanos / 1_000_000;
-}
-
 function momentOf(moment: Timestamp | undefined): number | undefined {
-  return moment === undefined ? undefined : Number(moment.seconds) * 1_000 + moment.nanos / 1_000_000;
+  return moment === undefined ? undefined : timestampMs(moment);
 }
