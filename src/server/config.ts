@@ -2,6 +2,7 @@
 
 import { isMap, isScalar, LineCounter, parseDocument } from "yaml";
 import { suggest } from "../bundle/problem.ts";
+import type { OnOverload } from "../envoy/authorizer.ts";
 import { LABELS_MAX, type Places, parseLabels, readPlaces } from "./policy-config.ts";
 import { environmentName, SETTINGS, type Setting, type SettingName } from "./settings.ts";
 
@@ -38,6 +39,9 @@ export interface ServeConfig {
   readonly labels: Readonly<Record<string, string>>;
   readonly mode: "policy" | "observe";
   readonly extAuthzAddress: string;
+  readonly extAuthzTransport: "auto" | "grpc-js";
+  readonly overloadDelayMs: number;
+  readonly onOverload: OnOverload;
   readonly streamsAddress: string;
   /** `undefined`: off. */
   readonly apiAddress: string | undefined;
@@ -156,6 +160,9 @@ export function readConfig(sources: ConfigSources): ReadConfig {
       labels: parseLabels(optional("labels") ?? "") ?? {},
       mode: text("mode") as ServeConfig["mode"],
       extAuthzAddress: text("ext-authz-address"),
+      extAuthzTransport: text("ext-authz-transport") as ServeConfig["extAuthzTransport"],
+      overloadDelayMs: values.get("overload-delay") as number,
+      onOverload: text("on-overload") as OnOverload,
       streamsAddress: text("streams-address"),
       apiAddress: optional("api-address"),
       apiSocket: optional("api-socket"),

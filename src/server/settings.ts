@@ -198,6 +198,30 @@ export const SETTINGS = [
     summary: "Where Envoy's Check calls arrive: `HOST:PORT` or `unix:PATH`.",
   },
   {
+    name: "ext-authz-transport",
+    kind: "choice",
+    choices: ["auto", "grpc-js"],
+    fallback: "auto",
+    summary:
+      "What serves `ext-authz-address`: `auto` is Sallyport's own HTTP/2 server where the address is a Unix socket or loopback, and the library elsewhere; `grpc-js` is the library everywhere.",
+  },
+  {
+    name: "overload-delay",
+    kind: "duration",
+    fallback: "20ms",
+    range: [5, 10_000],
+    summary:
+      "How late this process may run before it counts as pressed: from then on callers who ask for more than twice their fair share are answered as `on-overload` says, from twice that on every caller.",
+  },
+  {
+    name: "on-overload",
+    kind: "choice",
+    choices: ["standing", "unavailable", "judge"],
+    fallback: "standing",
+    summary:
+      "How a check is answered under overload: `standing` by locks, credentials, rules and what its session had gathered, without reading or learning behaviour (sessions not judged within the last minute are judged in full); `unavailable` not at all, so that Envoy's `failure_mode_allow` decides; `judge` always in full.",
+  },
+  {
     name: "streams-address",
     kind: "address",
     fallback: "127.0.0.1:9192",
