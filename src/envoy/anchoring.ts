@@ -17,8 +17,8 @@ export interface Shown {
   readonly spiffeId: string;
   /** SHA-256 of the DER, lower-case hex. */
   readonly sha256: string | undefined;
-  /** PEM, percent-encoded; `undefined` where only its hash or its name was told. */
-  readonly encoded: string | undefined;
+  /** Tells it as PEM, percent-encoded; `undefined` where only its hash or its name was told. */
+  readonly encoded: (() => string) | undefined;
 }
 
 interface Result {
@@ -52,7 +52,7 @@ export class Anchoring {
     const known = results.get(key);
     const now = this.now();
     if (known !== undefined && now < known.untilMs) return known.anchored;
-    const result = judge(shown.encoded, domain, domains, now);
+    const result = judge(shown.encoded(), domain, domains, now);
     results.delete(key);
     results.set(key, result);
     if (results.size > RESULTS_MAX) {

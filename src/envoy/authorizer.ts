@@ -1,7 +1,5 @@
 /** Answers one Check call: read, verify, judge, answer; learning follows once the answer is on its way. */
 
-import type { CheckRequest, CheckResponse } from "../gen/envoy/service/auth/v3/external_auth_pb.ts";
-import { CertificateCache } from "../identity/certificate.ts";
 import type { PolicyFreshness } from "../model/bundle.ts";
 import type { RequestFacts } from "../model/facts.ts";
 import type { TokenFacts } from "../model/identity.ts";
@@ -11,13 +9,13 @@ import { toEpochMs } from "../model/units.ts";
 import type { Verdict } from "../model/verdict.ts";
 import { Anchoring } from "./anchoring.ts";
 import { factsOf, readToken } from "./facts.ts";
+import { OWN_PREFIX } from "./headers.ts";
 import { provingOf, readProof } from "./proof-facts.ts";
 import type { Proofs } from "./proofs.ts";
-import { OWN_PREFIX, type ReadRequest, readRequest } from "./request.ts";
+import { type ReadRequest, RequestMemory, readRequest } from "./request.ts";
 import { responseOf } from "./response.ts";
 import type { Tokens } from "./tokens.ts";
 
-const CERTIFICATES_MAX = 2048;
 /** Verification that needs the network must stay inside Envoy's own deadline for the check. */
 const VERIFY_TIMEOUT_MS = 100;
 
@@ -43,7 +41,7 @@ export interface AuthorizerOptions {
 }
 
 export class Authorizer {
-  private readonly certificates = new CertificateCache(CERTIFICATES_MAX);
+  private readonly memory = new RequestMemory();
   private readonly anchoring: Anchoring;
   private readonly options: AuthorizerOptions;
 
@@ -52,20 +50,23 @@ export class Authorizer {
     this.anchoring = new Anchoring(options.now);
   }
 
-  /** Synchronous unless a bearer token must be verified first. */
-  check(request: CheckRequest): CheckResponse | Promise<CheckResponse> {
+  /**
+   * Synchronous unless a bearer token must be verified first.
+   * @param message bytes of a CheckRequest, which must stay as they are until the answer is there
+   * @returns bytes of a CheckResponse
+   * @throws {WireError} when the bytes are no CheckRequest
+   */
+  check(message: Uint8Array): Uint8Array | Promise<Uint8Array> {
     const startedUs = this.options.microseconds();
     const policy = this.options.policy();
     const { xfccHops, trustDomains } = policy.identity;
-    const read = readRequest(request, this.certificates, xfccHops, (shown) =>
-      this.anchoring.isAnchored(shown, trustDomains),
-    );
-    const token = readToken(read, policy.identity, this.options.tokens, this.options.key);
+    const read = readRequest(message, this.memory, xfccHops, (shown) => this.anchoring.isAnchored(shown, trustDomains));
+    const token = readToken(read, policy.identity, this.options.tokens);
     if (!(token instanceof Promise)) return this.judge(read, token, policy, startedUs);
     return withinTime(token).then((verified) => this.judge(read, verified, policy, startedUs));
   }
 
-  private judge(read: ReadRequest, token: TokenFacts, policy: Policy, startedUs: number): CheckResponse {
+  private judge(read: ReadRequest, token: TokenFacts, policy: Policy, startedUs: number): Uint8Array {
     const { line, key, now, microseconds, onHeld, onVerdict } = this.options;
     const policyFreshness = this.options.freshness?.() ?? "fresh";
     const { proofs } = this.options;

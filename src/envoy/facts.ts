@@ -1,7 +1,6 @@
 /** Joins what was read of a request with what was verified of its credentials. */
 
 import { readApiKey } from "../identity/api-key.ts";
-import { tokenFromClaims } from "../identity/jwt-claims.ts";
 import type { RequestFacts } from "../model/facts.ts";
 import type { ApiKeyFacts, ProofFacts, TokenFacts } from "../model/identity.ts";
 import type { IdentityPolicy } from "../model/policy.ts";
@@ -13,14 +12,9 @@ const ABSENT: TokenFacts = { kind: "absent" };
 const NO_KEY: ApiKeyFacts = { kind: "absent" };
 
 /** The token's facts: what jwt_authn verified, else what is verified here. A promise only for a token not yet known. */
-export function readToken(
-  read: ReadRequest,
-  policy: IdentityPolicy,
-  tokens: Tokens,
-  key: Uint8Array,
-): TokenFacts | Promise<TokenFacts> {
+export function readToken(read: ReadRequest, policy: IdentityPolicy, tokens: Tokens): TokenFacts | Promise<TokenFacts> {
   const claims = read.verifiedClaims[0];
-  if (claims !== undefined) return tokenFromClaims(claims, key, read.bearer);
+  if (claims !== undefined) return tokens.ofClaims(claims, read.bearer);
   if (read.bearer === undefined || policy.apiKeyHeader === "authorization") return ABSENT;
   return tokens.read(read.bearer, policy.issuers, policy.trustDomains);
 }
@@ -66,8 +60,10 @@ export function factsOf(
 
 function faultsOf(read: ReadRequest, apiKeyHeader: string | undefined): readonly string[] {
   const faults = [...read.faults];
-  const subjects = new Set(read.verifiedClaims.map((claims) => `${claims.iss}|${claims.sub}`));
-  if (subjects.size > 1) faults.push("verified tokens of several subjects");
+  if (read.verifiedClaims.length > 1) {
+    const subjects = new Set(read.verifiedClaims.map((claims) => `${claims.iss}|${claims.sub}`));
+    if (subjects.size > 1) faults.push("verified tokens of several subjects");
+  }
   if (apiKeyHeader !== undefined && apiKeyHeader !== "authorization" && isRepeated(read, apiKeyHeader)) {
     faults.push(`more than one ${apiKeyHeader} header`);
   }

@@ -1,6 +1,10 @@
 /** One view of request headers, whichever of its two encodings Envoy was configured to send. */
 
-import type { AttributeContext_HttpRequest } from "../gen/envoy/service/auth/v3/attribute_context_pb.ts";
+import { Recurring } from "./recurring.ts";
+import { lenientTextOf, type WireCursor } from "./wire-cursor.ts";
+
+/** Headers set by and for us begin so; the shipped Envoy configurations remove what a client sends of them. */
+export const OWN_PREFIX = "x-sallyport-";
 
 /** Header names in lower case. Values of one name in order; Envoy's joined form is one value. */
 export interface Headers {
@@ -14,36 +18,195 @@ export interface Headers {
   names(prefix: string): readonly string[];
 }
 
-const text = new TextDecoder();
+/** Headers that every request is asked for: found without comparing names. */
+const ASKED = [
+  ":authority",
+  ":method",
+  ":path",
+  ":scheme",
+  "accept",
+  "authorization",
+  "content-type",
+  "dpop",
+  "signature-input",
+  "upgrade",
+  "user-agent",
+  "x-forwarded-client-cert",
+  "x-request-id",
+  "x-sallyport-connection",
+  "x-sallyport-ja3",
+  "x-sallyport-ja4",
+  "x-sallyport-peer-cert",
+  "x-sallyport-peer-fp",
+  "x-sallyport-principal",
+  "x-sallyport-protocol",
+  "x-sallyport-sni",
+  "x-sallyport-source",
+  "x-sallyport-source-port",
+  "x-sallyport-tls",
+] as const;
 
-export function headersOf(http: AttributeContext_HttpRequest): Headers {
-  return http.headerMap === undefined ? joined(http.headers) : separate(http.headerMap.headers);
+export type AskedHeader = (typeof ASKED)[number];
+
+const SLOTS: ReadonlyMap<string, number> = new Map(ASKED.map((name, slot) => [name, slot]));
+const NONE = -1;
+
+interface HeaderName {
+  readonly text: string;
+  /** Its place among those that are asked for, or -1. */
+  readonly slot: number;
 }
 
-function joined(headers: Readonly<Record<string, string>>): Headers {
-  return {
-    first: (name) => (Object.hasOwn(headers, name) ? headers[name] : undefined),
-    all: (name) => (Object.hasOwn(headers, name) ? [headers[name] as string] : []),
-    count: (name) => (Object.hasOwn(headers, name) ? 1 : 0),
-    names: (prefix) => Object.keys(headers).filter((name) => name.startsWith(prefix)),
-  };
+interface ReadsBytes<T> {
+  read(bytes: Buffer, start: number, end: number): T;
 }
 
-function separate(
-  entries: readonly { readonly key: string; readonly value: string; readonly rawValue: Uint8Array }[],
-): Headers {
-  const values = new Map<string, string[]>();
-  for (const { key, value, rawValue } of entries) {
-    const name = key.toLowerCase();
-    const found = values.get(name);
-    const content = rawValue.length > 0 ? text.decode(rawValue) : value;
-    if (found === undefined) values.set(name, [content]);
-    else found.push(content);
+const NAMES_PLACES = 1_024;
+/** Joined names are told in lower case already, and taken as they are. */
+const joinedNames = new Recurring<HeaderName>(NAMES_PLACES, (text) => ({ text, slot: SLOTS.get(text) ?? NONE }));
+const separateNames = new Recurring<HeaderName>(NAMES_PLACES, (text) => {
+  const name = text.toLowerCase();
+  return { text: name, slot: SLOTS.get(name) ?? NONE };
+});
+
+/**
+ * Where a request's headers lie in its message. Values are decoded when they are asked for, so that it is of use only as
+ * long as the message's bytes are what they were.
+ */
+export class WireHeaders implements Headers {
+  private readonly bytes: Buffer;
+  /** Whether this is Envoy's joined form, where a name that is repeated has its last value. */
+  private readonly joined: boolean;
+  private readonly keys: string[] = [];
+  /** Start and end of each value. */
+  private readonly spans: number[] = [];
+  /** For each header that every request is asked for, the index of the value that counts as its first. */
+  private readonly asked: number[] = new Array<number>(ASKED.length).fill(NONE);
+  private decoded: string[] | undefined;
+
+  constructor(bytes: Buffer, joined: boolean) {
+    this.bytes = bytes;
+    this.joined = joined;
   }
-  return {
-    first: (name) => values.get(name)?.[0],
-    all: (name) => values.get(name) ?? [],
-    count: (name) => values.get(name)?.length ?? 0,
-    names: (prefix) => [...values.keys()].filter((name) => name.startsWith(prefix)),
-  };
+
+  /** `map<string, string>` entry, as {@link WireCursor} stands before its length. */
+  readJoined(cursor: WireCursor): void {
+    const length = cursor.uint32();
+    const end = cursor.at + length;
+    let [nameStart, nameEnd, start, stop] = [0, 0, 0, 0];
+    while (cursor.at < end) {
+      // As in every map entry, what is neither key nor value is not skipped but read as the next tag.
+      switch (cursor.field()) {
+        case 1:
+          cursor.text();
+          nameStart = cursor.start;
+          nameEnd = cursor.end;
+          break;
+        case 2:
+          cursor.text();
+          start = cursor.start;
+          stop = cursor.end;
+          break;
+      }
+    }
+    this.add(joinedNames.read(this.bytes, nameStart, nameEnd), start, stop);
+  }
+
+  /** `envoy.config.core.v3.HeaderMap` up to `end`. @param depth of that message */
+  readSeparate(cursor: WireCursor, end: number, depth: number): void {
+    while (cursor.at < end) {
+      const field = cursor.field();
+      if (field === 1) this.readHeaderValue(cursor, cursor.message(depth + 1), depth + 1);
+      else cursor.skip(field, depth);
+    }
+  }
+
+  private readHeaderValue(cursor: WireCursor, end: number, depth: number): void {
+    let [nameStart, nameEnd, start, stop, rawStart, rawEnd] = [0, 0, 0, 0, 0, 0];
+    while (cursor.at < end) {
+      const field = cursor.field();
+      switch (field) {
+        case 1:
+          cursor.text();
+          nameStart = cursor.start;
+          nameEnd = cursor.end;
+          break;
+        case 2:
+          cursor.text();
+          start = cursor.start;
+          stop = cursor.end;
+          break;
+        case 3:
+          cursor.span();
+          rawStart = cursor.start;
+          rawEnd = cursor.end;
+          break;
+        default:
+          cursor.skip(field, depth);
+      }
+    }
+    const name = separateNames.read(this.bytes, nameStart, nameEnd);
+    if (rawEnd > rawStart) this.add(name, rawStart, rawEnd);
+    else this.add(name, start, stop);
+  }
+
+  private add({ text, slot }: HeaderName, start: number, end: number): void {
+    const index = this.keys.length;
+    this.keys.push(text);
+    this.spans.push(start, end);
+    if (slot !== NONE && (this.joined || this.asked[slot] === NONE)) this.asked[slot] = index;
+  }
+
+  first(name: string): string | undefined {
+    const index = this.indexOf(name);
+    return index === NONE ? undefined : this.value(index);
+  }
+
+  /** What is made of the first value, which must be no secret: `memo` remembers it. */
+  firstBy<T>(name: AskedHeader, memo: ReadsBytes<T>): T | undefined {
+    const index = this.asked[SLOTS.get(name) as number] as number;
+    if (index === NONE) return undefined;
+    return memo.read(this.bytes, this.spans[2 * index] as number, this.spans[2 * index + 1] as number);
+  }
+
+  all(name: string): readonly string[] {
+    const first = this.indexOf(name);
+    if (first === NONE) return NO_VALUES;
+    if (this.joined) return [this.value(first)];
+    const values: string[] = [];
+    for (let i = first; i < this.keys.length; i++) if (this.keys[i] === name) values.push(this.value(i));
+    return values;
+  }
+
+  count(name: string): number {
+    const first = this.indexOf(name);
+    if (first === NONE) return 0;
+    if (this.joined) return 1;
+    let count = 0;
+    for (let i = first; i < this.keys.length; i++) if (this.keys[i] === name) count++;
+    return count;
+  }
+
+  names(prefix: string): readonly string[] {
+    const found = this.keys.filter((name) => name.startsWith(prefix));
+    return found.length < 2 ? found : [...new Set(found)];
+  }
+
+  private indexOf(name: string): number {
+    const slot = SLOTS.get(name);
+    if (slot !== undefined) return this.asked[slot] as number;
+    return this.joined ? this.keys.lastIndexOf(name) : this.keys.indexOf(name);
+  }
+
+  private value(index: number): string {
+    this.decoded ??= [];
+    let text = this.decoded[index];
+    if (text === undefined) {
+      text = lenientTextOf(this.bytes, this.spans[2 * index] as number, this.spans[2 * index + 1] as number);
+      this.decoded[index] = text;
+    }
+    return text;
+  }
 }
+
+const NO_VALUES: readonly string[] = [];

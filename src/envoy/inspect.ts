@@ -1,7 +1,7 @@
 /** Looks through an Envoy configuration for what makes Sallyport blind, spoofable or fail the wrong way. */
 
 import type { Mode } from "../model/verdict.ts";
-import { OWN_PREFIX } from "./request.ts";
+import { OWN_PREFIX } from "./headers.ts";
 
 export interface Finding {
   readonly level: "good" | "warning" | "bad";

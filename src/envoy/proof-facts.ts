@@ -106,7 +106,7 @@ function signatureProof(
     faults: [],
   };
   const identity = identify(presented, policy.identity);
-  const certificateKey = peerCertificate === undefined ? undefined : proofs.certificateKey(peerCertificate);
+  const certificateKey = peerCertificate === undefined ? undefined : proofs.certificateKey(peerCertificate());
   const registered = registeredFor(policy.identity, identity.principal.name).flatMap(keysOf);
   const keys = boundKeys({ identity, token, certificate, certificateKey }, registered);
   let outcome: SignatureOutcome = { kind: "missing" };

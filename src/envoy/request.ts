@@ -1,22 +1,18 @@
 /** Reads Envoy's CheckRequest into the facts that need no verification. */
 
 import type { JsonObject } from "@bufbuild/protobuf";
-import type { EnvoyInternalAddress } from "../gen/envoy/config/core/v3/address_pb.ts";
-import type { CheckRequest } from "../gen/envoy/service/auth/v3/external_auth_pb.ts";
 import { canonicalAddress } from "../identity/address.ts";
-import type { CertificateCache } from "../identity/certificate.ts";
+import { CertificateCache, type ParsedCertificate } from "../identity/certificate.ts";
 import { parseSpiffeId } from "../identity/spiffe.ts";
-import { believeXfcc, certificateFromXfcc, parseXfcc } from "../identity/xfcc.ts";
+import { believeXfcc, XfccCache } from "../identity/xfcc.ts";
 import type { Protocol, TlsFacts } from "../model/facts.ts";
 import type { CertificateFacts } from "../model/identity.ts";
 import type { Shown } from "./anchoring.ts";
-import { type Headers, headersOf } from "./headers.ts";
+import { type Headers, WireHeaders } from "./headers.ts";
+import { Recurring } from "./recurring.ts";
 import { firstChars, ownText } from "./text.ts";
-
-/** Headers set by and for us begin so; the shipped Envoy configurations remove what a client sends of them. */
-export const OWN_PREFIX = "x-sallyport-";
-/** Where Envoy's jwt_authn filter puts the claims of tokens that it verified. */
-export const JWT_AUTHN = "envoy.filters.http.jwt_authn";
+import { textOf } from "./wire-cursor.ts";
+import { ClaimsMemo, type Span, type WireAddress, type WireHttp, WireRequest } from "./wire-request.ts";
 
 const PATH_CHARS_MAX = 2048;
 const NAME_CHARS_MAX = 256;
@@ -24,8 +20,9 @@ const AGENT_CHARS_MAX = 512;
 const METHOD_CHARS_MAX = 32;
 /** Certificates reported in a longer header get texts of their own. */
 const XFCC_CHARS_SHARED_MAX = 4096;
-const NO_HEADERS: Headers = { first: () => undefined, all: () => [], count: () => 0, names: () => [] };
+const NO_HEADERS = new WireHeaders(Buffer.alloc(0), true);
 const NO_TLS: TlsFacts = { ja3: undefined, ja4: undefined, version: undefined, sni: undefined };
+const NO_CLAIMS: readonly JsonObject[] = Object.freeze([]);
 
 /** A CheckRequest, read; credentials are still secrets here and go no further than verification. */
 export interface ReadRequest {
@@ -51,8 +48,8 @@ export interface ReadRequest {
   readonly verifiedClaims: readonly JsonObject[];
   /** The request as proofs name it, whole as sent, and gone once they are verified; `undefined` for raw TCP. */
   readonly target: RequestTarget | undefined;
-  /** The peer's certificate as Envoy told it (URL-encoded PEM). */
-  readonly peerCertificate: string | undefined;
+  /** Tells the peer's certificate as Envoy did (URL-encoded PEM), for as long as the message's bytes are what they were. */
+  readonly peerCertificate: (() => string) | undefined;
   /** Text of the token in `authorization`, of scheme `Bearer` or `DPoP`. Secret. */
   readonly bearer: string | undefined;
   readonly headers: Headers;
@@ -69,98 +66,132 @@ export interface RequestTarget {
   readonly path: string;
 }
 
+/** Certificates kept; a longer-lived process sees few more than it has callers. */
+const CERTIFICATES_MAX = 16_384;
+
+/** What requests have in common, read once as long as it keeps coming: bounded, and free of secrets. */
+export class RequestMemory {
+  readonly certificates: CertificateCache;
+  readonly forwarded = new XfccCache();
+  readonly claims = new ClaimsMemo();
+  readonly principals = new Recurring(16_384, peerNameOf);
+  readonly addresses = new Recurring(16_384, canonicalAddress);
+  readonly agents = new Recurring(4_096, (text) => firstChars(text, AGENT_CHARS_MAX));
+  readonly names = new Recurring(4_096, name);
+  readonly hosts = new Recurring(1_024, (sent) => ({ sent, host: hostOf(sent) }));
+  readonly fingerprints = new Recurring(1_024, fingerprint);
+  readonly methods = new Recurring(64, methodOf);
+  readonly schemes = new Recurring(16, (text) => text.toLowerCase() === "https");
+  readonly tlsVersions = new Recurring(64, (text) => ({ version: name(text), isTls: /^TLS/i.test(text) }));
+  readonly contentTypes = new Recurring(256, isGrpc);
+  readonly accepted = new Recurring(256, (text) => text.toLowerCase().includes("text/event-stream"));
+  readonly upgrades = new Recurring(16, (text) => text.toLowerCase() === "websocket");
+  readonly protocols = new Recurring(16, (text) => text === "tcp");
+
+  constructor(certificatesMax = CERTIFICATES_MAX) {
+    this.certificates = new CertificateCache(certificatesMax);
+  }
+}
+
 /**
+ * @param message bytes of an `envoy.service.auth.v3.CheckRequest`; must stay as they are for as long as anything is asked of
+ *   `headers` or `peerCertificate`
  * @param xfccHops SPIFFE IDs of direct peers whose `x-forwarded-client-cert` is believed
  * @param isAnchored whether a certificate proves its SPIFFE ID by the policy's trust domains
+ * @throws {WireError} when the bytes are no CheckRequest
  */
 export function readRequest(
-  request: CheckRequest,
-  certificates: CertificateCache,
+  message: Uint8Array,
+  memory: RequestMemory,
   xfccHops: readonly RegExp[],
   isAnchored: (shown: Shown) => boolean = () => true,
 ): ReadRequest {
-  const attributes = request.attributes;
-  const http = attributes?.request?.http;
-  const headers = http === undefined ? NO_HEADERS : headersOf(http);
+  const request = new WireRequest(message, memory.claims);
+  const { bytes, source, destination, http } = request;
+  const headers = http?.separate ?? http?.joined ?? NO_HEADERS;
   const faults: string[] = [];
-  const source = attributes?.source;
-  const socket = source?.address?.address;
-  const sni = name(attributes?.tlsSession?.sni);
-  const peer = believed(
-    peerOf(source?.principal ?? "", source?.certificate ?? "", certificates, headers, faults),
-    source?.certificate || undefined,
-    isAnchored,
-  );
-  const forwarded = forwardedBy(peer.spiffeId, headers, xfccHops, faults, isAnchored);
-  const presented = {
-    unanchored: peer.unanchored ?? forwarded?.unanchored,
-    certificate: forwarded?.certificate ?? peer.certificate,
-    peerSpiffeId: peer.spiffeId,
-    peerNameInvalid: peer.nameInvalid,
-    // Once a hop has reported somebody else, the connection's certificate answers for the hop only.
-    peerCertificate: forwarded === undefined ? source?.certificate || undefined : undefined,
-  };
-  const connection = {
-    connectionId: name(headers.first("x-sallyport-connection")),
-    // Behind a proxy the socket is the proxy's: our own Envoy then tells the address that it derived.
-    sourceAddress:
-      canonicalAddress(headers.first("x-sallyport-source") ?? "") ??
-      (socket?.case === "socketAddress" ? canonicalAddress(socket.value.address) : undefined),
-    sourcePort:
-      socket?.case === "socketAddress" && socket.value.portSpecifier.case === "portValue"
-        ? socket.value.portSpecifier.value
-        : undefined,
-  };
+  const sni = memory.names.read(bytes, request.sni.start, request.sni.end);
+  const peer = believed(peerOf(request, memory, headers, faults), isAnchored);
+  const forwarded = forwardedBy(peer.spiffeId, headers, memory, xfccHops, faults, isAnchored);
+  const socket = source.address.kind === "socket" ? source.address : undefined;
+  // Behind a proxy the socket is the proxy's: our own Envoy then tells the address that it derived.
+  const sourceAddress =
+    headers.firstBy("x-sallyport-source", memory.addresses) ??
+    (socket === undefined ? undefined : memory.addresses.read(bytes, socket.text.start, socket.text.end));
   if (http === undefined) {
     return {
-      ...connection,
-      ...presented,
       protocol: "tcp",
       requestId: undefined,
+      connectionId: undefined,
+      sourceAddress,
+      sourcePort: socket?.port,
       destination:
-        sni ?? name(attributes?.destination?.service) ?? listenerOf(attributes?.destination?.address?.address),
+        sni ??
+        memory.names.read(bytes, destination.service.start, destination.service.end) ??
+        listenerOf(destination.address),
       method: "CONNECT",
       path: "",
       userAgent: undefined,
       tls: sni === undefined ? NO_TLS : { ...NO_TLS, sni },
       requestBytes: undefined,
       lasting: false,
-      verifiedClaims: [],
+      certificate: forwarded?.certificate ?? peer.certificate,
+      peerSpiffeId: peer.spiffeId,
+      peerNameInvalid: peer.nameInvalid,
+      unanchored: peer.unanchored ?? forwarded?.unanchored,
+      verifiedClaims: NO_CLAIMS,
       target: undefined,
+      peerCertificate: peer.encoded,
       bearer: undefined,
       headers,
       faults,
     };
   }
-  if (isTunnel(attributes?.destination?.address?.address, headers)) {
-    const authority = hostOf(http.host || (headers.first(":authority") ?? ""));
-    return { ...tunnelled(headers, certificates, authority, isAnchored), headers };
-  }
-  const path = http.path === "" ? (headers.first(":path") ?? "") : http.path;
+  if (isTunnel(request, headers, memory)) return tunnelled(request, http, headers, memory, isAnchored);
+  const tls = headers.firstBy("x-sallyport-tls", memory.tlsVersions);
+  const authority = isEmpty(http.host)
+    ? headers.firstBy(":authority", memory.hosts)
+    : memory.hosts.read(bytes, http.host.start, http.host.end);
+  const method = isEmpty(http.method)
+    ? headers.firstBy(":method", memory.methods)
+    : memory.methods.read(bytes, http.method.start, http.method.end);
+  const path = isEmpty(http.path) ? (headers.first(":path") ?? "") : textOf(bytes, http.path.start, http.path.end);
+  const isHttps = isEmpty(http.scheme)
+    ? headers.firstBy(":scheme", memory.schemes)
+    : memory.schemes.read(bytes, http.scheme.start, http.scheme.end);
+  // TLS on this connection is Envoy's own word; without a sign of it, the request's scheme counts.
+  const isSecure = tls?.isTls === true || sni !== undefined || peer.encoded !== undefined || isHttps === true;
   return {
-    ...connection,
-    ...presented,
-    protocol: isGrpc(headers) ? "grpc" : "http",
+    protocol: headers.firstBy("content-type", memory.contentTypes) === true ? "grpc" : "http",
     requestId: name(headers.first("x-request-id")),
-    destination: hostOf(http.host === "" ? (headers.first(":authority") ?? "") : http.host),
-    method: firstChars(http.method || (headers.first(":method") ?? "GET"), METHOD_CHARS_MAX).toUpperCase(),
+    connectionId: headers.firstBy("x-sallyport-connection", memory.names),
+    sourceAddress,
+    sourcePort: socket?.port,
+    destination: authority?.host ?? "",
+    method: method?.upper ?? "GET",
     path: pathOnly(path),
-    userAgent: agentOf(headers.first("user-agent")),
+    userAgent: headers.firstBy("user-agent", memory.agents),
     tls: {
-      ja3: fingerprint(headers.first("x-sallyport-ja3")),
-      ja4: fingerprint(headers.first("x-sallyport-ja4")),
-      version: name(headers.first("x-sallyport-tls")),
+      ja3: headers.firstBy("x-sallyport-ja3", memory.fingerprints),
+      ja4: headers.firstBy("x-sallyport-ja4", memory.fingerprints),
+      version: tls?.version,
       sni,
     },
-    lasting: isLasting(headers),
-    requestBytes: http.size > 0n && http.size < 2n ** 53n ? Number(http.size) : undefined,
+    requestBytes: http.size > 0 && http.size < 2 ** 53 ? http.size : undefined,
+    lasting: isLasting(headers, memory),
+    certificate: forwarded?.certificate ?? peer.certificate,
+    peerSpiffeId: peer.spiffeId,
+    peerNameInvalid: peer.nameInvalid,
+    unanchored: peer.unanchored ?? forwarded?.unanchored,
+    verifiedClaims: request.claims,
     target: {
-      method: http.method || (headers.first(":method") ?? "GET"),
-      scheme: schemeOf(http.scheme || headers.first(":scheme"), headers, sni, source?.certificate ?? ""),
-      authority: http.host === "" ? (headers.first(":authority") ?? "") : http.host,
+      method: method?.sent ?? "GET",
+      scheme: isSecure ? "https" : "http",
+      authority: authority?.sent ?? "",
       path,
     },
-    verifiedClaims: claimsOf(attributes?.metadataContext?.filterMetadata[JWT_AUTHN]),
+    // Once a hop has reported somebody else, the connection's certificate answers for the hop only.
+    peerCertificate: forwarded === undefined ? peer.encoded : undefined,
     bearer: bearerOf(headers, faults),
     headers,
     faults,
@@ -174,94 +205,118 @@ const TUNNEL_PREFIX = "sallyport";
  * Whether a CONNECT came through a tunnel inside Envoy, for raw TCP: no socket leads there, so that what its headers tell
  * of the caller is this Envoy's own word.
  */
-function isTunnel(
-  destination: { readonly case: string | undefined; readonly value?: unknown } | undefined,
-  headers: Headers,
-): boolean {
-  if (destination?.case !== "envoyInternalAddress" || headers.first("x-sallyport-protocol") !== "tcp") return false;
-  const { addressNameSpecifier } = destination.value as EnvoyInternalAddress;
-  return addressNameSpecifier.case === "serverListenerName" && addressNameSpecifier.value.startsWith(TUNNEL_PREFIX);
+function isTunnel({ bytes, destination }: WireRequest, headers: WireHeaders, memory: RequestMemory): boolean {
+  const { listener } = destination.address;
+  if (listener === undefined || headers.firstBy("x-sallyport-protocol", memory.protocols) !== true) return false;
+  return textOf(bytes, listener.start, listener.end).startsWith(TUNNEL_PREFIX);
 }
 
 function tunnelled(
-  headers: Headers,
-  certificates: CertificateCache,
-  authority: string,
+  { bytes }: WireRequest,
+  { host }: WireHttp,
+  headers: WireHeaders,
+  memory: RequestMemory,
   isAnchored: (shown: Shown) => boolean,
-): Omit<ReadRequest, "headers"> {
+): ReadRequest {
   const faults: string[] = [];
-  const certificate = headers.first("x-sallyport-peer-cert") ?? "";
+  const principal = headers.firstBy("x-sallyport-principal", memory.principals) ?? NO_NAME;
+  const encoded = headers.first("x-sallyport-peer-cert") ?? "";
+  const parsed = encoded === "" ? undefined : headers.firstBy("x-sallyport-peer-cert", memory.certificates);
   const peer = believed(
-    peerOf(headers.first("x-sallyport-principal") ?? "", certificate, certificates, headers, faults),
-    certificate || undefined,
+    namedPeer(principal, parsed, encoded === "" ? undefined : () => encoded, headers, faults),
     isAnchored,
   );
-  const sni = name(headers.first("x-sallyport-sni"));
+  const authority = isEmpty(host)
+    ? headers.firstBy(":authority", memory.hosts)
+    : memory.hosts.read(bytes, host.start, host.end);
+  const sni = headers.firstBy("x-sallyport-sni", memory.names);
   const port = Number(headers.first("x-sallyport-source-port"));
   return {
     protocol: "tcp",
     requestId: name(headers.first("x-request-id")),
-    connectionId: name(headers.first("x-sallyport-connection")),
-    sourceAddress: canonicalAddress(headers.first("x-sallyport-source") ?? ""),
+    connectionId: headers.firstBy("x-sallyport-connection", memory.names),
+    sourceAddress: headers.firstBy("x-sallyport-source", memory.addresses),
     sourcePort: Number.isInteger(port) && port > 0 ? port : undefined,
-    destination: sni ?? authority,
+    destination: sni ?? authority?.host ?? "",
     method: "CONNECT",
     path: "",
     userAgent: undefined,
     tls: {
-      ja3: fingerprint(headers.first("x-sallyport-ja3")),
-      ja4: fingerprint(headers.first("x-sallyport-ja4")),
-      version: name(headers.first("x-sallyport-tls")),
+      ja3: headers.firstBy("x-sallyport-ja3", memory.fingerprints),
+      ja4: headers.firstBy("x-sallyport-ja4", memory.fingerprints),
+      version: headers.firstBy("x-sallyport-tls", memory.tlsVersions)?.version,
       sni,
     },
     requestBytes: undefined,
     lasting: true,
-    target: undefined,
-    peerCertificate: undefined,
     certificate: peer.certificate,
-    unanchored: peer.unanchored,
     peerSpiffeId: peer.spiffeId,
     peerNameInvalid: peer.nameInvalid,
-    verifiedClaims: [],
+    unanchored: peer.unanchored,
+    verifiedClaims: NO_CLAIMS,
+    target: undefined,
+    peerCertificate: undefined,
     bearer: undefined,
+    headers,
     faults,
   };
+}
+
+/** What `source.principal` says: a valid SPIFFE ID, or something that names nobody. */
+interface PeerName {
+  readonly spiffeId: string | undefined;
+  readonly invalid: string | undefined;
+}
+
+const NO_NAME: PeerName = { spiffeId: undefined, invalid: undefined };
+
+function peerNameOf(principal: string): PeerName {
+  if (principal === "") return NO_NAME;
+  return parseSpiffeId(principal).ok
+    ? { spiffeId: principal, invalid: undefined }
+    : { spiffeId: undefined, invalid: firstChars(principal, NAME_CHARS_MAX) };
 }
 
 interface Peer {
   readonly certificate: CertificateFacts | undefined;
   readonly spiffeId: string | undefined;
   readonly nameInvalid: string | undefined;
+  /** The certificate as it was told, if it was. */
+  readonly encoded: (() => string) | undefined;
 }
 
 /** The direct peer: what Envoy verified in the TLS handshake. */
-function peerOf(
-  principal: string,
-  encoded: string,
-  certificates: CertificateCache,
-  headers: Headers,
+function peerOf(request: WireRequest, memory: RequestMemory, headers: WireHeaders, faults: string[]): Peer {
+  const { bytes, source } = request;
+  const { start, end } = source.certificate;
+  const named = memory.principals.read(bytes, source.principal.start, source.principal.end);
+  if (start === end) return namedPeer(named, undefined, undefined, headers, faults);
+  const parsed = memory.certificates.read(bytes, start, end);
+  // What is known to be a certificate is text: there, looking again is spared.
+  if (!parsed.ok) request.demandUtf8(source.certificate);
+  return namedPeer(named, parsed, () => textOf(bytes, start, end), headers, faults);
+}
+
+function namedPeer(
+  named: PeerName,
+  parsed: ParsedCertificate | undefined,
+  encoded: (() => string) | undefined,
+  headers: WireHeaders,
   faults: string[],
 ): Peer {
-  const valid = principal !== "" && parseSpiffeId(principal).ok;
-  let spiffeId = valid ? principal : undefined;
-  let nameInvalid = principal !== "" && !valid ? firstChars(principal, NAME_CHARS_MAX) : undefined;
-  let certificate: CertificateFacts | undefined;
-  if (encoded !== "") {
-    const parsed = certificates.parse(encoded);
-    if (!parsed.ok) {
-      faults.push(`peer certificate: ${parsed.why}`);
-    } else {
-      certificate = parsed.certificate;
-      if (parsed.fault !== undefined) {
-        faults.push(parsed.fault);
-        nameInvalid ??= spiffeId;
-        spiffeId = undefined;
-      }
-    }
-  } else {
-    certificate = certificateOfHash(headers.first("x-sallyport-peer-fp"), spiffeId);
+  const { spiffeId, invalid } = named;
+  if (parsed === undefined) {
+    const certificate = certificateOfHash(headers.first("x-sallyport-peer-fp"), spiffeId);
+    return { certificate, spiffeId, nameInvalid: invalid, encoded };
   }
-  return { certificate, spiffeId, nameInvalid };
+  if (!parsed.ok) {
+    faults.push(`peer certificate: ${parsed.why}`);
+    return { certificate: undefined, spiffeId, nameInvalid: invalid, encoded };
+  }
+  const { certificate, fault } = parsed;
+  if (fault === undefined) return { certificate, spiffeId, nameInvalid: invalid, encoded };
+  faults.push(fault);
+  return { certificate, spiffeId: undefined, nameInvalid: invalid ?? spiffeId, encoded };
 }
 
 /** A configuration that leaves `include_peer_certificate` off can still tell the certificate's SHA-256. */
@@ -281,17 +336,18 @@ function certificateOfHash(hash: string | undefined, spiffeId: string | undefine
   };
 }
 
+interface BelievedPeer extends Peer {
+  readonly unanchored: string | undefined;
+}
+
 /** A peer without the SPIFFE ID that its certificate does not prove: it is no hop either. */
-function believed(
-  peer: Peer,
-  encoded: string | undefined,
-  isAnchored: (shown: Shown) => boolean,
-): Peer & { readonly unanchored: string | undefined } {
-  const spiffeId = peer.spiffeId ?? peer.certificate?.spiffeId;
-  if (spiffeId === undefined || isAnchored({ spiffeId, sha256: peer.certificate?.sha256, encoded })) {
-    return { ...peer, unanchored: undefined };
+function believed(peer: Peer, isAnchored: (shown: Shown) => boolean): BelievedPeer {
+  const { certificate, nameInvalid, encoded } = peer;
+  const spiffeId = peer.spiffeId ?? certificate?.spiffeId;
+  if (spiffeId === undefined || isAnchored({ spiffeId, sha256: certificate?.sha256, encoded })) {
+    return { certificate, spiffeId: peer.spiffeId, nameInvalid, encoded, unanchored: undefined };
   }
-  return { ...peer, spiffeId: undefined, certificate: unnamed(peer.certificate), unanchored: spiffeId };
+  return { certificate: unnamed(certificate), spiffeId: undefined, nameInvalid, encoded, unanchored: spiffeId };
 }
 
 function unnamed(certificate: CertificateFacts | undefined): CertificateFacts | undefined {
@@ -305,28 +361,34 @@ interface Forwarded {
 
 function forwardedBy(
   peer: string | undefined,
-  headers: Headers,
+  headers: WireHeaders,
+  memory: RequestMemory,
   hops: readonly RegExp[],
   faults: string[],
   isAnchored: (shown: Shown) => boolean,
 ): Forwarded | undefined {
-  const header = headers.first("x-forwarded-client-cert");
-  if (header === undefined || peer === undefined || !hops.some((hop) => hop.test(peer))) return undefined;
-  const parsed = parseXfcc(header);
+  if (peer === undefined || hops.length === 0 || !hops.some((hop) => hop.test(peer))) return undefined;
+  const header = headers.firstBy("x-forwarded-client-cert", memory.forwarded);
+  if (header === undefined) return undefined;
+  const { parsed } = header;
   if (!parsed.ok) {
     faults.push(`x-forwarded-client-cert ${parsed.why}`);
     return undefined;
   }
   const element = believeXfcc(parsed.elements, peer, hops);
   if (element === undefined) return undefined;
-  const certificate = certificateFromXfcc(element);
+  const certificate = header.certificateOf(element);
   if (certificate === undefined) {
     faults.push("x-forwarded-client-cert does not tell a certificate");
     return undefined;
   }
-  const own = header.length <= XFCC_CHARS_SHARED_MAX ? certificate : ownCopy(certificate);
+  const own = header.chars <= XFCC_CHARS_SHARED_MAX ? certificate : ownCopy(certificate);
   const { spiffeId, sha256 } = own;
-  if (spiffeId === undefined || isAnchored({ spiffeId, sha256, encoded: element.cert })) {
+  const { cert } = element;
+  if (
+    spiffeId === undefined ||
+    isAnchored({ spiffeId, sha256, encoded: cert === undefined ? undefined : () => cert })
+  ) {
     return { certificate: own, unanchored: undefined };
   }
   return { certificate: unnamed(own), unanchored: spiffeId };
@@ -342,18 +404,6 @@ function ownCopy(certificate: CertificateFacts): CertificateFacts {
   };
 }
 
-function claimsOf(metadata: JsonObject | undefined): readonly JsonObject[] {
-  if (metadata === undefined) return [];
-  const claims: JsonObject[] = [];
-  for (const value of Object.values(metadata)) {
-    // Only payloads have an issuer: headers of tokens and failure notes are put beside them.
-    if (typeof value === "object" && value !== null && !Array.isArray(value) && typeof value.iss === "string") {
-      claims.push(value);
-    }
-  }
-  return claims;
-}
-
 /** RFC 6750, section 2.1; RFC 9449, section 7.1. Two authorization headers leave open which one the service will believe. */
 function bearerOf(headers: Headers, faults: string[]): string | undefined {
   const value = headers.first("authorization");
@@ -365,26 +415,17 @@ function bearerOf(headers: Headers, faults: string[]): string | undefined {
   return /^(?:bearer|dpop) +(\S+)$/i.exec(value.trim())?.[1];
 }
 
-/** TLS on this connection is Envoy's own word; without a sign of it, the request's scheme counts. */
-function schemeOf(
-  scheme: string | undefined,
-  headers: Headers,
-  sni: string | undefined,
-  certificate: string,
-): "http" | "https" {
-  const tls = /^TLS/i.test(headers.first("x-sallyport-tls") ?? "") || sni !== undefined || certificate !== "";
-  return tls || scheme?.toLowerCase() === "https" ? "https" : "http";
-}
-
 /** RFC 6455, section 4.1; HTML, section 9.2. */
-function isLasting(headers: Headers): boolean {
-  if (headers.first("upgrade")?.toLowerCase() === "websocket") return true;
-  return headers.first("accept")?.toLowerCase().includes("text/event-stream") === true;
+function isLasting(headers: WireHeaders, memory: RequestMemory): boolean {
+  return headers.firstBy("upgrade", memory.upgrades) === true || headers.firstBy("accept", memory.accepted) === true;
 }
 
-function isGrpc(headers: Headers): boolean {
-  const type = headers.first("content-type");
-  return type?.startsWith("application/grpc") === true && !type.startsWith("application/grpc-web");
+function isGrpc(type: string): boolean {
+  return type.startsWith("application/grpc") && !type.startsWith("application/grpc-web");
+}
+
+function methodOf(sent: string): { readonly sent: string; readonly upper: string } {
+  return { sent, upper: firstChars(sent, METHOD_CHARS_MAX).toUpperCase() };
 }
 
 function hostOf(authority: string): string {
@@ -405,14 +446,10 @@ function name(value: string | undefined): string | undefined {
   return value === undefined || value === "" ? undefined : firstChars(value, NAME_CHARS_MAX);
 }
 
-function agentOf(value: string | undefined): string | undefined {
-  return value === undefined ? undefined : firstChars(value, AGENT_CHARS_MAX);
+function listenerOf({ port }: WireAddress): string {
+  return port === undefined ? "listener" : `port-${port}`;
 }
 
-function listenerOf(address: { readonly case: string | undefined; readonly value?: unknown } | undefined): string {
-  if (address?.case === "socketAddress") {
-    const { portSpecifier } = address.value as { portSpecifier: { case: string | undefined; value?: unknown } };
-    if (portSpecifier.case === "portValue") return `port-${String(portSpecifier.value)}`;
-  }
-  return "listener";
+function isEmpty({ start, end }: Span): boolean {
+  return start === end;
 }

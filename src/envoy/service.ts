@@ -15,12 +15,6 @@ import {
   type StreamAccessLogsResponse,
   StreamAccessLogsResponseSchema,
 } from "../gen/envoy/service/accesslog/v3/als_pb.ts";
-import {
-  type CheckRequest,
-  CheckRequestSchema,
-  type CheckResponse,
-  CheckResponseSchema,
-} from "../gen/envoy/service/auth/v3/external_auth_pb.ts";
 
 export interface GrpcService {
   readonly definition: ServiceDefinition;
@@ -30,15 +24,16 @@ export interface GrpcService {
 }
 
 /**
- * `envoy.service.auth.v3.Authorization`.
- * @param check may answer at once or later; when it fails, Envoy's `failure_mode_allow` decides
+ * `envoy.service.auth.v3.Authorization`, by bytes: messages in and out are not decoded here.
+ * @param check bytes of a CheckRequest to bytes of a CheckResponse; may answer at once or later; when it fails, Envoy's
+ *   `failure_mode_allow` decides
  * @param onError told of every failure; the caller learns only that there was one
  */
 export function authorizationService(
-  check: (request: CheckRequest) => CheckResponse | Promise<CheckResponse>,
+  check: (message: Uint8Array) => Uint8Array | Promise<Uint8Array>,
   onError: (error: unknown) => void,
 ): GrpcService {
-  const handle: handleUnaryCall<CheckRequest, CheckResponse> = (call, reply) => {
+  const handle: handleUnaryCall<Buffer, Uint8Array> = (call, reply) => {
     const fail = (error: unknown): void => {
       onError(error);
       reply({ code: status.INTERNAL, details: "check failed" });
@@ -52,12 +47,21 @@ export function authorizationService(
     }
   };
   return {
-    definition: {
-      check: method("/envoy.service.auth.v3.Authorization/Check", CheckRequestSchema, CheckResponseSchema, false),
-    },
+    definition: { check: CHECK },
     implementation: { check: handle },
   };
 }
+
+const CHECK: MethodDefinition<Buffer, Uint8Array> = {
+  path: "/envoy.service.auth.v3.Authorization/Check",
+  requestStream: false,
+  responseStream: false,
+  requestSerialize: (message) => message,
+  requestDeserialize: (bytes) => bytes,
+  responseSerialize: (message) =>
+    Buffer.isBuffer(message) ? message : Buffer.from(message.buffer, message.byteOffset, message.byteLength),
+  responseDeserialize: (bytes) => bytes,
+};
 
 /**
  * `envoy.service.accesslog.v3.AccessLogService`.

@@ -34,6 +34,8 @@ interface Known {
 /** Verification results by the token's keyed hash; the raw token is never kept. */
 export class Tokens {
   private readonly known = new Map<string, Known>();
+  /** Facts of claims that identify their token by themselves; gone with the claims. */
+  private readonly byClaims = new WeakMap<object, TokenFacts>();
   private readonly key: Uint8Array;
   private readonly keySets: KeySets;
   private readonly now: () => number;
@@ -47,6 +49,20 @@ export class Tokens {
   /** Forgets every result: after a policy change another issuer may be trusted. */
   forget(): void {
     this.known.clear();
+  }
+
+  /**
+   * The facts of claims that were verified before they came here.
+   * @param claims not changed afterwards: the same object has the same facts
+   * @param bearer the token's text where it is at hand
+   */
+  ofClaims(claims: Readonly<Record<string, unknown>>, bearer: string | undefined): TokenFacts {
+    const known = this.byClaims.get(claims);
+    if (known !== undefined) return known;
+    const token = tokenFromClaims(claims, this.key, bearer);
+    // Without a `jti` it is the token's text that it is known by, and claims may be those of several.
+    if (token.kind === "verified" && token.hasJti) this.byClaims.set(claims, token);
+    return token;
   }
 
   /** The facts of a bearer token; at once when it is known, else after verification. */

@@ -3,6 +3,7 @@
 import { createHash, X509Certificate } from "node:crypto";
 import type { CertificateFacts } from "../model/identity.ts";
 import { type EpochMs, toEpochMs } from "../model/units.ts";
+import { BytesMemo } from "./bytes-memo.ts";
 import { readLeafRules } from "./extensions.ts";
 import { parseSpiffeId } from "./spiffe.ts";
 
@@ -18,6 +19,8 @@ export type ParsedCertificate =
     }
   | { readonly ok: false; readonly why: string };
 
+const NO_PEM: ParsedCertificate = { ok: false, why: "not a PEM certificate" };
+
 /**
  * Parses one certificate. Its SPIFFE ID counts only when the certificate has exactly one URI SAN, the ID is valid, and
  * the certificate is a leaf (X509-SVID specification, sections 2, 4 and 5).
@@ -29,7 +32,7 @@ export function parsePeerCertificate(encoded: string): ParsedCertificate {
   try {
     x509 = new X509Certificate(decodeURIComponent(encoded));
   } catch {
-    return { ok: false, why: "not a PEM certificate" }; // keeps the request going: the certificate names nobody
+    return NO_PEM; // keeps the request going: the certificate names nobody
   }
   const uris = urisOf(x509.subjectAltName);
   const spiffe = spiffeOf(x509, uris);
@@ -53,25 +56,31 @@ export function parsePeerCertificate(encoded: string): ParsedCertificate {
   };
 }
 
-/** Remembers parsed certificates by their text: a connection sends the same one with every request. Bounded. */
-export class CertificateCache {
-  private readonly parsed = new Map<string, ParsedCertificate>();
-  private readonly certificatesMax: number;
+/** Of all remembered certificates together, percent-encoded. */
+const REMEMBERED_BYTES_MAX = 24 * 1024 * 1024;
+const strict = new TextDecoder("utf-8", { fatal: true });
 
+/** Remembers parsed certificates by their very bytes: a connection sends the same one with every request. Bounded. */
+export class CertificateCache {
+  private readonly parsed: BytesMemo<ParsedCertificate>;
+
+  /** @param certificatesMax the one that came first is forgotten beyond */
   constructor(certificatesMax: number) {
-    this.certificatesMax = certificatesMax;
+    this.parsed = new BytesMemo({ entriesMax: certificatesMax, bytesMax: REMEMBERED_BYTES_MAX });
   }
 
-  parse(encoded: string): ParsedCertificate {
-    const found = this.parsed.get(encoded);
-    if (found !== undefined) return found;
-    const parsed = parsePeerCertificate(encoded);
-    if (encoded.length > ENCODED_CHARS_MAX) return parsed;
-    this.parsed.set(encoded, parsed);
-    if (this.parsed.size > this.certificatesMax) {
-      const oldest = this.parsed.keys().next().value;
-      if (oldest !== undefined) this.parsed.delete(oldest);
+  /** Parses what lies between, as {@link parsePeerCertificate} does its text. What is no UTF-8 is no certificate. */
+  read(bytes: Buffer, start: number, end: number): ParsedCertificate {
+    const known = this.parsed.find(bytes, start, end);
+    if (known !== undefined) return known;
+    let encoded: string;
+    try {
+      encoded = strict.decode(bytes.subarray(start, end));
+    } catch {
+      return NO_PEM; // keeps the request going: the certificate names nobody
     }
+    const parsed = parsePeerCertificate(encoded);
+    if (encoded.length <= ENCODED_CHARS_MAX) this.parsed.add(bytes, start, end, parsed);
     return parsed;
   }
 }

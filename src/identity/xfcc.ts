@@ -1,6 +1,7 @@
 /** Reads `x-forwarded-client-cert`, the client's certificate as an earlier Envoy reports it. */
 
 import type { CertificateFacts } from "../model/identity.ts";
+import { BytesMemo } from "./bytes-memo.ts";
 import { parsePeerCertificate } from "./certificate.ts";
 import { parseSpiffeId } from "./spiffe.ts";
 
@@ -72,6 +73,52 @@ function parseElement(text: string): XfccElement | undefined {
   }
   return { by, hash, subject, uris, dns, cert };
 }
+
+/** Headers remembered; the one that came first is forgotten beyond. */
+const REMEMBERED_MAX = 4_096;
+const REMEMBERED_BYTES_MAX = 4 * 1024 * 1024;
+/** Longer ones are parsed anew each time. */
+const REMEMBERED_CHARS_MAX = 4_096;
+
+/** One header's value, parsed, with the certificates that it tells of. */
+export class ForwardedHeader {
+  readonly parsed: ParsedXfcc;
+  /** Length of its text. */
+  readonly chars: number;
+  private readonly certificates = new Map<XfccElement, CertificateFacts | undefined>();
+
+  constructor(text: string) {
+    this.parsed = parseXfcc(text);
+    this.chars = text.length;
+  }
+
+  /** {@link certificateFromXfcc}, once for each element. */
+  certificateOf(element: XfccElement): CertificateFacts | undefined {
+    if (this.certificates.has(element)) return this.certificates.get(element);
+    const certificate = certificateFromXfcc(element);
+    this.certificates.set(element, certificate);
+    return certificate;
+  }
+}
+
+/** Remembers parsed headers by their very bytes: a hop sends the same one with every request of one connection. Bounded. */
+export class XfccCache {
+  private readonly known = new BytesMemo<ForwardedHeader>({
+    entriesMax: REMEMBERED_MAX,
+    bytesMax: REMEMBERED_BYTES_MAX,
+  });
+
+  /** Parses what lies between; U+FFFD stands for what is no UTF-8. */
+  read(bytes: Buffer, start: number, end: number): ForwardedHeader {
+    const known = this.known.find(bytes, start, end);
+    if (known !== undefined) return known;
+    const header = new ForwardedHeader(lenient.decode(bytes.subarray(start, end)));
+    if (header.chars <= REMEMBERED_CHARS_MAX) this.known.add(bytes, start, end, header);
+    return header;
+  }
+}
+
+const lenient = new TextDecoder();
 
 /**
  * The certificate that an element tells of; its SPIFFE ID counts only when there is exactly one URI and it is valid.

@@ -1,11 +1,11 @@
-import { create } from "@bufbuild/protobuf";
+import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import t from "tap";
 import { createIssuer, createPki } from "../../scripts/pki.ts";
 import { createLine } from "../../src/check/line.ts";
 import { Authorizer } from "../../src/envoy/authorizer.ts";
 import { KeySets } from "../../src/envoy/key-sets.ts";
 import { Tokens } from "../../src/envoy/tokens.ts";
-import { CheckRequestSchema } from "../../src/gen/envoy/service/auth/v3/external_auth_pb.ts";
+import { CheckRequestSchema, CheckResponseSchema } from "../../src/gen/envoy/service/auth/v3/external_auth_pb.ts";
 import type { RequestFacts } from "../../src/model/facts.ts";
 import type { Line } from "../../src/model/line.ts";
 import type { Policy } from "../../src/model/policy.ts";
@@ -48,15 +48,17 @@ function authorizer(options: { fetch?: typeof fetch; policy?: () => Policy; line
     microseconds: () => (microseconds += 75),
     onVerdict: (facts, verdict, latencyUs) => verdicts.push({ facts, verdict, latencyUs }),
   });
-  const check = (headers: Record<string, string> = {}) =>
-    made.check(
-      create(CheckRequestSchema, {
-        attributes: {
-          source: { principal: "spiffe://td/web", certificate: encodeURIComponent(web.certPem) },
-          request: { http: { method: "GET", path: "/orders", host: "orders", headers } },
-        },
-      }),
-    );
+  const check = (headers: Record<string, string> = {}) => {
+    const request = create(CheckRequestSchema, {
+      attributes: {
+        source: { principal: "spiffe://td/web", certificate: encodeURIComponent(web.certPem) },
+        request: { http: { method: "GET", path: "/orders", host: "orders", headers } },
+      },
+    });
+    const answer = made.check(toBinary(CheckRequestSchema, request));
+    const read = (bytes: Uint8Array) => fromBinary(CheckResponseSchema, bytes);
+    return answer instanceof Promise ? answer.then(read) : read(answer);
+  };
   return { check, verdicts, line };
 }
 

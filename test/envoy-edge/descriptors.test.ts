@@ -8,7 +8,6 @@ import {
   fromBinary,
   fromJson,
   type JsonValue,
-  toBinary,
 } from "@bufbuild/protobuf";
 import { FileDescriptorSetSchema } from "@bufbuild/protobuf/wkt";
 import t from "tap";
@@ -23,7 +22,6 @@ import {
   StreamAccessLogsMessageSchema,
 } from "../../src/gen/envoy/service/accesslog/v3/als_pb.ts";
 import {
-  CheckRequestSchema,
   CheckResponseSchema,
   file_envoy_service_auth_v3_external_auth,
 } from "../../src/gen/envoy/service/auth/v3/external_auth_pb.ts";
@@ -143,13 +141,12 @@ t.test("every recorded request is judged without an error", missing(SAMPLES), as
   const names = readdirSync(SAMPLES).filter((file) => file.endsWith(".bin"));
   t.ok(names.length >= 20, `${names.length} samples`);
   for (const name of names) {
-    const request = fromBinary(CheckRequestSchema, readFileSync(`${SAMPLES}/${name}`));
-    const answer = await authorizer.check(request);
+    const bytes = await authorizer.check(readFileSync(`${SAMPLES}/${name}`));
+    const answer = fromBinary(CheckResponseSchema, bytes);
     const decision = String(answer.dynamicMetadata?.decision);
     t.match(decision, /^(?:allow|challenge|deny)$/, name);
     t.equal(answer.status?.code === 0, decision === "allow", name);
     t.equal(answer.httpResponse.case === undefined, /^tcp-\d/.test(name), `${name}: raw TCP`);
-    t.ok(toBinary(CheckResponseSchema, answer).length > 0, name);
   }
   await new Promise((resolve) => setImmediate(resolve));
   t.equal(verdicts.length, names.length);

@@ -1,10 +1,9 @@
 import { createHash } from "node:crypto";
-import { create, type JsonObject } from "@bufbuild/protobuf";
+import { create, type JsonObject, toBinary } from "@bufbuild/protobuf";
 import t from "tap";
 import { factsOf } from "../../src/envoy/facts.ts";
-import { readRequest } from "../../src/envoy/request.ts";
+import { RequestMemory, readRequest } from "../../src/envoy/request.ts";
 import { CheckRequestSchema } from "../../src/gen/envoy/service/auth/v3/external_auth_pb.ts";
-import { CertificateCache } from "../../src/identity/certificate.ts";
 import type { IdentityPolicy } from "../../src/model/policy.ts";
 import { toEpochMs } from "../../src/model/units.ts";
 import { POLICY } from "../support/requests.ts";
@@ -28,7 +27,7 @@ function facts(
       metadataContext: { filterMetadata: { "envoy.filters.http.jwt_authn": jwt } },
     },
   });
-  const read = readRequest(request, new CertificateCache(1), []);
+  const read = readRequest(toBinary(CheckRequestSchema, request), new RequestMemory(1), []);
   return factsOf(read, { kind: "absent" }, identity, new Uint8Array(32), toEpochMs(0)).presented;
 }
 

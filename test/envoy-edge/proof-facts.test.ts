@@ -1,5 +1,5 @@
 import { createPrivateKey } from "node:crypto";
-import { create } from "@bufbuild/protobuf";
+import { create, toBinary } from "@bufbuild/protobuf";
 import t from "tap";
 import { createPki } from "../../scripts/pki.ts";
 import { tokenHash } from "../../src/challenge/dpop.ts";
@@ -7,9 +7,8 @@ import { Nonces } from "../../src/challenge/nonce.ts";
 import { Caller } from "../../src/client/caller.ts";
 import { readProof } from "../../src/envoy/proof-facts.ts";
 import { Proofs } from "../../src/envoy/proofs.ts";
-import { readRequest } from "../../src/envoy/request.ts";
+import { RequestMemory, readRequest } from "../../src/envoy/request.ts";
 import { CheckRequestSchema } from "../../src/gen/envoy/service/auth/v3/external_auth_pb.ts";
-import { CertificateCache } from "../../src/identity/certificate.ts";
 import type { TokenFacts } from "../../src/model/identity.ts";
 import type { Policy } from "../../src/model/policy.ts";
 import { proofOf, testKey } from "../support/proofs.ts";
@@ -49,7 +48,7 @@ function read({ headers = {}, tls = true, scheme = "", method = "GET", path = "/
       request: { http: { method, path, host: "orders.example:8443", scheme, headers } },
     },
   });
-  return readRequest(message, new CertificateCache(4), []);
+  return readRequest(toBinary(CheckRequestSchema, message), new RequestMemory(4), []);
 }
 
 const proof = (claims: Record<string, unknown> = {}, by = key): string =>

@@ -1,11 +1,10 @@
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
-import { create, type MessageInitShape } from "@bufbuild/protobuf";
+import { create, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
 import t from "tap";
 import { createPki } from "../../scripts/pki.ts";
-import { type ReadRequest, readRequest } from "../../src/envoy/request.ts";
+import { type ReadRequest, RequestMemory, readRequest } from "../../src/envoy/request.ts";
 import { CheckRequestSchema } from "../../src/gen/envoy/service/auth/v3/external_auth_pb.ts";
-import { CertificateCache } from "../../src/identity/certificate.ts";
 
 type Init = MessageInitShape<typeof CheckRequestSchema>;
 type Http = NonNullable<NonNullable<NonNullable<Init["attributes"]>["request"]>["http"]>;
@@ -16,7 +15,7 @@ const CERTIFICATE = encodeURIComponent(issued.certPem);
 const EDGE = /^spiffe:\/\/td\/edge$/;
 
 function read(init: Init, hops: readonly RegExp[] = []): ReadRequest {
-  return readRequest(create(CheckRequestSchema, init), new CertificateCache(8), hops);
+  return readRequest(toBinary(CheckRequestSchema, create(CheckRequestSchema, init)), new RequestMemory(8), hops);
 }
 
 function http(parts: Http, source: NonNullable<Init["attributes"]>["source"] = { principal: "spiffe://td/web" }) {

@@ -1,8 +1,8 @@
 import { fromBinary } from "@bufbuild/protobuf";
 import { anyUnpack } from "@bufbuild/protobuf/wkt";
 import t from "tap";
-import { type Proving, type ResponseContext, responseOf } from "../../src/envoy/response.ts";
-import type { CheckResponse } from "../../src/gen/envoy/service/auth/v3/external_auth_pb.ts";
+import { responseOf as bytesOf, type Proving, type ResponseContext } from "../../src/envoy/response.ts";
+import { type CheckResponse, CheckResponseSchema } from "../../src/gen/envoy/service/auth/v3/external_auth_pb.ts";
 import { ErrorInfoSchema } from "../../src/gen/google/rpc/error_details_pb.ts";
 import { StatusSchema } from "../../src/gen/google/rpc/status_pb.ts";
 import type { Protocol } from "../../src/model/facts.ts";
@@ -54,6 +54,10 @@ function verdict(decision: Decision, changes: Partial<Verdict> = {}): Verdict {
     watch: false,
     ...changes,
   };
+}
+
+function responseOf(given: Verdict, context: ResponseContext): CheckResponse {
+  return fromBinary(CheckResponseSchema, bytesOf(given, context));
 }
 
 const QUIET: ResponsePolicy = { revealReasons: false, upstreamHeaders: true };

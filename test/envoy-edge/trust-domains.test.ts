@@ -1,16 +1,15 @@
 /** Tests what trust domains make of certificates and JWT-SVIDs. */
 
-import { create } from "@bufbuild/protobuf";
+import { create, toBinary } from "@bufbuild/protobuf";
 import { exportJWK, generateKeyPair, SignJWT } from "jose";
 import t from "tap";
 import { createPki } from "../../scripts/pki.ts";
 import { readAnchors } from "../../src/bundle/anchors.ts";
 import { Anchoring } from "../../src/envoy/anchoring.ts";
 import { KeySets } from "../../src/envoy/key-sets.ts";
-import { readRequest } from "../../src/envoy/request.ts";
+import { RequestMemory, readRequest } from "../../src/envoy/request.ts";
 import { Tokens } from "../../src/envoy/tokens.ts";
 import { CheckRequestSchema } from "../../src/gen/envoy/service/auth/v3/external_auth_pb.ts";
-import { CertificateCache } from "../../src/identity/certificate.ts";
 import type { IdentityPolicy, TrustDomainPolicy } from "../../src/model/policy.ts";
 
 const [a, b, impostor] = [await createPki("A"), await createPki("B"), await createPki("A")];
@@ -39,8 +38,11 @@ function read(domains: Domains, certificate: string | undefined, xfcc?: string, 
       request: { http: { headers: xfcc === undefined ? {} : { "x-forwarded-client-cert": xfcc } } },
     },
   });
-  return readRequest(request, new CertificateCache(10), [/^spiffe:\/\/a\.example\/w$/], (shown) =>
-    anchoring.isAnchored(shown, domains),
+  return readRequest(
+    toBinary(CheckRequestSchema, request),
+    new RequestMemory(10),
+    [/^spiffe:\/\/a\.example\/w$/],
+    (shown) => anchoring.isAnchored(shown, domains),
   );
 }
 
