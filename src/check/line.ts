@@ -20,7 +20,7 @@ import type {
   Rule,
   Thresholds,
 } from "../model/policy.ts";
-import { type EpochMs, HOUR_MS, SECOND_MS } from "../model/units.ts";
+import { type EpochMs, HOUR_MS, MINUTE_MS, SECOND_MS } from "../model/units.ts";
 import type { Decision, Mode, Verdict } from "../model/verdict.ts";
 import { ScoreBands } from "../score/bands.ts";
 import { Calibrations } from "../score/calibration.ts";
@@ -37,7 +37,7 @@ import {
 import { SessionStore } from "../sessions/store.ts";
 import { SIGNALS } from "../signals/catalog.ts";
 import { otherUser } from "../signals/credential-use.ts";
-import { originOf } from "../signals/origin.ts";
+import { type Origin, originOf } from "../signals/origin.ts";
 import type { Signal, SignalContext } from "../signals/signal.ts";
 import { CommonCause } from "./common-cause.ts";
 import { decisionId } from "./decision-id.ts";
@@ -66,6 +66,9 @@ const ANSWER_GRACE_MS = 2 * SECOND_MS;
 
 /** From this age on, what memory here holds as ordinary is enough to deny somebody who has answered. */
 const SEASONED_MS = HOUR_MS;
+
+/** How long a session stands by what it was judged in full. */
+const STANDING_MS = MINUTE_MS;
 
 /** Evidence of fewer bits than this is no novelty worth noticing elsewhere. */
 const NOTICED_BITS = 3;
@@ -117,13 +120,30 @@ class RequestLine implements Line {
     return verdictOf(judged, PREVIEW_ID, facts, policy);
   }
 
+  standing(facts: RequestFacts, policy: Policy): Verdict | undefined {
+    const identity = identify(facts.presented, policy.identity);
+    const origin = originOf(facts, policy.geo);
+    const principal = identity.principal.name;
+    const session = this.sessions.open(`${principal}|${origin.key}`, principal, identity.credential, facts.time);
+    if (!(facts.time - session.judgedMs < STANDING_MS)) return undefined;
+    const judged = this.judge(facts, policy, "standing");
+    const verdict = verdictOf(judged, decisionId(facts.time, this.random(16)), facts, policy);
+    this.carryOut(verdict, facts, policy, judged.put, session);
+    noteRequest(session, judged.context);
+    this.sessions.keep(session);
+    // Tokens may be good for one use only: that much is learned.
+    if (identity.proven && verdict.enforced === "allow") this.touchCredential(facts, origin, identity);
+    return verdict;
+  }
+
   /**
    * Judges one request: identity, session, readings, score, rule, decision. Nothing that others see is changed but the
-   * session, and that only when `live`; otherwise a copy of it is judged and thrown away. A `review` takes the request as
-   * made before: it neither answers nor ignores a challenge, and adds nothing to what its session has gathered.
+   * session, and that only when `live` or `standing`; otherwise a copy of it is judged and thrown away. A `review` takes
+   * the request as made before: it neither answers nor ignores a challenge, and adds nothing to what its session has
+   * gathered. A `standing` judgement adds nothing either, and reads only what holds now.
    */
-  private judge(facts: RequestFacts, whole: Policy, how: "live" | "preview" | "review"): Judged {
-    const live = how === "live";
+  private judge(facts: RequestFacts, whole: Policy, how: How): Judged {
+    const live = how === "live" || how === "standing";
     const again = how === "review";
     const now = facts.time;
     const identity = identify(facts.presented, whole.identity);
@@ -162,7 +182,7 @@ class RequestLine implements Line {
           : this.causes.peek(causeKey(signal, value), principal, now),
     };
     const second = identity.second === undefined ? undefined : this.baselines.get(identity.second.name);
-    const gathered = gatherAll(context, second, now, again);
+    const gathered = gatherAll(context, second, now, how);
 
     const lock =
       this.locks.match(facts, identity, peerGroup, now) ??
@@ -217,6 +237,7 @@ class RequestLine implements Line {
       mode,
       scored,
       decision,
+      basis: how === "standing" ? how : undefined,
       answered,
       discharged,
       seasoned,
@@ -246,16 +267,8 @@ class RequestLine implements Line {
       identity.proven &&
       enforced === "allow" &&
       (decision.kind === "allow" || (mode === "observe" && decision.kind === "challenge"));
-    session.requests++;
-    session.lastSeenMs = Math.max(session.lastSeenMs, now);
-    session.agent = origin.agent ?? "none";
-    session.fingerprint = origin.fingerprint;
-    session.windowRequests++;
-    noteRoute(
-      session,
-      route,
-      context.baseline !== undefined && context.baseline.habits.route.find(route) === undefined,
-    );
+    noteRequest(session, context);
+    session.judgedMs = now;
     this.sessions.keep(session);
     this.pending.add(verdict.decisionId, {
       facts,
@@ -394,15 +407,17 @@ class RequestLine implements Line {
     const known = this.baselines.get(identity.principal.name) !== undefined;
     const baseline = this.baselines.touch(identity.principal.name, facts.time);
     teach(baseline, this.baselines.population, pending, !known);
-    if (identity.credential !== "none") {
-      const { requestId } = facts;
-      const by = { address: origin.address, principal: identity.principal.name, requestId };
-      this.sessions.touchCredential(identity.credential, by, facts.time);
-    }
+    this.touchCredential(facts, origin, identity);
     // What goes on after a challenge is one event with it, whoever it is: counted once, it does not become ordinary.
     if (session.standing.tries > 0 || pending.suspect) return;
     // Evidence lasts over a session, so its requests are no independent witnesses: n of them count as the root of n.
     this.calibrations.learn(pending.bits, baseline, 1 / Math.sqrt(Math.max(1, session.requests)));
+  }
+
+  private touchCredential(facts: RequestFacts, origin: Origin, identity: Identity): void {
+    if (identity.credential === "none") return;
+    const by = { address: origin.address, principal: identity.principal.name, requestId: facts.requestId };
+    this.sessions.touchCredential(identity.credential, by, facts.time);
   }
 
   /** Looks whether an open challenge is answered by this request; otherwise it counts as ignored. */
@@ -510,6 +525,9 @@ function autoScopeOf(identity: Identity, facts: RequestFacts, wanted: AutoLockSc
   };
 }
 
+/** What a request is judged for: to be answered; to see what would be; anew; or by what its session stands at. */
+type How = "live" | "preview" | "review" | "standing";
+
 /** All that judging one request came to. */
 interface Judged {
   /** Whether the request is held where its rule does not say. */
@@ -522,6 +540,7 @@ interface Judged {
   readonly mode: Mode;
   readonly scored: Scored;
   readonly decision: Decision;
+  readonly basis: Verdict["basis"];
   readonly answered: boolean;
   readonly discharged: boolean;
   readonly seasoned: boolean;
@@ -554,7 +573,18 @@ function verdictOf(judged: Judged, id: string, facts: RequestFacts, policy: Poli
     peerGroup: judged.peerGroup,
     ...(conditionErrors.length === 0 ? {} : { conditionErrors }),
     ...(rule?.response === undefined ? {} : { response: rule.response }),
+    ...(judged.basis === undefined ? {} : { basis: judged.basis }),
   };
+}
+
+/** Counts one request of its session. */
+function noteRequest(session: Session, { facts, origin, route, baseline }: SignalContext): void {
+  session.requests++;
+  session.lastSeenMs = Math.max(session.lastSeenMs, facts.time);
+  session.agent = origin.agent ?? "none";
+  session.fingerprint = origin.fingerprint;
+  session.windowRequests++;
+  noteRoute(session, route, baseline !== undefined && baseline.habits.route.find(route) === undefined);
 }
 
 interface GatheredEvidence {
@@ -565,14 +595,16 @@ interface GatheredEvidence {
 
 /**
  * Reads every signal and adds it to what the session has gathered.
- * @param again the request was read before: only what holds now, and what decides by itself, is read anew
+ * @param how in a `review` the request was read before: only what holds now, and what decides by itself, counts anew; for a
+ *   `standing` judgement nothing else is read
  */
 function gatherAll(
   context: SignalContext,
   second: Baseline | undefined,
   now: EpochMs,
-  again: boolean,
+  how: How,
 ): GatheredEvidence {
+  const again = how === "review" || how === "standing";
   const { policy, session } = context;
   const evidence: Evidence[] = [];
   const newSignals: string[] = [];
@@ -582,7 +614,8 @@ function gatherAll(
     const rules = policy.signal(signal.name);
     if (rules?.mode === "off") continue;
     const counted = rules?.mode !== "observe";
-    let reading = signal.read?.(context);
+    // What decides by itself is always of this kind.
+    let reading = how !== "standing" || signal.gathering === "now" ? signal.read?.(context) : undefined;
     if (second !== undefined && reading !== undefined && signal.read !== undefined && context.baseline !== second) {
       // Certificate and token name different subjects: whoever finds the request stranger speaks.
       const other = signal.read({ ...context, baseline: second });

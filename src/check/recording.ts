@@ -27,6 +27,11 @@ export function recording(line: Line, write: (event: RecordedEvent) => void): Li
     },
     preview: (facts, policy) => line.preview(facts, policy),
     review: (facts, policy) => line.review(facts, policy),
+    standing: (facts, policy) => {
+      const verdict = line.standing(facts, policy);
+      if (verdict !== undefined) write({ told: "check", facts, verdict });
+      return verdict;
+    },
     learn: (facts, verdict) => {
       line.learn(facts, verdict);
       write({ told: "learn", facts, verdict });
@@ -98,7 +103,8 @@ export function playBack(
           );
         }
         next = event.verdict.decisionId;
-        const verdict = line.check({ ...event.facts, time: toEpochMs(event.facts.time) }, policy);
+        const facts = { ...event.facts, time: toEpochMs(event.facts.time) };
+        const verdict = event.verdict.basis === "standing" ? line.standing(facts, policy) : line.check(facts, policy);
         const [recorded, replayed] = [JSON.stringify(event.verdict), JSON.stringify(verdict)];
         if (recorded !== replayed) differences.push({ decisionId: next, recorded, replayed });
         checks++;

@@ -75,6 +75,7 @@ export class Shadow {
       check,
       preview: (facts, policy) => line.preview(facts, policy),
       review: (facts, policy) => line.review(facts, policy),
+      standing: (facts, policy) => line.standing(facts, policy),
       learn: (facts, verdict) => line.learn(facts, verdict),
       outcome: (outcome) => line.outcome(outcome),
       answer: (facts, verdict, verified) => line.answer(facts, verdict, verified),

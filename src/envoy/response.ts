@@ -424,6 +424,8 @@ function writeMetadata(verdict: Verdict, { latencyUs, policyFreshness = "fresh" 
   // Absent means no: Envoy's matchers and the Lua filter look for `true` only.
   if (verdict.enforced === "allow" && verdict.watch) writer.part(WATCH);
   if (verdict.enforced === "terminate") writer.part(TERMINATE);
+  // Absent means judged in full.
+  if (verdict.basis !== undefined) writer.part(STANDING);
   if (verdict.peerGroup !== undefined) writeTextEntry(KEY.peerGroup, verdict.peerGroup);
   // Absent means fresh.
   if (policyFreshness !== "fresh") writeTextEntry(KEY.policyFreshness, policyFreshness);
@@ -468,6 +470,7 @@ const MODES: Readonly<Record<Mode, Uint8Array>> = {
 };
 const TERMINATE = trueEntry("terminate");
 const WATCH = trueEntry("watch");
+const STANDING = textEntry("basis", "standing");
 
 function writeTextEntry(key: Uint8Array, text: string): void {
   const before = writer.written;

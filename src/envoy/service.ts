@@ -1,7 +1,7 @@
 /** The gRPC services that Envoy calls, in grpc-js's terms. */
 
-import { create, type DescMessage, fromBinary, type MessageShape, toBinary } from "@bufbuild/protobuf";
 import {
+  type Deadline,
   type handleClientStreamingCall,
   type handleUnaryCall,
   type MethodDefinition,
@@ -9,12 +9,7 @@ import {
   status,
   type UntypedServiceImplementation,
 } from "@grpc/grpc-js";
-import {
-  type StreamAccessLogsMessage,
-  StreamAccessLogsMessageSchema,
-  type StreamAccessLogsResponse,
-  StreamAccessLogsResponseSchema,
-} from "../gen/envoy/service/accesslog/v3/als_pb.ts";
+import { GrpcFailure, type UnaryMethod } from "../transport/unary.ts";
 
 export interface GrpcService {
   readonly definition: ServiceDefinition;
@@ -23,61 +18,66 @@ export interface GrpcService {
   readonly endStreams?: () => void;
 }
 
+/** Path of `envoy.service.auth.v3.Authorization/Check`. */
+export const CHECK_PATH = "/envoy.service.auth.v3.Authorization/Check";
+
 /**
- * `envoy.service.auth.v3.Authorization`, by bytes: messages in and out are not decoded here.
- * @param check bytes of a CheckRequest to bytes of a CheckResponse; may answer at once or later; when it fails, Envoy's
- *   `failure_mode_allow` decides
- * @param onError told of every failure; the caller learns only that there was one
+ * A unary method for grpc-js.
+ * @param onError told of every failure that the method did not mean; the caller learns only that there was one
  */
-export function authorizationService(
-  check: (message: Uint8Array) => Uint8Array | Promise<Uint8Array>,
-  onError: (error: unknown) => void,
-): GrpcService {
-  const handle: handleUnaryCall<Buffer, Uint8Array> = (call, reply) => {
+export function unaryService({ path, handle }: UnaryMethod, onError: (error: unknown) => void): GrpcService {
+  const serve: handleUnaryCall<Buffer, Uint8Array> = (call, reply) => {
     const fail = (error: unknown): void => {
+      if (error instanceof GrpcFailure) {
+        reply({ code: error.code, details: error.message });
+        return;
+      }
       onError(error);
-      reply({ code: status.INTERNAL, details: "check failed" });
+      reply({ code: status.INTERNAL, details: "the call failed" });
     };
     try {
-      const answer = check(call.request);
+      const answer = handle(call.request, timeoutOf(call.getDeadline()));
       if (answer instanceof Promise) answer.then((response) => reply(null, response), fail);
       else reply(null, answer);
     } catch (error) {
       fail(error); // Envoy's failure_mode_allow decides
     }
   };
-  return {
-    definition: { check: CHECK },
-    implementation: { check: handle },
+  const definition: MethodDefinition<Buffer, Uint8Array> = {
+    path,
+    requestStream: false,
+    responseStream: false,
+    requestSerialize: (message) => message,
+    requestDeserialize: (bytes) => bytes,
+    responseSerialize: (message) => Buffer.from(message.buffer, message.byteOffset, message.byteLength),
+    responseDeserialize: (bytes) => bytes,
   };
+  return { definition: { method: definition }, implementation: { method: serve } };
 }
 
-const CHECK: MethodDefinition<Buffer, Uint8Array> = {
-  path: "/envoy.service.auth.v3.Authorization/Check",
-  requestStream: false,
-  responseStream: false,
-  requestSerialize: (message) => message,
-  requestDeserialize: (bytes) => bytes,
-  responseSerialize: (message) =>
-    Buffer.isBuffer(message) ? message : Buffer.from(message.buffer, message.byteOffset, message.byteLength),
-  responseDeserialize: (bytes) => bytes,
-};
+/** @returns milliseconds that are left; `undefined`: no deadline */
+function timeoutOf(deadline: Deadline): number | undefined {
+  const left = Number(deadline) - Date.now();
+  return Number.isFinite(left) ? left : undefined;
+}
 
 /**
- * `envoy.service.accesslog.v3.AccessLogService`.
+ * `envoy.service.accesslog.v3.AccessLogService`, by bytes.
+ * @param read reads one message; what it throws ends the stream with an error, and Envoy opens a new one
  * @param take told of every message; what it throws ends nothing
  */
-export function accessLogService(
-  take: (message: StreamAccessLogsMessage) => void,
+export function accessLogService<Message>(
+  read: (bytes: Uint8Array) => Message,
+  take: (message: Message) => void,
   onError: (error: unknown) => void,
 ): GrpcService {
   const open = new Set<() => void>();
-  const handle: handleClientStreamingCall<StreamAccessLogsMessage, StreamAccessLogsResponse> = (call, reply) => {
+  const handle: handleClientStreamingCall<Message, Uint8Array> = (call, reply) => {
     const end = (): void => {
-      if (open.delete(end)) reply(null, create(StreamAccessLogsResponseSchema));
+      if (open.delete(end)) reply(null, STREAM_ACCESS_LOGS_RESPONSE);
     };
     open.add(end);
-    call.on("data", (message: StreamAccessLogsMessage) => {
+    call.on("data", (message: Message) => {
       try {
         take(message);
       } catch (error) {
@@ -90,12 +90,15 @@ export function accessLogService(
   };
   return {
     definition: {
-      streamAccessLogs: method(
-        "/envoy.service.accesslog.v3.AccessLogService/StreamAccessLogs",
-        StreamAccessLogsMessageSchema,
-        StreamAccessLogsResponseSchema,
-        true,
-      ),
+      streamAccessLogs: {
+        path: "/envoy.service.accesslog.v3.AccessLogService/StreamAccessLogs",
+        requestStream: true,
+        responseStream: false,
+        requestSerialize: () => Buffer.alloc(0), // servers write none
+        requestDeserialize: read,
+        responseSerialize: (bytes: Uint8Array) => Buffer.from(bytes),
+        responseDeserialize: (bytes) => bytes,
+      },
     },
     implementation: { streamAccessLogs: handle },
     endStreams: () => {
@@ -104,19 +107,5 @@ export function accessLogService(
   };
 }
 
-function method<Request extends DescMessage, Response extends DescMessage>(
-  path: string,
-  request: Request,
-  response: Response,
-  requestStream: boolean,
-): MethodDefinition<MessageShape<Request>, MessageShape<Response>> {
-  return {
-    path,
-    requestStream,
-    responseStream: false,
-    requestSerialize: (message) => Buffer.from(toBinary(request, message)),
-    requestDeserialize: (bytes) => fromBinary(request, bytes, { readUnknownFields: false }),
-    responseSerialize: (message) => Buffer.from(toBinary(response, message)),
-    responseDeserialize: (bytes) => fromBinary(response, bytes),
-  };
-}
+/** A message without fields. */
+const STREAM_ACCESS_LOGS_RESPONSE = new Uint8Array(0);

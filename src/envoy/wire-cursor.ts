@@ -182,6 +182,13 @@ function isAscii(bytes: Buffer, start: number, end: number): boolean {
   return all < 0x80;
 }
 
+/** Whether the cursor's last text is this one, of ASCII. */
+export function isText({ bytes, start, end }: WireCursor, text: string): boolean {
+  if (end - start !== text.length) return false;
+  for (let i = 0; i < text.length; i++) if (bytes[start + i] !== text.charCodeAt(i)) return false;
+  return true;
+}
+
 const strict = new TextDecoder("utf-8", { fatal: true });
 const lenient = new TextDecoder();
 

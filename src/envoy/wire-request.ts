@@ -10,7 +10,7 @@
 import type { JsonObject, JsonValue } from "@bufbuild/protobuf";
 import { BytesMemo } from "../identity/bytes-memo.ts";
 import { WireHeaders } from "./headers.ts";
-import { demandUtf8, WireCursor } from "./wire-cursor.ts";
+import { demandUtf8, isText, WireCursor } from "./wire-cursor.ts";
 import { readStruct } from "./wire-struct.ts";
 
 /** Where Envoy's jwt_authn filter puts the claims of tokens that it verified. */
@@ -357,7 +357,7 @@ function readMetadata(cursor: WireCursor, memo: ClaimsMemo, claims: readonly Jso
       switch (cursor.field()) {
         case 1:
           cursor.text();
-          isJwtAuthn = is(cursor, JWT_AUTHN);
+          isJwtAuthn = isText(cursor, JWT_AUTHN);
           break;
         case 2:
           found = memo.read(cursor, cursor.message(4), 4);
@@ -367,13 +367,6 @@ function readMetadata(cursor: WireCursor, memo: ClaimsMemo, claims: readonly Jso
     if (isJwtAuthn) last = found;
   }
   return last;
-}
-
-/** Whether the cursor's last text is this one, of ASCII. */
-function is({ bytes, start, end }: WireCursor, text: string): boolean {
-  if (end - start !== text.length) return false;
-  for (let i = 0; i < text.length; i++) if (bytes[start + i] !== text.charCodeAt(i)) return false;
-  return true;
 }
 
 function readText(cursor: WireCursor, span: Span): void {

@@ -25,6 +25,12 @@ export interface Line {
    * gathered since. Nothing is touched, and the request counts for nothing a second time.
    */
   review(facts: RequestFacts, policy: Policy): Verdict;
+  /**
+   * Judges one request by what its session stands at, for less: locks, credentials, proofs, rules and the evidence
+   * gathered so far count; behaviour is neither read nor learned. The decision is carried out like any other.
+   * @returns `undefined` when the session was not judged in full within the last minute; nothing is changed then
+   */
+  standing(facts: RequestFacts, policy: Policy): Verdict | undefined;
   /** Teaches memory what a verdict allows it to learn; called once per verdict, after the answer was sent. */
   learn(facts: RequestFacts, verdict: Verdict): void;
   /** Takes what became of a request. Unknown ids are ignored. */

@@ -80,6 +80,8 @@ export interface Verdict {
   readonly peerGroup?: string | undefined;
   /** Names of rules whose condition could not be evaluated. */
   readonly conditionErrors?: readonly string[] | undefined;
+  /** What it was judged by, where not in full: what its session stood at. */
+  readonly basis?: "standing" | undefined;
   /** What callers and the service are told, where the rule changes it; otherwise the policy's. */
   readonly response?: ResponsePolicy | undefined;
 }

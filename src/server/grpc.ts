@@ -15,7 +15,7 @@ import { OperatingError } from "../model/errors.ts";
 /** Envoy's largest CheckRequest: its headers (60 KiB) twice encoded, a certificate, and what body a filter adds. */
 const MESSAGE_BYTES_MAX = 4 * 1024 * 1024;
 
-/** One listener; its services can be told apart by what serves them, and stopped on their own. */
+/** One listener on grpc-js; its services can be told apart by what serves them, and stopped on their own. */
 export class GrpcListener {
   readonly address: string;
   private readonly server = new Server({
@@ -80,10 +80,11 @@ export class GrpcListener {
   }
 }
 
-const AUTHORIZATION = "envoy.service.auth.v3.Authorization";
+/** Name of the service for health checks. */
+export const AUTHORIZATION = "envoy.service.auth.v3.Authorization";
 
 /** A crashed process leaves its socket behind; anything that is no socket is left alone and fails the bind. */
-function removeDeadSocket(path: string): void {
+export function removeDeadSocket(path: string): void {
   const found = statSync(path, { throwIfNoEntry: false });
   if (found?.isSocket() === true) rmSync(path);
 }

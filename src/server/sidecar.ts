@@ -14,7 +14,7 @@ import { outcomesOf } from "../envoy/access-log.ts";
 import { Authorizer } from "../envoy/authorizer.ts";
 import { KeySets } from "../envoy/key-sets.ts";
 import { Proofs } from "../envoy/proofs.ts";
-import { accessLogService, authorizationService } from "../envoy/service.ts";
+import { accessLogService, CHECK_PATH } from "../envoy/service.ts";
 import { Tokens } from "../envoy/tokens.ts";
 import { ScoreBandSchema } from "../gen/sallyport/local/v1/local_pb.ts";
 import { OperatingError } from "../model/errors.ts";
@@ -28,10 +28,12 @@ import { Metrics } from "../telemetry/metrics.ts";
 import { RecentDecisions } from "../telemetry/recent.ts";
 import type { ServeConfig } from "./config.ts";
 import { FleetOrders } from "./fleet-orders.ts";
+import { checkListener } from "./check-listener.ts";
 import { GrpcListener } from "./grpc.ts";
 import { HealthServer } from "./health.ts";
 import { HeldStreams } from "./held-streams.ts";
 import { keepLocks, LockJournal } from "./lock-journal.ts";
+import { FairShares, LoadWatch } from "./load-watch.ts";
 import { type PolicyStatus, type RunningPolicy, startPolicy } from "./policy.ts";
 import { pooledRandom } from "./random.ts";
 import { shadowed } from "./shadowing.ts";
@@ -217,8 +219,20 @@ async function assemble(
   });
   held = holding;
   closers.push(() => holding.close());
+  const loadWatch = new LoadWatch(config.overloadDelayMs, () => performance.now());
+  closers.push(() => loadWatch.close());
+  const shares = new FairShares();
   const authorizer = new Authorizer({
     line,
+    load: {
+      seen: (nowMs) => loadWatch.seen(nowMs),
+      delayMs: (nowMs) => loadWatch.delayMs(nowMs),
+      level: (nowMs) => loadWatch.level(nowMs),
+      isHeavy: (principal) => shares.isHeavy(principal),
+    },
+    onOverload: config.onOverload,
+    onShed: (how) => metrics.shed.inc({ how }),
+    onError,
     onHeld: (facts, verdict) => holding.expect(facts, verdict),
     policy: () => policy.get(),
     freshness: () => policy.freshness(),
@@ -231,6 +245,7 @@ async function assemble(
       const bundle = policy.bundleOf(verdict.policyRevision);
       const record = { ...recordOf(facts, verdict, latencyUs), policyFreshness, bundle };
       metrics.verdict(facts, verdict, latencyUs);
+      shares.note(verdict.identity.principal.name, performance.now());
       recent.add(record);
       holding.judged(verdict);
       orders.judged(verdict);
@@ -250,26 +265,33 @@ async function assemble(
     await health.listen();
     closers.push(() => health?.close());
   }
-  const check = new GrpcListener(
-    config.extAuthzAddress,
-    [authorizationService((request) => authorizer.check(request), onError)],
-    { reflection: false },
-  );
+  const check = checkListener({
+    address: config.extAuthzAddress,
+    transport: config.extAuthzTransport,
+    check: { path: CHECK_PATH, handle: (message, timeoutMs) => authorizer.check(message, timeoutMs) },
+    onError,
+    onRefused: (reason) => metrics.connectionsRefused.inc({ reason }),
+  });
   const streams = new GrpcListener(
     config.streamsAddress,
     [
-      accessLogService((message) => {
-        for (const outcome of outcomesOf(message, toEpochMs(now()))) {
-          metrics.outcomes.inc({ stage: outcome.stage });
-          line.outcome(outcome);
-          holding.reported(outcome);
-        }
-      }, onError),
+      accessLogService(
+        (bytes) => outcomesOf(bytes, toEpochMs(now())),
+        (outcomes) => {
+          for (const outcome of outcomes) {
+            metrics.outcomes.inc({ stage: outcome.stage });
+            line.outcome(outcome);
+            holding.reported(outcome);
+          }
+        },
+        onError,
+      ),
       holding.service,
     ],
     { reflection: true },
   );
   // Checks end first: the outcomes of the last ones still come in.
+  closers.push(() => authorizer.settle());
   for (const listener of [streams, check]) {
     await listener.listen();
     closers.push(() => listener.close(config.drainTimeoutMs));

@@ -98,6 +98,8 @@ export interface Session {
   readonly standing: Standing;
   readonly firstSeenMs: number;
   lastSeenMs: number;
+  /** When a request of it was last judged in full. */
+  judgedMs: number;
   /** When its place in the order of use was last brought up to date. */
   keptMs: number;
   requests: number;
@@ -134,6 +136,7 @@ export function newSession(key: string, credential: string, standing: Standing, 
     standing,
     firstSeenMs: now,
     lastSeenMs: now,
+    judgedMs: Number.NEGATIVE_INFINITY,
     keptMs: Number.NEGATIVE_INFINITY,
     requests: 0,
     gathered: new Map(),

@@ -30,6 +30,8 @@ export class Metrics {
   readonly shadowErrors: Counter;
   readonly shadowDifferences: Counter<"active" | "candidate">;
   private readonly streamsEnded: Counter<"because">;
+  readonly shed: Counter<"how">;
+  readonly connectionsRefused: Counter<"reason">;
   checksTotal = 0;
   /** Check calls answered since the start, by what was decided. */
   readonly decisions: Record<DecisionKind, number> = { allow: 0, challenge: 0, deny: 0, terminate: 0 };
@@ -102,6 +104,18 @@ export class Metrics {
       name: "sallyport_shadow_differences_total",
       help: "Requests that the candidate policy would have decided otherwise, by both decisions.",
       labelNames: ["active", "candidate"],
+      registers,
+    });
+    this.shed = new Counter({
+      name: "sallyport_shed_checks_total",
+      help: "Check calls not judged in full for want of time: by what the session stood at, unavailable, or too late.",
+      labelNames: ["how"],
+      registers,
+    });
+    this.connectionsRefused = new Counter({
+      name: "sallyport_connections_refused_total",
+      help: "Connections for Check calls that were ended for what they did, by why.",
+      labelNames: ["reason"],
       registers,
     });
     this.streamsEnded = new Counter({

@@ -1,4 +1,4 @@
-import { create, type JsonObject, type MessageInitShape } from "@bufbuild/protobuf";
+import { create, type JsonObject, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
 import t from "tap";
 import { outcomesOf } from "../../src/envoy/access-log.ts";
 import { AccessLogType, type HTTPAccessLogEntrySchema } from "../../src/gen/envoy/data/accesslog/v3/accesslog_pb.ts";
@@ -19,7 +19,7 @@ function http(
   const message = create(StreamAccessLogsMessageSchema, {
     logEntries: { case: "httpLogs", value: { logEntry: [{ ...entry, commonProperties }] } },
   } as MessageInitShape<typeof StreamAccessLogsMessageSchema>);
-  return outcomesOf(message, NOW);
+  return outcomesOf(toBinary(StreamAccessLogsMessageSchema, message), NOW);
 }
 
 function tcp(type: AccessLogType, decisionId: unknown = "d-2") {
@@ -44,7 +44,7 @@ function tcp(type: AccessLogType, decisionId: unknown = "d-2") {
       },
     },
   });
-  return outcomesOf(message, NOW);
+  return outcomesOf(toBinary(StreamAccessLogsMessageSchema, message), NOW);
 }
 
 t.test("a finished request tells status, sizes and duration under its decision", async (t) => {
@@ -122,5 +122,5 @@ t.test("what is missing or senseless is not told", async (t) => {
     http({}, AccessLogType.DownstreamEnd, { "envoy.filters.network.ext_authz": { decision_id: "x" } })[0]?.decisionId,
     undefined,
   );
-  t.same(outcomesOf(create(StreamAccessLogsMessageSchema), NOW), []);
+  t.same(outcomesOf(new Uint8Array(0), NOW), []);
 });

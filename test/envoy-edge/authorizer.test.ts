@@ -47,6 +47,7 @@ function authorizer(options: { fetch?: typeof fetch; policy?: () => Policy; line
     now: () => NOON,
     microseconds: () => (microseconds += 75),
     onVerdict: (facts, verdict, latencyUs) => verdicts.push({ facts, verdict, latencyUs }),
+    onError: (error) => t.error(error),
   });
   const check = (headers: Record<string, string> = {}) => {
     const request = create(CheckRequestSchema, {

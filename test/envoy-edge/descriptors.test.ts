@@ -8,6 +8,7 @@ import {
   fromBinary,
   fromJson,
   type JsonValue,
+  toBinary,
 } from "@bufbuild/protobuf";
 import { FileDescriptorSetSchema } from "@bufbuild/protobuf/wkt";
 import t from "tap";
@@ -137,6 +138,7 @@ t.test("every recorded request is judged without an error", missing(SAMPLES), as
     now,
     microseconds: () => 0,
     onVerdict: (_facts, verdict) => verdicts.push(verdict),
+    onError: (error) => t.error(error),
   });
   const names = readdirSync(SAMPLES).filter((file) => file.endsWith(".bin"));
   t.ok(names.length >= 20, `${names.length} samples`);
@@ -168,7 +170,7 @@ t.test("recorded access logs tell their outcome under upstream's names", missing
     const json = JSON.parse(readFileSync(`${SAMPLES}/${name}.json`, "utf8")) as Record<string, JsonValue>;
     const message = "common_properties" in json ? { tcp_logs: { log_entry: [json] } } : json;
     const read = fromJson(StreamAccessLogsMessageSchema, message, { ignoreUnknownFields: true });
-    const outcomes = outcomesOf(read, toEpochMs(0));
+    const outcomes = outcomesOf(toBinary(StreamAccessLogsMessageSchema, read), toEpochMs(0));
     t.same([...new Set(outcomes.map((outcome) => outcome.stage))], stage === undefined ? [] : [stage], name);
     for (const outcome of outcomes) t.type(outcome.responseBytes, "number", name);
     const entries = read.logEntries.value?.logEntry ?? [];

@@ -29,7 +29,7 @@ t.teardown(async () => {
 });
 
 const outcomes = (from: LogRecorder): readonly Outcome[] =>
-  from.messages().flatMap((message) => outcomesOf(message, toEpochMs(0)));
+  from.bytes.flatMap((message) => outcomesOf(message, toEpochMs(0)));
 
 /** The first entry of a recorded log that fits; waited for. */
 function httpEntry(from: LogRecorder, type: AccessLogType, status = 200) {

@@ -329,6 +329,7 @@ function metadataOf(verdict: Verdict, { latencyUs, policyFreshness = "fresh" }: 
   // Absent means fresh.
   if (policyFreshness !== "fresh") metadata.policy_freshness = policyFreshness;
   // Absent means no: Envoy's matchers and the Lua filter look for `true` only.
+  if (verdict.basis !== undefined) metadata.basis = verdict.basis;
   if (verdict.peerGroup !== undefined) metadata.peer_group = verdict.peerGroup;
   if (verdict.enforced === "terminate") metadata.terminate = true;
   if (verdict.enforced === "allow" && verdict.watch) metadata.watch = true;
