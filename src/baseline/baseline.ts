@@ -1,5 +1,6 @@
 /** What has been learned of one principal's ordinary behaviour, and of all principals of this sidecar together. */
 
+import { zeros } from "../model/numbers.ts";
 import type { EpochMs } from "../model/units.ts";
 import { newOwnTotals, type OwnTotals } from "../score/calibration.ts";
 import { Habit, KnownValues } from "./habit.ts";
@@ -61,7 +62,7 @@ export interface Baseline {
   /** Totals of evidence that its ordinary requests reached. */
   readonly totals: OwnTotals;
   /** How many days the principal was active in each hour of the day, UTC; fading. */
-  readonly hours: Float32Array;
+  readonly hours: number[];
   /** The latest hour counted, in hours since the epoch. */
   lastHour: number;
 }
@@ -83,7 +84,7 @@ export function newBaseline(principal: string, now: EpochMs): Baseline {
     bytes: newCentre(),
     spread: newCentre(),
     totals: newOwnTotals(),
-    hours: new Float32Array(24),
+    hours: zeros(24),
     lastHour: 0,
   };
 }

@@ -251,11 +251,7 @@ class RequestLine implements Line {
     session.agent = origin.agent ?? "none";
     session.fingerprint = origin.fingerprint;
     session.windowRequests++;
-    noteRoute(
-      session,
-      route,
-      context.baseline !== undefined && context.baseline.habits.route.find(route) === undefined,
-    );
+    noteRoute(session, route, context.baseline !== undefined && !context.baseline.habits.route.has(route));
     this.sessions.keep(session);
     this.pending.add(verdict.decisionId, {
       facts,
@@ -675,7 +671,7 @@ function summarize(baseline: Baseline): PrincipalSummary {
     lastSeenMs: baseline.lastSeenMs,
     features: Object.entries(baseline.habits).map(([feature, habit]) => ({
       feature,
-      values: habit.entries.length,
+      values: habit.size,
       top: habit.top(3),
     })),
   };

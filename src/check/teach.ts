@@ -114,7 +114,7 @@ function learnOrigin(
     if (!first) curves.move.learn(baseline.novelty.move, moved);
   }
   if (origin.fingerprint !== undefined) {
-    const habitual = habits.fingerprint.entries.length > 0;
+    const habitual = habits.fingerprint.size > 0;
     const familiarity = habits.fingerprint.learn(origin.fingerprint, now, settle);
     settled &&= familiarity === "settled";
     const novel = familiarity === "new" && habitual;
@@ -124,7 +124,7 @@ function learnOrigin(
     if (newAddress) population.fingerprintAtNewAddress.learn(novel);
   }
   if (speaks) {
-    const habitual = habits.agent.entries.length > 0;
+    const habitual = habits.agent.size > 0;
     const familiarity = habits.agent.learn(origin.agent ?? "none", now, settle);
     settled &&= familiarity === "settled";
     const novel = familiarity === "new" && habitual;
@@ -143,8 +143,8 @@ function learnHour(baseline: Baseline, now: number): void {
   const hours = Math.floor(now / HOUR_MS);
   if (hours <= baseline.lastHour) return;
   const fade = 2 ** ((-(hours - Math.max(0, baseline.lastHour)) * HOUR_MS) / HABIT_HALF_LIFE_MS);
-  for (let i = 0; i < 24; i++) baseline.hours[i] = (baseline.hours[i] as number) * fade;
-  baseline.hours[hours % 24] = (baseline.hours[hours % 24] as number) + 1;
+  for (let i = 0; i < 24; i++) baseline.hours[i] = Math.fround((baseline.hours[i] as number) * fade);
+  baseline.hours[hours % 24] = Math.fround((baseline.hours[hours % 24] as number) + 1);
   baseline.lastHour = hours;
 }
 
