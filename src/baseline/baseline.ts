@@ -3,6 +3,7 @@
 import { zeros } from "../model/numbers.ts";
 import type { EpochMs } from "../model/units.ts";
 import { newOwnTotals, type OwnTotals } from "../score/calibration.ts";
+import type { Aged } from "./age-list.ts";
 import { Habit, KnownValues } from "./habit.ts";
 import { NoveltyCurve, type NoveltyOwn, newNoveltyOwn, Runs, Share } from "./novelty.ts";
 import { RouteTemplates } from "./route.ts";
@@ -46,8 +47,10 @@ export const NOVELTY_NAMES = [
 
 export type NoveltyName = (typeof NOVELTY_NAMES)[number];
 
-export interface Baseline {
+export interface Baseline extends Aged<Baseline> {
   readonly principal: string;
+  /** Whether a store holds it: what was forgotten is not taught any more. */
+  kept: boolean;
   firstSeenMs: number;
   lastSeenMs: number;
   requests: number;
@@ -70,6 +73,9 @@ export interface Baseline {
 export function newBaseline(principal: string, now: EpochMs): Baseline {
   return {
     principal,
+    kept: false,
+    older: undefined,
+    newer: undefined,
     firstSeenMs: now,
     lastSeenMs: now,
     requests: 0,

@@ -24,7 +24,7 @@ import { type EpochMs, HOUR_MS, SECOND_MS } from "../model/units.ts";
 import type { Decision, Mode, Verdict } from "../model/verdict.ts";
 import { ScoreBands } from "../score/bands.ts";
 import { Calibrations } from "../score/calibration.ts";
-import { gather } from "../score/gather.ts";
+import { forget, gather } from "../score/gather.ts";
 import { type Evidence, type Scored, score } from "../score/score.ts";
 import {
   type CredentialUse,
@@ -43,7 +43,7 @@ import { CommonCause } from "./common-cause.ts";
 import { decisionId } from "./decision-id.ts";
 import { LastingRoutes } from "./lasting-routes.ts";
 import { Locks, matchPolicyLocks } from "./locks.ts";
-import { type Pending, PendingTable } from "./pending.ts";
+import { type Lesson, type Pending, PendingTable } from "./pending.ts";
 import { Postures } from "./posture-table.ts";
 import { readSnapshot, writeSnapshot } from "./snapshot.ts";
 import { teach, teachOutcome } from "./teach.ts";
@@ -132,9 +132,9 @@ class RequestLine implements Line {
     const origin = originOf(facts, whole.geo);
     const { population } = this.baselines;
     const route = facts.protocol === "tcp" ? facts.destination : population.templates.route(facts.method, facts.path);
-    const opened = this.sessions.open(`${principal}|${origin.key}`, principal, identity.credential, now);
+    const opened = this.sessions.open(origin, principal, identity.credential, now);
     const session = live ? opened : copyOf(opened);
-    const credentialUse = identity.proven ? this.sessions.credential(identity.credential) : undefined;
+    const credentialUse = identity.proven ? this.sessions.useOf(session) : undefined;
     const posture = this.postureOf(identity, facts, whole);
     const template = route.startsWith(`${facts.method} `) ? route.slice(facts.method.length + 1) : route;
     const place = () => (facts.sourceAddress === undefined ? NOWHERE : whole.geo.place(facts.sourceAddress));
@@ -230,7 +230,7 @@ class RequestLine implements Line {
   /** Carries out what was judged: the session goes on, the counters count, and the verdict awaits its outcome. */
   private commit(judged: Judged, facts: RequestFacts, policy: Policy): Verdict {
     const { context, thresholds, scored, discharged } = judged;
-    const { identity, origin, route, session, credentialUse } = context;
+    const { identity, origin, route, session, credentialUse, baseline } = context;
     const principal = identity.principal.name;
     const now = facts.time;
     const verdict = verdictOf(judged, decisionId(now, this.random(16)), facts, policy);
@@ -251,16 +251,12 @@ class RequestLine implements Line {
     session.agent = origin.agent ?? "none";
     session.fingerprint = origin.fingerprint;
     session.windowRequests++;
-    noteRoute(session, route, context.baseline !== undefined && !context.baseline.habits.route.has(route));
+    noteRoute(session, route, baseline !== undefined && !baseline.habits.route.has(route));
     this.sessions.keep(session);
-    this.pending.add(verdict.decisionId, {
+    const lesson: Lesson = {
       facts,
-      policy: context.policy,
-      session,
       origin,
-      route,
       bits: scored.bits,
-      teaches,
       settles: discharged,
       suspect: judged.seasoned && discharged && scored.score >= thresholds.challenge,
       moved,
@@ -270,26 +266,38 @@ class RequestLine implements Line {
           : otherUser(credentialUse, principal, now) !== undefined,
       newSignals: judged.newSignals,
       closedWindow: judged.closedWindow,
-      learned: false,
+    };
+    this.pending.add({
+      decisionId: verdict.decisionId,
+      requestId: facts.requestId,
+      destination: facts.destination,
+      route,
+      policy: context.policy,
+      session,
+      baseline,
+      teaches,
+      lesson,
       bytesBits: 0,
+      older: undefined,
+      newer: undefined,
     });
     return verdict;
   }
 
   learn(facts: RequestFacts, verdict: Verdict): void {
     const pending = this.pending.find(verdict.decisionId, undefined);
-    if (pending === undefined || pending.learned) return;
-    pending.learned = true;
-    const principal = verdict.identity.principal.name;
-    if (verdict.identity.proven) this.causes.note(principal, pending.newSignals, facts.time);
-    if (pending.teaches) this.admit(pending, verdict.identity);
+    const lesson = pending?.lesson;
+    if (pending === undefined || lesson === undefined) return;
+    pending.lesson = undefined;
+    if (verdict.identity.proven) this.causes.note(pending.session.principal, lesson.newSignals, facts.time);
+    if (pending.teaches) this.admit(pending, lesson);
   }
 
   outcome(outcome: Outcome): void {
     const pending = this.pending.find(outcome.decisionId, outcome.requestId);
     if (pending === undefined || !pending.teaches) return;
-    this.lasting.note(pending.facts.destination, pending.route, outcome.stage, outcome.durationMs);
-    const baseline = this.baselines.get(pending.session.principal);
+    this.lasting.note(pending.destination, pending.route, outcome.stage, outcome.durationMs);
+    const baseline = this.baselineOf(pending);
     if (baseline === undefined) return;
     const { population } = this.baselines;
     const context = { baseline, population, session: pending.session, route: pending.route };
@@ -309,7 +317,7 @@ class RequestLine implements Line {
       gather(pending.session, signal, { bits, seen: reading.seen, expected: reading.expected }, outcome.time, 0);
     }
     if (outcome.stage === "periodic") {
-      if (outcome.decisionId !== undefined) this.pending.keep(outcome.decisionId, pending);
+      if (outcome.decisionId !== undefined) this.pending.keep(pending);
       return;
     }
     teachOutcome(baseline, population, pending, outcome);
@@ -328,12 +336,12 @@ class RequestLine implements Line {
     const { challenge } = session.standing;
     // Whoever is said to have answered has brought what was asked for.
     if (challenge !== undefined) this.discharge(session, challenge, facts.time, challenge.policy.acrValues[0]);
-    if (!verdict.identity.proven || pending.learned) return;
-    pending.learned = true;
-    const admitted: Pending = { ...pending, teaches: true, settles: true };
-    this.pending.add(verdict.decisionId, admitted);
-    this.causes.note(session.principal, pending.newSignals, facts.time);
-    this.admit(admitted, verdict.identity);
+    const { lesson } = pending;
+    if (!verdict.identity.proven || lesson === undefined) return;
+    pending.lesson = undefined;
+    pending.teaches = true;
+    this.causes.note(session.principal, lesson.newSignals, facts.time);
+    this.admit(pending, { ...lesson, settles: true });
   }
 
   stats(): LineStats {
@@ -385,20 +393,27 @@ class RequestLine implements Line {
     for (const [subject, facts] of state.posture) this.posture.put(subject, facts);
   }
 
-  private admit(pending: Pending, identity: Identity): void {
-    const { facts, origin, session } = pending;
-    const known = this.baselines.get(identity.principal.name) !== undefined;
-    const baseline = this.baselines.touch(identity.principal.name, facts.time);
-    teach(baseline, this.baselines.population, pending, !known);
-    if (identity.credential !== "none") {
-      const { requestId } = facts;
-      const by = { address: origin.address, principal: identity.principal.name, requestId };
-      this.sessions.touchCredential(identity.credential, by, facts.time);
+  private admit(pending: Pending, lesson: Lesson): void {
+    const { session } = pending;
+    const { facts, origin } = lesson;
+    const known = this.baselineOf(pending);
+    if (known !== undefined) this.baselines.touchKnown(known, facts.time);
+    const baseline = known ?? this.baselines.touch(session.principal, facts.time);
+    pending.baseline = baseline;
+    teach(baseline, this.baselines.population, pending, lesson, known === undefined);
+    if (session.credential !== "none") {
+      this.sessions.touchCredential(session, origin.address, facts.requestId, facts.time);
     }
     // What goes on after a challenge is one event with it, whoever it is: counted once, it does not become ordinary.
-    if (session.standing.tries > 0 || pending.suspect) return;
+    if (session.standing.tries > 0 || lesson.suspect) return;
     // Evidence lasts over a session, so its requests are no independent witnesses: n of them count as the root of n.
-    this.calibrations.learn(pending.bits, baseline, 1 / Math.sqrt(Math.max(1, session.requests)));
+    this.calibrations.learn(lesson.bits, baseline, 1 / Math.sqrt(Math.max(1, session.requests)));
+  }
+
+  /** The baseline that a request is judged against by now, if there is one. */
+  private baselineOf(pending: Pending): Baseline | undefined {
+    if (pending.baseline?.kept !== true) pending.baseline = this.baselines.get(pending.session.principal);
+    return pending.baseline;
   }
 
   /** Looks whether an open challenge is answered by this request; otherwise it counts as ignored. */
@@ -432,7 +447,7 @@ class RequestLine implements Line {
     session.standing.answeredScore = Math.max(session.standing.answeredScore, answered.score);
     session.standing.answeredAcr = acr;
     session.standing.dischargedUntilMs = now + answered.policy.dischargeMs;
-    for (const signal of SIGNALS) if (signal.discharged) session.gathered.delete(signal.name);
+    for (const signal of SIGNALS) if (signal.discharged) forget(session, signal.name);
   }
 
   private carryOut(
@@ -521,7 +536,7 @@ interface Judged {
   readonly answered: boolean;
   readonly discharged: boolean;
   readonly seasoned: boolean;
-  readonly closedWindow: Pending["closedWindow"];
+  readonly closedWindow: Lesson["closedWindow"];
   readonly newSignals: readonly string[];
   readonly peerGroup: string | undefined;
   readonly conditionErrors: readonly string[];
@@ -599,7 +614,7 @@ function gatherAll(
     const fresh = again ? undefined : present;
     const bits = signal.gathering === "now" ? (present?.bits ?? 0) : gatherOver(session, signal, fresh, now, again);
     if (Math.abs(bits) < READING_SHOWN_BITS) continue;
-    const held = session.gathered.get(signal.name);
+    const held = session.gathered?.get(signal.name);
     evidence.push({
       signal: signal.name,
       bits: Math.min(rules?.capBits ?? signal.capBits, bits),
@@ -641,7 +656,7 @@ function gatherOver(
 }
 
 /** Starts a new rate window when the old one is over; returns the counts of the old one. */
-function rollWindow(session: Session, now: EpochMs): Pending["closedWindow"] {
+function rollWindow(session: Session, now: EpochMs): Lesson["closedWindow"] {
   if (now - session.windowStartMs < RATE_WINDOW_MS) return undefined;
   const closed =
     session.windowRequests === 0 ? undefined : { requests: session.windowRequests, routes: session.windowRoutes.size };
