@@ -5,7 +5,7 @@ import { BaselineStore } from "../baseline/store.ts";
 import { answerOf, issueChallenge, lacksProof } from "../challenge/answer.ts";
 import { chooseKind } from "../challenge/choose.ts";
 import { decide, modeFor, thresholdsFor } from "../decide/decide.ts";
-import { finishRules, peerGroupOf, stageRules } from "../decide/rules.ts";
+import { finishRules, peerGroupOf, type Staged, stageRules } from "../decide/rules.ts";
 import { identify } from "../identity/identify.ts";
 import type { Outcome, RequestFacts } from "../model/facts.ts";
 import type { Identity } from "../model/identity.ts";
@@ -21,7 +21,7 @@ import type {
   Thresholds,
 } from "../model/policy.ts";
 import { type EpochMs, HOUR_MS, SECOND_MS } from "../model/units.ts";
-import type { Decision, Mode, Verdict } from "../model/verdict.ts";
+import type { Decision, Mode, Reading, Verdict } from "../model/verdict.ts";
 import { ScoreBands } from "../score/bands.ts";
 import { Calibrations } from "../score/calibration.ts";
 import { forget, gather } from "../score/gather.ts";
@@ -44,6 +44,7 @@ import { decisionId } from "./decision-id.ts";
 import { LastingRoutes } from "./lasting-routes.ts";
 import { Locks, matchPolicyLocks } from "./locks.ts";
 import { type Lesson, type Pending, PendingTable } from "./pending.ts";
+import { planOf } from "./plan.ts";
 import { Postures } from "./posture-table.ts";
 import { readSnapshot, writeSnapshot } from "./snapshot.ts";
 import { teach, teachOutcome } from "./teach.ts";
@@ -75,6 +76,8 @@ const READING_SHOWN_BITS = 0.1;
 
 /** The nil UUID (RFC 9562, section 5.9): a preview is no decision, and uses up no random bytes. */
 const PREVIEW_ID = "00000000-0000-0000-0000-000000000000";
+
+const NO_RULES: Staged = { rule: undefined, open: [], errors: [] };
 
 const NOWHERE = { asn: undefined, country: undefined };
 
@@ -136,11 +139,9 @@ class RequestLine implements Line {
     const session = live ? opened : copyOf(opened);
     const credentialUse = identity.proven ? this.sessions.useOf(session) : undefined;
     const posture = this.postureOf(identity, facts, whole);
-    const template = route.startsWith(`${facts.method} `) ? route.slice(facts.method.length + 1) : route;
-    const place = () => (facts.sourceAddress === undefined ? NOWHERE : whole.geo.place(facts.sourceAddress));
-    const unscored: Asked = { facts, identity, route: template, peerGroup, posture, place, scored: undefined };
-    const { destination, method, path } = facts;
-    const staged = stageRules(whole, { destination, method, path, template, principal, peerGroup }, unscored);
+    const unscored =
+      whole.rules.length === 0 ? undefined : askedOf(facts, identity, route, peerGroup, posture, whole.geo);
+    const staged = unscored === undefined ? NO_RULES : stage(whole, unscored);
     const policy = staged.rule?.signal === undefined ? whole : { ...whole, signal: staged.rule.signal };
     const answered = !again && this.settleChallenge(session, facts, identity, credentialUse);
     const closedWindow = again ? undefined : rollWindow(session, now);
@@ -182,10 +183,13 @@ class RequestLine implements Line {
       live ? this.calibrations.score(bits, context.baseline) : this.calibrations.peek(bits, context.baseline);
     const scored = score(gathered.evidence, points, certain?.signal);
 
-    const { rule, errors } = finishRules(staged, () => ({
-      ...unscored,
-      scored: { score: scored.score, readings: readingsOf(gathered.evidence) },
-    }));
+    const { rule, errors } =
+      unscored === undefined || staged.open.length === 0
+        ? staged
+        : finishRules(staged, () => ({
+            ...unscored,
+            scored: { score: scored.score, readings: readingsOf(gathered.evidence) },
+          }));
     const put = rule?.challenge ?? policy.challenge;
     const discharged = now < session.standing.dischargedUntilMs;
     const thresholds = thresholdsFor(policy, rule);
@@ -301,11 +305,8 @@ class RequestLine implements Line {
     if (baseline === undefined) return;
     const { population } = this.baselines;
     const context = { baseline, population, session: pending.session, route: pending.route };
-    for (const signal of SIGNALS) {
-      if (signal.readOutcome === undefined) continue;
-      const rules = pending.policy.signal(signal.name);
-      if (rules?.mode === "off") continue;
-      const reading = signal.readOutcome(outcome, context);
+    for (const { signal, readOutcome } of planOf(pending.policy).outcomes) {
+      const reading = readOutcome(outcome, context);
       if (reading.kind !== "present") continue;
       // A stream reports its total again and again: only what it adds is news.
       const credited = signal.name === "usage.bytes" ? pending.bytesBits : 0;
@@ -494,6 +495,7 @@ class RequestLine implements Line {
   }
 
   private postureOf(identity: Identity, facts: RequestFacts, policy: Policy): PostureFacts | undefined {
+    if (this.posture.size === 0 && policy.postureFacts.size === 0) return undefined;
     let newest: PostureFacts | undefined;
     for (const subject of [identity.principal.name, facts.sourceAddress]) {
       if (subject === undefined || (subject === identity.principal.name && !identity.proven)) continue;
@@ -545,7 +547,7 @@ interface Judged {
 function verdictOf(judged: Judged, id: string, facts: RequestFacts, policy: Policy): Verdict {
   const { context, rule, scored, decision, mode, conditionErrors } = judged;
   const forwarded = decision.kind === "challenge" && decision.challenge.kind === "forward";
-  return {
+  const verdict: Writable<Verdict> = {
     decisionId: id,
     time: facts.time,
     identity: context.identity,
@@ -563,9 +565,32 @@ function verdictOf(judged: Judged, id: string, facts: RequestFacts, policy: Poli
     answered: judged.answered,
     watch: rule?.watch ?? judged.lasts,
     peerGroup: judged.peerGroup,
-    ...(conditionErrors.length === 0 ? {} : { conditionErrors }),
-    ...(rule?.response === undefined ? {} : { response: rule.response }),
   };
+  if (conditionErrors.length > 0) verdict.conditionErrors = conditionErrors;
+  if (rule?.response !== undefined) verdict.response = rule.response;
+  return verdict;
+}
+
+type Writable<Value> = { -readonly [Key in keyof Value]: Value[Key] };
+
+/** What conditions of rules may ask of a request before its score is known. */
+function askedOf(
+  facts: RequestFacts,
+  identity: Identity,
+  route: string,
+  peerGroup: string | undefined,
+  posture: PostureFacts | undefined,
+  geo: Policy["geo"],
+): Asked {
+  const template = route.startsWith(`${facts.method} `) ? route.slice(facts.method.length + 1) : route;
+  const place = () => (facts.sourceAddress === undefined ? NOWHERE : geo.place(facts.sourceAddress));
+  return { facts, identity, route: template, peerGroup, posture, place, scored: undefined };
+}
+
+function stage(policy: Policy, asked: Asked): Staged {
+  const { destination, method, path } = asked.facts;
+  const matched = { destination, method, path, template: asked.route, principal: asked.identity.principal.name };
+  return stageRules(policy, { ...matched, peerGroup: asked.peerGroup }, asked);
 }
 
 interface GatheredEvidence {
@@ -589,14 +614,11 @@ function gatherAll(
   const newSignals: string[] = [];
   let certain: GatheredEvidence["certain"];
   const discharged = now < session.standing.dischargedUntilMs;
-  for (const signal of SIGNALS) {
-    const rules = policy.signal(signal.name);
-    if (rules?.mode === "off") continue;
-    const counted = rules?.mode !== "observe";
-    let reading = signal.read?.(context);
-    if (second !== undefined && reading !== undefined && signal.read !== undefined && context.baseline !== second) {
+  for (const { signal, read, counted, capBits } of planOf(policy).readings) {
+    let reading: Reading | undefined = read(context);
+    if (second !== undefined && context.baseline !== second) {
       // Certificate and token name different subjects: whoever finds the request stranger speaks.
-      const other = signal.read({ ...context, baseline: second });
+      const other = read({ ...context, baseline: second });
       if (other.kind === "present" && (reading.kind !== "present" || other.bits > reading.bits)) reading = other;
     }
     const present = reading?.kind === "present" ? reading : undefined;
@@ -617,7 +639,7 @@ function gatherAll(
     const held = session.gathered?.get(signal.name);
     evidence.push({
       signal: signal.name,
-      bits: Math.min(rules?.capBits ?? signal.capBits, bits),
+      bits: Math.min(capBits, bits),
       seen: (signal.gathering === "now" ? present?.seen : held?.seen) ?? "",
       expected: (signal.gathering === "now" ? present?.expected : held?.expected) ?? "",
       counted,

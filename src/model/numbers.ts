@@ -5,7 +5,13 @@
  * numbers, some two hundred bytes, and the collector a buffer to keep track of (measured by `test/bench/line.ts`).
  */
 export function zeros(length: number): number[] {
-  // An array that once held a fraction stays an array of doubles.
-  const numbers = Array.from({ length }, () => 0.5);
-  return numbers.fill(0);
+  let template = templates[length];
+  if (template === undefined) {
+    // An array that once held a fraction stays an array of doubles, and so do its copies.
+    template = Array.from({ length }, () => 0.5).fill(0);
+    templates[length] = template;
+  }
+  return template.slice();
 }
+
+const templates: number[][] = [];
