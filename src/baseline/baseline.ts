@@ -1,7 +1,9 @@
 /** What has been learned of one principal's ordinary behaviour, and of all principals of this sidecar together. */
 
+import { zeros } from "../model/numbers.ts";
 import type { EpochMs } from "../model/units.ts";
 import { newOwnTotals, type OwnTotals } from "../score/calibration.ts";
+import type { Aged } from "./age-list.ts";
 import { Habit, KnownValues } from "./habit.ts";
 import { NoveltyCurve, type NoveltyOwn, newNoveltyOwn, Runs, Share } from "./novelty.ts";
 import { RouteTemplates } from "./route.ts";
@@ -45,8 +47,10 @@ export const NOVELTY_NAMES = [
 
 export type NoveltyName = (typeof NOVELTY_NAMES)[number];
 
-export interface Baseline {
+export interface Baseline extends Aged<Baseline> {
   readonly principal: string;
+  /** Whether a store holds it: what was forgotten is not taught any more. */
+  kept: boolean;
   firstSeenMs: number;
   lastSeenMs: number;
   requests: number;
@@ -61,7 +65,7 @@ export interface Baseline {
   /** Totals of evidence that its ordinary requests reached. */
   readonly totals: OwnTotals;
   /** How many days the principal was active in each hour of the day, UTC; fading. */
-  readonly hours: Float32Array;
+  readonly hours: number[];
   /** The latest hour counted, in hours since the epoch. */
   lastHour: number;
 }
@@ -69,21 +73,40 @@ export interface Baseline {
 export function newBaseline(principal: string, now: EpochMs): Baseline {
   return {
     principal,
+    kept: false,
+    older: undefined,
+    newer: undefined,
     firstSeenMs: now,
     lastSeenMs: now,
     requests: 0,
-    habits: Object.fromEntries(
-      HABIT_NAMES.map((name) => [
-        name,
-        new Habit(HABIT_SIZES[name], name === "route" ? NEW_ROUTES_PER_DAY : undefined),
-      ]),
-    ) as never,
-    novelty: Object.fromEntries(NOVELTY_NAMES.map((name) => [name, newNoveltyOwn()])) as never,
+    // Written out: objects of one known shape are small and quick to make, and newcomers may be many.
+    habits: {
+      address: new Habit(HABIT_SIZES.address),
+      network: new Habit(HABIT_SIZES.network),
+      block: new Habit(HABIT_SIZES.block),
+      country: new Habit(HABIT_SIZES.country),
+      fingerprint: new Habit(HABIT_SIZES.fingerprint),
+      cipher: new Habit(HABIT_SIZES.cipher),
+      agent: new Habit(HABIT_SIZES.agent),
+      product: new Habit(HABIT_SIZES.product),
+      route: new Habit(HABIT_SIZES.route, NEW_ROUTES_PER_DAY),
+      destination: new Habit(HABIT_SIZES.destination),
+    },
+    novelty: {
+      address: newNoveltyOwn(),
+      fingerprint: newNoveltyOwn(),
+      agent: newNoveltyOwn(),
+      unknown: newNoveltyOwn(),
+      foreign: newNoveltyOwn(),
+      destination: newNoveltyOwn(),
+      move: newNoveltyOwn(),
+      error: newNoveltyOwn(),
+    },
     rate: newCentre(),
     bytes: newCentre(),
     spread: newCentre(),
     totals: newOwnTotals(),
-    hours: new Float32Array(24),
+    hours: zeros(24),
     lastHour: 0,
   };
 }

@@ -14,62 +14,92 @@ export const HABIT_HALF_LIFE_MS = 7 * DAY_MS;
 /** How well a value is known: `settled` is ordinary, `pending` was seen but not yet in enough separate windows. */
 export type Familiarity = "new" | "pending" | "settled";
 
-/** Whole numbers only: entries are many, and small integers need no memory of their own. */
+/** One value as it is told to others. */
 export interface HabitEntry {
-  value: string;
+  readonly value: string;
   /** Decayed uses as of `lastWindow`, in units of 1/64, at most 2^29. */
-  weight: number;
+  readonly weight: number;
   /** Separate windows in which the value was seen, up to {@link SETTLE_WINDOWS}; settled entries hold that maximum. */
-  windows: number;
+  readonly windows: number;
   /** Latest window of use, counted from the epoch. */
-  lastWindow: number;
+  readonly lastWindow: number;
 }
 
 const USE = 64;
 const WEIGHT_MAX = 2 ** 29;
 const DECAY_PER_WINDOW = 2 ** (-SETTLE_WINDOW_MS / HABIT_HALF_LIFE_MS);
 
+/** An entry lies in four slots in a row: its value, then these. */
+const ENTRY_SLOTS = 4;
+const WEIGHT = 1;
+const WINDOWS = 2;
+const LAST_WINDOW = 3;
+
+const NO_SLOTS: (string | number)[] = [];
+
 /**
  * Values of one feature with decaying weights. At most `valuesMax` are kept; beyond that, the least settled and then
  * the lightest value is forgotten, so that a flood of new values cannot push out a settled one.
+ *
+ * There are ten of these for each of ten thousand principals, most with one or two values: all entries lie flat in one
+ * array that is no longer than they need, of texts and small whole numbers, which need no memory of their own. What is
+ * asked most often comes first. `test/bench/line.ts` measures both the memory and the look-ups.
  */
 export class Habit {
-  readonly entries: HabitEntry[] = [];
+  private slots = NO_SLOTS;
   private readonly valuesMax: number;
-  private readonly newPerDayMax: number;
+  private readonly newPerDayMax: number | undefined;
   private day = 0;
   private newToday = 0;
 
   /** @param newPerDayMax new values that are remembered of one day; further ones stay new until another day */
-  constructor(valuesMax: number, newPerDayMax = Number.POSITIVE_INFINITY) {
+  constructor(valuesMax: number, newPerDayMax?: number) {
     this.valuesMax = valuesMax;
     this.newPerDayMax = newPerDayMax;
   }
 
-  find(value: string): HabitEntry | undefined {
-    for (const entry of this.entries) if (entry.value === value) return entry;
-    return undefined;
+  /** How many values are kept. */
+  get size(): number {
+    return this.slots.length / ENTRY_SLOTS;
   }
 
-  /** Finds an entry and moves it one step forward: what is used often is found soon. */
-  private findAndPromote(value: string): HabitEntry | undefined {
-    const { entries } = this;
-    for (let i = 0; i < entries.length; i++) {
-      const entry = entries[i] as HabitEntry;
-      if (entry.value !== value) continue;
-      if (i > 0) {
-        entries[i] = entries[i - 1] as HabitEntry;
-        entries[i - 1] = entry;
-      }
-      return entry;
+  /** All values with what is known of them, the most promoted first: a copy. */
+  get entries(): readonly HabitEntry[] {
+    const { slots } = this;
+    const entries: HabitEntry[] = [];
+    for (let at = 0; at < slots.length; at += ENTRY_SLOTS) {
+      entries.push({
+        value: slots[at] as string,
+        weight: slots[at + WEIGHT] as number,
+        windows: slots[at + WINDOWS] as number,
+        lastWindow: slots[at + LAST_WINDOW] as number,
+      });
     }
-    return undefined;
+    return entries;
+  }
+
+  /** Takes over what {@link entries} gave, instead of what was known. */
+  restore(entries: readonly HabitEntry[]): void {
+    this.slots = entries.flatMap(({ value, weight, windows, lastWindow }) => [value, weight, windows, lastWindow]);
+  }
+
+  has(value: string): boolean {
+    return this.find(value) >= 0;
+  }
+
+  /** Separate windows in which a value was seen, up to {@link SETTLE_WINDOWS}: 0 for a new one. */
+  windowsOf(value: string): number {
+    const at = this.find(value);
+    return at < 0 ? 0 : (this.slots[at + WINDOWS] as number);
+  }
+
+  isSettled(value: string): boolean {
+    return this.windowsOf(value) >= SETTLE_WINDOWS;
   }
 
   familiarity(value: string): Familiarity {
-    const entry = this.find(value);
-    if (entry === undefined) return "new";
-    return entry.windows >= SETTLE_WINDOWS ? "settled" : "pending";
+    const windows = this.windowsOf(value);
+    return windows === 0 ? "new" : windows >= SETTLE_WINDOWS ? "settled" : "pending";
   }
 
   /**
@@ -79,21 +109,24 @@ export class Habit {
    */
   learn(value: string, now: EpochMs, settle: boolean): Familiarity {
     const window = Math.floor(now / SETTLE_WINDOW_MS);
-    const entry = this.findAndPromote(value);
-    if (entry === undefined) {
-      if (!settle && !this.hasRoomToday(now)) return "new";
-      this.add({ value, weight: USE, windows: settle ? SETTLE_WINDOWS : 1, lastWindow: window });
+    const found = this.find(value);
+    if (found < 0) {
+      if (settle || this.hasRoomToday(now)) this.add(value, settle ? SETTLE_WINDOWS : 1, window);
       return "new";
     }
-    const before: Familiarity = entry.windows >= SETTLE_WINDOWS ? "settled" : "pending";
-    if (window > entry.lastWindow) {
-      entry.weight = Math.round(entry.weight * DECAY_PER_WINDOW ** (window - entry.lastWindow));
-      if (entry.windows < SETTLE_WINDOWS) entry.windows++;
-      entry.lastWindow = window;
+    const at = this.promote(found);
+    const { slots } = this;
+    const windows = slots[at + WINDOWS] as number;
+    const elapsed = window - (slots[at + LAST_WINDOW] as number);
+    let weight = slots[at + WEIGHT] as number;
+    if (elapsed > 0) {
+      weight = Math.round(weight * DECAY_PER_WINDOW ** elapsed);
+      if (windows < SETTLE_WINDOWS) slots[at + WINDOWS] = windows + 1;
+      slots[at + LAST_WINDOW] = window;
     }
-    if (settle) entry.windows = SETTLE_WINDOWS;
-    entry.weight = Math.min(WEIGHT_MAX, entry.weight + USE);
-    return before;
+    if (settle) slots[at + WINDOWS] = SETTLE_WINDOWS;
+    slots[at + WEIGHT] = Math.min(WEIGHT_MAX, weight + USE);
+    return windows >= SETTLE_WINDOWS ? "settled" : "pending";
   }
 
   /** The most used values, heaviest first: what a reason names as expected. */
@@ -104,7 +137,28 @@ export class Habit {
       .map((entry) => entry.value);
   }
 
+  /** Where an entry begins; -1 when there is none. */
+  private find(value: string): number {
+    const { slots } = this;
+    for (let at = 0; at < slots.length; at += ENTRY_SLOTS) if (slots[at] === value) return at;
+    return -1;
+  }
+
+  /** Moves an entry one step forward: what is used often is found soon. */
+  private promote(at: number): number {
+    if (at === 0) return at;
+    const { slots } = this;
+    const before = at - ENTRY_SLOTS;
+    for (let i = 0; i < ENTRY_SLOTS; i++) {
+      const moved = slots[at + i] as string | number;
+      slots[at + i] = slots[before + i] as string | number;
+      slots[before + i] = moved;
+    }
+    return before;
+  }
+
   private hasRoomToday(now: EpochMs): boolean {
+    if (this.newPerDayMax === undefined) return true;
     const day = Math.floor(now / DAY_MS);
     if (day !== this.day) {
       this.day = day;
@@ -113,24 +167,31 @@ export class Habit {
     return ++this.newToday <= this.newPerDayMax;
   }
 
-  private add(entry: HabitEntry): void {
-    if (this.entries.length >= this.valuesMax) {
-      let worst = 0;
-      for (let i = 1; i < this.entries.length; i++) {
-        if (isLessWorthKeeping(this.entries[i] as HabitEntry, this.entries[worst] as HabitEntry)) worst = i;
-      }
-      this.entries[worst] = entry;
-    } else {
-      this.entries.push(entry);
+  private add(value: string, windows: number, window: number): void {
+    const { slots } = this;
+    if (slots.length < this.valuesMax * ENTRY_SLOTS) {
+      // A new array of just the length needed: pushing would make room for many more.
+      this.slots = [...slots, value, USE, windows, window];
+      return;
     }
+    let worst = 0;
+    for (let at = ENTRY_SLOTS; at < slots.length; at += ENTRY_SLOTS) {
+      if (this.isLessWorthKeeping(at, worst)) worst = at;
+    }
+    slots[worst] = value;
+    slots[worst + WEIGHT] = USE;
+    slots[worst + WINDOWS] = windows;
+    slots[worst + LAST_WINDOW] = window;
   }
-}
 
-function isLessWorthKeeping(a: HabitEntry, b: HabitEntry): boolean {
-  const aSettled = a.windows >= SETTLE_WINDOWS;
-  const bSettled = b.windows >= SETTLE_WINDOWS;
-  if (aSettled !== bSettled) return !aSettled;
-  return a.weight * DECAY_PER_WINDOW ** (b.lastWindow - a.lastWindow) < b.weight;
+  private isLessWorthKeeping(a: number, b: number): boolean {
+    const slots = this.slots as number[];
+    const aSettled = (slots[a + WINDOWS] as number) >= SETTLE_WINDOWS;
+    const bSettled = (slots[b + WINDOWS] as number) >= SETTLE_WINDOWS;
+    if (aSettled !== bSettled) return !aSettled;
+    const windows = (slots[b + LAST_WINDOW] as number) - (slots[a + LAST_WINDOW] as number);
+    return (slots[a + WEIGHT] as number) * DECAY_PER_WINDOW ** windows < (slots[b + WEIGHT] as number);
+  }
 }
 
 /**

@@ -70,6 +70,17 @@ function countSeparators(path: string, start: number, stop: number): number {
 const CACHED_MAX = 4096;
 const METHODS_MAX = 16;
 
+/** Paths that are alike but for their values. */
+interface Shape {
+  readonly text: string;
+  readonly template: string;
+  /** Whether it is in the tree. */
+  taught: boolean;
+  /** The method asked for last, and its route. */
+  method: string | undefined;
+  route: string;
+}
+
 interface Node {
   readonly children: Map<string, Node>;
   /** Set once this level was found to hold values: every further segment here is `{id}`. */
@@ -85,9 +96,8 @@ export class RouteTemplates {
   private readonly childrenMax: number;
   private readonly nodesMax: number;
   private nodes = 1;
-  /** Templates by shape, and shapes that are in the tree; both bounded, both dropped when a level collapses. */
-  private readonly cache = new Map<string, string>();
-  private readonly taught = new Set<string>();
+  /** What is known of each shape; bounded, and dropped when a level collapses. */
+  private readonly shapes = new Map<string, Shape>();
   private readonly routes = new Map<string, Map<string, string>>();
 
   constructor(childrenMax: number, nodesMax: number) {
@@ -97,13 +107,7 @@ export class RouteTemplates {
 
   /** The template of `path`, without teaching anything. */
   template(path: string): string {
-    const shape = shapeOf(path);
-    const cached = this.cache.get(shape);
-    if (cached !== undefined) return cached;
-    const template = this.walk(shape, false);
-    if (this.cache.size >= CACHED_MAX) this.cache.clear();
-    this.cache.set(shape, template);
-    return template;
+    return this.shape(path).template;
   }
 
   /**
@@ -111,7 +115,9 @@ export class RouteTemplates {
    * looking it up elsewhere compares addresses rather than texts.
    */
   route(method: string, path: string): string {
-    const template = this.template(path);
+    const shape = this.shape(path);
+    if (shape.method === method) return shape.route;
+    const { template } = shape;
     let byMethod = this.routes.get(template);
     if (byMethod === undefined) {
       if (this.routes.size >= CACHED_MAX) this.routes.clear();
@@ -123,17 +129,34 @@ export class RouteTemplates {
       route = `${method} ${template}`;
       if (byMethod.size < METHODS_MAX) byMethod.set(method, route);
     }
+    shape.method = method;
+    shape.route = route;
     return route;
   }
 
   /** Teaches a path that was really served. */
   learn(path: string): void {
-    const shape = shapeOf(path);
+    const shape = this.shape(path);
     // A shape is taught once; again only after the tree has changed under it.
-    if (this.taught.has(shape)) return;
-    this.walk(shape, true);
-    if (this.taught.size >= CACHED_MAX) this.taught.clear();
-    this.taught.add(shape);
+    if (shape.taught) return;
+    shape.taught = true;
+    this.walk(shape.text, true);
+    // When a level collapsed under it, all was dropped; itself it counts as taught.
+    if (this.shapes.get(shape.text) !== shape) this.shape(shape.text).taught = true;
+  }
+
+  private shape(path: string): Shape {
+    // The shape of a shape is itself: a path without values is found at once.
+    const plain = this.shapes.get(path);
+    if (plain !== undefined) return plain;
+    const text = shapeOf(path);
+    let shape = this.shapes.get(text);
+    if (shape === undefined) {
+      shape = { text, template: this.walk(text, false), taught: false, method: undefined, route: "" };
+      if (this.shapes.size >= CACHED_MAX) this.shapes.clear();
+      this.shapes.set(text, shape);
+    }
+    return shape;
   }
 
   /** Every learned level, in order of depth, a collapsed one marked by a trailing `*`: for snapshots. */
@@ -164,8 +187,7 @@ export class RouteTemplates {
       }
       node.collapsed = collapsed;
     }
-    this.cache.clear();
-    this.taught.clear();
+    this.shapes.clear();
   }
 
   private walk(shape: string, grow: boolean): string {
@@ -192,8 +214,7 @@ export class RouteTemplates {
     // Subtrees are dropped, not merged: their routes are learned again under `{id}`.
     for (const child of node.children.values()) this.nodes -= sizeOf(child);
     node.children.clear();
-    this.cache.clear();
-    this.taught.clear();
+    this.shapes.clear();
   }
 }
 

@@ -1,6 +1,7 @@
 /** The baselines of all principals: bounded, and forgetting in an order that an attacker cannot turn on a victim. */
 
 import { type EpochMs, MINUTE_MS } from "../model/units.ts";
+import { AgeList } from "./age-list.ts";
 import { type Baseline, newBaseline, Population } from "./baseline.ts";
 
 /** How stale an entry's place in the order of use may be. */
@@ -17,8 +18,9 @@ const ESTABLISHED_REQUESTS = 20;
 export class BaselineStore {
   population = new Population();
   evicted = 0;
-  private readonly newcomers = new Map<string, Baseline>();
-  private readonly established = new Map<string, Baseline>();
+  private readonly byName = new Map<string, Baseline>();
+  private readonly newcomers = new AgeList<Baseline>();
+  private readonly established = new AgeList<Baseline>();
   private readonly principalsMax: number;
   private readonly newcomersMax: number;
   private readonly establishedMax: number;
@@ -30,71 +32,94 @@ export class BaselineStore {
   }
 
   get size(): number {
-    return this.newcomers.size + this.established.size;
+    return this.byName.size;
   }
 
   get(principal: string): Baseline | undefined {
-    return this.established.get(principal) ?? this.newcomers.get(principal);
+    return this.byName.get(principal);
   }
 
   /** The principal's baseline for learning: made if missing, counted, and moved to the recently seen end. */
   touch(principal: string, now: EpochMs): Baseline {
     const known = this.get(principal);
-    const baseline = known ?? newBaseline(principal, now);
+    if (known !== undefined) {
+      this.touchKnown(known, now);
+      return known;
+    }
+    const baseline = newBaseline(principal, now);
+    baseline.requests = 1;
+    this.put(baseline);
+    this.evicted += this.trim();
+    return baseline;
+  }
+
+  /** The same for one that the store gave before and still keeps. */
+  touchKnown(baseline: Baseline, now: EpochMs): void {
     const slot = Math.floor(baseline.lastSeenMs / KEPT_MS);
+    const before = this.roomOf(baseline);
     baseline.requests++;
     baseline.lastSeenMs = Math.max(baseline.lastSeenMs, now);
-    // Moving entries costs more than looking: within a minute their place in the order is good enough.
-    const moves = baseline.requests === ESTABLISHED_REQUESTS || slot !== Math.floor(baseline.lastSeenMs / KEPT_MS);
-    if (known !== undefined && !moves) return baseline;
-    if (baseline.requests >= ESTABLISHED_REQUESTS) {
-      if (!this.established.delete(principal)) this.newcomers.delete(principal);
-      this.established.set(principal, baseline);
-      this.evicted += trim(this.established, this.establishedMax) + trim(this.newcomers, this.newcomersRoom());
-    } else {
-      this.newcomers.delete(principal);
-      this.newcomers.set(principal, baseline);
-      this.evicted += trim(this.newcomers, this.newcomersRoom());
+    const room = this.roomOf(baseline);
+    if (room !== before) {
+      before.remove(baseline);
+      room.add(baseline);
+      this.evicted += this.trim();
+    } else if (slot !== Math.floor(baseline.lastSeenMs / KEPT_MS)) {
+      // Within a minute their place in the order is good enough.
+      room.renew(baseline);
     }
-    return baseline;
   }
 
   /** Puts back a baseline read from a snapshot. */
   restore(baseline: Baseline): void {
-    const room = baseline.requests >= ESTABLISHED_REQUESTS ? this.established : this.newcomers;
-    room.set(baseline.principal, baseline);
-    trim(this.established, this.establishedMax);
-    trim(this.newcomers, this.newcomersRoom());
-  }
-
-  /** Room that established principals leave is the newcomers' too: a fleet that starts at once gets to know all. */
-  private newcomersRoom(): number {
-    return Math.max(this.newcomersMax, this.principalsMax - this.established.size);
+    this.delete(baseline.principal);
+    this.put(baseline);
+    this.trim();
   }
 
   delete(principal: string): boolean {
-    return this.established.delete(principal) || this.newcomers.delete(principal);
+    const baseline = this.get(principal);
+    if (baseline === undefined) return false;
+    this.drop(baseline);
+    return true;
   }
 
   clear(): void {
+    for (const baseline of this.byName.values()) baseline.kept = false;
+    this.byName.clear();
     this.established.clear();
     this.newcomers.clear();
     this.population = new Population();
   }
 
   *[Symbol.iterator](): IterableIterator<Baseline> {
-    yield* this.newcomers.values();
-    yield* this.established.values();
+    yield* this.newcomers;
+    yield* this.established;
   }
-}
 
-/** Removes the oldest entries of an insertion-ordered map until it fits; returns how many went. */
-function trim(map: Map<string, unknown>, max: number): number {
-  let removed = 0;
-  for (const key of map.keys()) {
-    if (map.size <= max) break;
-    map.delete(key);
-    removed++;
+  private roomOf({ requests }: Baseline): AgeList<Baseline> {
+    return requests >= ESTABLISHED_REQUESTS ? this.established : this.newcomers;
   }
-  return removed;
+
+  private put(baseline: Baseline): void {
+    baseline.kept = true;
+    this.byName.set(baseline.principal, baseline);
+    this.roomOf(baseline).add(baseline);
+  }
+
+  private drop(baseline: Baseline): void {
+    baseline.kept = false;
+    this.byName.delete(baseline.principal);
+    this.roomOf(baseline).remove(baseline);
+  }
+
+  /** Forgets the oldest until both fit; returns how many went. */
+  private trim(): number {
+    let removed = 0;
+    for (; this.established.size > this.establishedMax; removed++) this.drop(this.established.oldest as Baseline);
+    // Room that established principals leave is the newcomers' too: a fleet that starts at once gets to know all.
+    const room = Math.max(this.newcomersMax, this.principalsMax - this.established.size);
+    for (; this.newcomers.size > room; removed++) this.drop(this.newcomers.oldest as Baseline);
+    return removed;
+  }
 }

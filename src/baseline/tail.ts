@@ -11,17 +11,27 @@ const PRIOR_COUNT = 20;
 export class Tail {
   readonly counts = new Float64Array(BINS);
   total = 0;
+  /** How many lie in a bin or above it. */
+  private readonly above = new Float64Array(BINS);
 
   learn(logRatio: number): void {
     const bin = binOf(logRatio);
     this.counts[bin] = (this.counts[bin] as number) + 1;
+    for (let i = 0; i <= bin; i++) this.above[i] = (this.above[i] as number) + 1;
     this.total++;
+  }
+
+  /** Takes over counts from a snapshot. */
+  restore(counts: readonly number[], total: number): void {
+    this.counts.set(counts);
+    let above = 0;
+    for (let i = BINS - 1; i >= 0; i--) this.above[i] = above += this.counts[i] as number;
+    this.total = total;
   }
 
   /** Chance, in (0, 1], that an ordinary value lies at or above `logRatio` doublings over its owner's scale. */
   atLeast(logRatio: number): number {
-    let above = 0;
-    for (let i = binOf(logRatio); i < BINS; i++) above += this.counts[i] as number;
+    const above = this.above[binOf(logRatio)] as number;
     const prior = 2 ** -Math.max(0, logRatio);
     return Math.min(1, (above + prior * PRIOR_COUNT) / (this.total + PRIOR_COUNT));
   }

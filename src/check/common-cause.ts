@@ -3,6 +3,7 @@
  * novelty within the last minutes. A deploy, a failover or a retry storm moves many at once; a thief moves one.
  */
 
+import { type Aged, AgeList } from "../baseline/age-list.ts";
 import { MINUTE_MS, SECOND_MS } from "../model/units.ts";
 
 const WINDOW_MS = 10 * MINUTE_MS;
@@ -16,30 +17,22 @@ const PRINCIPALS_MAX = 4096;
 const CAUSES_MAX = 4096;
 
 export class CommonCause {
-  private readonly active = new Map<string, number>();
-  private readonly bySignal = new Map<string, Map<string, number>>();
+  private readonly active = new Recent();
+  private readonly causes = new Map<string, Cause>();
+  private readonly causesByAge = new AgeList<Cause>();
 
   /** Notes that a principal is at work, and which signals accused it of something new. */
   note(principal: string, signals: readonly string[], now: number): void {
-    remember(this.active, principal, now);
-    for (const signal of signals) {
-      const moved = this.bySignal.get(signal) ?? new Map<string, number>();
-      this.bySignal.delete(signal);
-      this.bySignal.set(signal, moved);
-      remember(moved, principal, now);
-      if (this.bySignal.size > CAUSES_MAX) {
-        const oldest = this.bySignal.keys().next().value;
-        if (oldest !== undefined) this.bySignal.delete(oldest);
-      }
-    }
+    this.active.note(principal, now);
+    for (const signal of signals) this.noteCause(signal).moved.note(principal, now);
   }
 
   /** Share, 0..1, of the other active principals that `signal` accused lately. */
   share(signal: string, principal: string, now: number): number {
-    const moved = this.bySignal.get(signal);
+    const moved = this.causes.get(signal)?.moved;
     if (moved === undefined || moved.size <= OTHERS_MIN) return 0;
-    forgetOld(moved, now);
-    forgetOld(this.active, now);
+    moved.forgetOld(now);
+    this.active.forgetOld(now);
     const others = moved.size - (moved.has(principal) ? 1 : 0);
     if (others < OTHERS_MIN) return 0;
     const active = this.active.size - (this.active.has(principal) ? 1 : 0);
@@ -48,42 +41,90 @@ export class CommonCause {
 
   /** The same share, without forgetting what is old. */
   peek(signal: string, principal: string, now: number): number {
-    const moved = this.bySignal.get(signal);
+    const moved = this.causes.get(signal)?.moved;
     if (moved === undefined || moved.size <= OTHERS_MIN) return 0;
-    const others = othersIn(moved, principal, now);
+    const others = moved.othersThan(principal, now);
     if (others < OTHERS_MIN) return 0;
-    return Math.min(1, others / (othersIn(this.active, principal, now) + PRIOR_ACTIVE));
+    return Math.min(1, others / (this.active.othersThan(principal, now) + PRIOR_ACTIVE));
+  }
+
+  private noteCause(signal: string): Cause {
+    const known = this.causes.get(signal);
+    if (known !== undefined) {
+      this.causesByAge.renew(known);
+      return known;
+    }
+    const cause: Cause = { signal, moved: new Recent(), older: undefined, newer: undefined };
+    this.causes.set(signal, cause);
+    this.causesByAge.add(cause);
+    const { oldest } = this.causesByAge;
+    if (this.causes.size > CAUSES_MAX && oldest !== undefined) {
+      this.causes.delete(oldest.signal);
+      this.causesByAge.remove(oldest);
+    }
+    return cause;
   }
 }
 
-/** How many others than `principal` are in a map, old entries not counted. */
-function othersIn(map: Map<string, number>, principal: string, now: number): number {
-  let left = map.size;
-  let present = map.has(principal);
-  for (const [name, at] of map) {
-    if (now - at <= WINDOW_MS) break;
-    left--;
-    if (name === principal) present = false;
-  }
-  return left - (present ? 1 : 0);
+/** A novelty and who showed it lately. */
+interface Cause extends Aged<Cause> {
+  readonly signal: string;
+  readonly moved: Recent;
 }
 
-/** Maps stay in order of time, so that forgetting stops at the first recent entry. */
-function remember(map: Map<string, number>, principal: string, now: number): void {
-  const before = map.get(principal);
-  // Moving an entry costs more than looking: within half a minute its place in the order is good enough.
-  if (before !== undefined && now - before < KEPT_MS) return;
-  map.delete(principal);
-  map.set(principal, now);
-  if (map.size > PRINCIPALS_MAX) {
-    const oldest = map.keys().next().value;
-    if (oldest !== undefined) map.delete(oldest);
-  }
+interface Seen extends Aged<Seen> {
+  readonly principal: string;
+  at: number;
 }
 
-function forgetOld(map: Map<string, number>, now: number): void {
-  for (const [principal, at] of map) {
-    if (now - at <= WINDOW_MS) return;
-    map.delete(principal);
+/** Principals seen lately, in order of time, so that forgetting stops at the first recent one; bounded. */
+class Recent {
+  private readonly byName = new Map<string, Seen>();
+  private readonly byAge = new AgeList<Seen>();
+
+  get size(): number {
+    return this.byName.size;
+  }
+
+  has(principal: string): boolean {
+    return this.byName.has(principal);
+  }
+
+  note(principal: string, now: number): void {
+    const seen = this.byName.get(principal);
+    if (seen === undefined) {
+      const fresh: Seen = { principal, at: now, older: undefined, newer: undefined };
+      this.byName.set(principal, fresh);
+      this.byAge.add(fresh);
+      if (this.byName.size > PRINCIPALS_MAX) this.drop(this.byAge.oldest as Seen);
+      return;
+    }
+    // Within half a minute its place in the order is good enough.
+    if (now - seen.at < KEPT_MS) return;
+    seen.at = now;
+    this.byAge.renew(seen);
+  }
+
+  forgetOld(now: number): void {
+    for (let { oldest } = this.byAge; oldest !== undefined && now - oldest.at > WINDOW_MS; { oldest } = this.byAge) {
+      this.drop(oldest);
+    }
+  }
+
+  /** How many others than `principal` are here, old entries not counted. */
+  othersThan(principal: string, now: number): number {
+    let left = this.size;
+    let present = this.has(principal);
+    for (const seen of this.byAge) {
+      if (now - seen.at <= WINDOW_MS) break;
+      left--;
+      if (seen.principal === principal) present = false;
+    }
+    return left - (present ? 1 : 0);
+  }
+
+  private drop(seen: Seen): void {
+    this.byName.delete(seen.principal);
+    this.byAge.remove(seen);
   }
 }

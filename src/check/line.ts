@@ -5,7 +5,7 @@ import { BaselineStore } from "../baseline/store.ts";
 import { answerOf, issueChallenge, lacksProof } from "../challenge/answer.ts";
 import { chooseKind } from "../challenge/choose.ts";
 import { decide, modeFor, thresholdsFor } from "../decide/decide.ts";
-import { finishRules, peerGroupOf, stageRules } from "../decide/rules.ts";
+import { finishRules, peerGroupOf, type Staged, stageRules } from "../decide/rules.ts";
 import { identify } from "../identity/identify.ts";
 import type { Outcome, RequestFacts } from "../model/facts.ts";
 import type { Identity } from "../model/identity.ts";
@@ -21,10 +21,10 @@ import type {
   Thresholds,
 } from "../model/policy.ts";
 import { type EpochMs, HOUR_MS, MINUTE_MS, SECOND_MS } from "../model/units.ts";
-import type { Decision, Mode, Verdict } from "../model/verdict.ts";
+import type { Decision, Mode, Reading, Verdict } from "../model/verdict.ts";
 import { ScoreBands } from "../score/bands.ts";
 import { Calibrations } from "../score/calibration.ts";
-import { gather } from "../score/gather.ts";
+import { forget, gather } from "../score/gather.ts";
 import { type Evidence, type Scored, score } from "../score/score.ts";
 import {
   type CredentialUse,
@@ -43,7 +43,8 @@ import { CommonCause } from "./common-cause.ts";
 import { decisionId } from "./decision-id.ts";
 import { LastingRoutes } from "./lasting-routes.ts";
 import { Locks, matchPolicyLocks } from "./locks.ts";
-import { type Pending, PendingTable } from "./pending.ts";
+import { type Lesson, type Pending, PendingTable } from "./pending.ts";
+import { planOf } from "./plan.ts";
 import { Postures } from "./posture-table.ts";
 import { readSnapshot, writeSnapshot } from "./snapshot.ts";
 import { teach, teachOutcome } from "./teach.ts";
@@ -78,6 +79,10 @@ const READING_SHOWN_BITS = 0.1;
 
 /** The nil UUID (RFC 9562, section 5.9): a preview is no decision, and uses up no random bytes. */
 const PREVIEW_ID = "00000000-0000-0000-0000-000000000000";
+
+const NO_RULES: Staged = { rule: undefined, open: [], errors: [] };
+
+const UNREAD: Reading = { kind: "absent", why: "not read" };
 
 const NOWHERE = { asn: undefined, country: undefined };
 
@@ -123,8 +128,7 @@ class RequestLine implements Line {
   standing(facts: RequestFacts, policy: Policy): Verdict | undefined {
     const identity = identify(facts.presented, policy.identity);
     const origin = originOf(facts, policy.geo);
-    const principal = identity.principal.name;
-    const session = this.sessions.open(`${principal}|${origin.key}`, principal, identity.credential, facts.time);
+    const session = this.sessions.open(origin, identity.principal.name, identity.credential, facts.time);
     if (!(facts.time - session.judgedMs < STANDING_MS)) return undefined;
     const judged = this.judge(facts, policy, "standing");
     const verdict = verdictOf(judged, decisionId(facts.time, this.random(16)), facts, policy);
@@ -132,7 +136,7 @@ class RequestLine implements Line {
     noteRequest(session, judged.context);
     this.sessions.keep(session);
     // Tokens may be good for one use only: that much is learned.
-    if (identity.proven && verdict.enforced === "allow") this.touchCredential(facts, origin, identity);
+    if (identity.proven && verdict.enforced === "allow") this.touchCredential(session, facts, origin);
     return verdict;
   }
 
@@ -152,15 +156,13 @@ class RequestLine implements Line {
     const origin = originOf(facts, whole.geo);
     const { population } = this.baselines;
     const route = facts.protocol === "tcp" ? facts.destination : population.templates.route(facts.method, facts.path);
-    const opened = this.sessions.open(`${principal}|${origin.key}`, principal, identity.credential, now);
+    const opened = this.sessions.open(origin, principal, identity.credential, now);
     const session = live ? opened : copyOf(opened);
-    const credentialUse = identity.proven ? this.sessions.credential(identity.credential) : undefined;
+    const credentialUse = identity.proven ? this.sessions.useOf(session) : undefined;
     const posture = this.postureOf(identity, facts, whole);
-    const template = route.startsWith(`${facts.method} `) ? route.slice(facts.method.length + 1) : route;
-    const place = () => (facts.sourceAddress === undefined ? NOWHERE : whole.geo.place(facts.sourceAddress));
-    const unscored: Asked = { facts, identity, route: template, peerGroup, posture, place, scored: undefined };
-    const { destination, method, path } = facts;
-    const staged = stageRules(whole, { destination, method, path, template, principal, peerGroup }, unscored);
+    const unscored =
+      whole.rules.length === 0 ? undefined : askedOf(facts, identity, route, peerGroup, posture, whole.geo);
+    const staged = unscored === undefined ? NO_RULES : stage(whole, unscored);
     const policy = staged.rule?.signal === undefined ? whole : { ...whole, signal: staged.rule.signal };
     const answered = !again && this.settleChallenge(session, facts, identity, credentialUse);
     const closedWindow = again ? undefined : rollWindow(session, now);
@@ -202,10 +204,13 @@ class RequestLine implements Line {
       live ? this.calibrations.score(bits, context.baseline) : this.calibrations.peek(bits, context.baseline);
     const scored = score(gathered.evidence, points, certain?.signal);
 
-    const { rule, errors } = finishRules(staged, () => ({
-      ...unscored,
-      scored: { score: scored.score, readings: readingsOf(gathered.evidence) },
-    }));
+    const { rule, errors } =
+      unscored === undefined || staged.open.length === 0
+        ? staged
+        : finishRules(staged, () => ({
+            ...unscored,
+            scored: { score: scored.score, readings: readingsOf(gathered.evidence) },
+          }));
     const put = rule?.challenge ?? policy.challenge;
     const discharged = now < session.standing.dischargedUntilMs;
     const thresholds = thresholdsFor(policy, rule);
@@ -251,7 +256,7 @@ class RequestLine implements Line {
   /** Carries out what was judged: the session goes on, the counters count, and the verdict awaits its outcome. */
   private commit(judged: Judged, facts: RequestFacts, policy: Policy): Verdict {
     const { context, thresholds, scored, discharged } = judged;
-    const { identity, origin, route, session, credentialUse } = context;
+    const { identity, origin, route, session, credentialUse, baseline } = context;
     const principal = identity.principal.name;
     const now = facts.time;
     const verdict = verdictOf(judged, decisionId(now, this.random(16)), facts, policy);
@@ -270,14 +275,10 @@ class RequestLine implements Line {
     noteRequest(session, context);
     session.judgedMs = now;
     this.sessions.keep(session);
-    this.pending.add(verdict.decisionId, {
+    const lesson: Lesson = {
       facts,
-      policy: context.policy,
-      session,
       origin,
-      route,
       bits: scored.bits,
-      teaches,
       settles: discharged,
       suspect: judged.seasoned && discharged && scored.score >= thresholds.challenge,
       moved,
@@ -287,34 +288,43 @@ class RequestLine implements Line {
           : otherUser(credentialUse, principal, now) !== undefined,
       newSignals: judged.newSignals,
       closedWindow: judged.closedWindow,
-      learned: false,
+    };
+    this.pending.add({
+      decisionId: verdict.decisionId,
+      requestId: facts.requestId,
+      destination: facts.destination,
+      route,
+      policy: context.policy,
+      session,
+      baseline,
+      teaches,
+      lesson,
       bytesBits: 0,
+      older: undefined,
+      newer: undefined,
     });
     return verdict;
   }
 
   learn(facts: RequestFacts, verdict: Verdict): void {
     const pending = this.pending.find(verdict.decisionId, undefined);
-    if (pending === undefined || pending.learned) return;
-    pending.learned = true;
-    const principal = verdict.identity.principal.name;
-    if (verdict.identity.proven) this.causes.note(principal, pending.newSignals, facts.time);
-    if (pending.teaches) this.admit(pending, verdict.identity);
+    const lesson = pending?.lesson;
+    if (pending === undefined || lesson === undefined) return;
+    pending.lesson = undefined;
+    if (verdict.identity.proven) this.causes.note(pending.session.principal, lesson.newSignals, facts.time);
+    if (pending.teaches) this.admit(pending, lesson);
   }
 
   outcome(outcome: Outcome): void {
     const pending = this.pending.find(outcome.decisionId, outcome.requestId);
     if (pending === undefined || !pending.teaches) return;
-    this.lasting.note(pending.facts.destination, pending.route, outcome.stage, outcome.durationMs);
-    const baseline = this.baselines.get(pending.session.principal);
+    this.lasting.note(pending.destination, pending.route, outcome.stage, outcome.durationMs);
+    const baseline = this.baselineOf(pending);
     if (baseline === undefined) return;
     const { population } = this.baselines;
     const context = { baseline, population, session: pending.session, route: pending.route };
-    for (const signal of SIGNALS) {
-      if (signal.readOutcome === undefined) continue;
-      const rules = pending.policy.signal(signal.name);
-      if (rules?.mode === "off") continue;
-      const reading = signal.readOutcome(outcome, context);
+    for (const { signal, readOutcome } of planOf(pending.policy).outcomes) {
+      const reading = readOutcome(outcome, context);
       if (reading.kind !== "present") continue;
       // A stream reports its total again and again: only what it adds is news.
       const credited = signal.name === "usage.bytes" ? pending.bytesBits : 0;
@@ -326,7 +336,7 @@ class RequestLine implements Line {
       gather(pending.session, signal, { bits, seen: reading.seen, expected: reading.expected }, outcome.time, 0);
     }
     if (outcome.stage === "periodic") {
-      if (outcome.decisionId !== undefined) this.pending.keep(outcome.decisionId, pending);
+      if (outcome.decisionId !== undefined) this.pending.keep(pending);
       return;
     }
     teachOutcome(baseline, population, pending, outcome);
@@ -345,12 +355,12 @@ class RequestLine implements Line {
     const { challenge } = session.standing;
     // Whoever is said to have answered has brought what was asked for.
     if (challenge !== undefined) this.discharge(session, challenge, facts.time, challenge.policy.acrValues[0]);
-    if (!verdict.identity.proven || pending.learned) return;
-    pending.learned = true;
-    const admitted: Pending = { ...pending, teaches: true, settles: true };
-    this.pending.add(verdict.decisionId, admitted);
-    this.causes.note(session.principal, pending.newSignals, facts.time);
-    this.admit(admitted, verdict.identity);
+    const { lesson } = pending;
+    if (!verdict.identity.proven || lesson === undefined) return;
+    pending.lesson = undefined;
+    pending.teaches = true;
+    this.causes.note(session.principal, lesson.newSignals, facts.time);
+    this.admit(pending, { ...lesson, settles: true });
   }
 
   stats(): LineStats {
@@ -402,22 +412,30 @@ class RequestLine implements Line {
     for (const [subject, facts] of state.posture) this.posture.put(subject, facts);
   }
 
-  private admit(pending: Pending, identity: Identity): void {
-    const { facts, origin, session } = pending;
-    const known = this.baselines.get(identity.principal.name) !== undefined;
-    const baseline = this.baselines.touch(identity.principal.name, facts.time);
-    teach(baseline, this.baselines.population, pending, !known);
-    this.touchCredential(facts, origin, identity);
+  private admit(pending: Pending, lesson: Lesson): void {
+    const { session } = pending;
+    const { facts, origin } = lesson;
+    const known = this.baselineOf(pending);
+    if (known !== undefined) this.baselines.touchKnown(known, facts.time);
+    const baseline = known ?? this.baselines.touch(session.principal, facts.time);
+    pending.baseline = baseline;
+    teach(baseline, this.baselines.population, pending, lesson, known === undefined);
+    this.touchCredential(session, facts, origin);
     // What goes on after a challenge is one event with it, whoever it is: counted once, it does not become ordinary.
-    if (session.standing.tries > 0 || pending.suspect) return;
+    if (session.standing.tries > 0 || lesson.suspect) return;
     // Evidence lasts over a session, so its requests are no independent witnesses: n of them count as the root of n.
-    this.calibrations.learn(pending.bits, baseline, 1 / Math.sqrt(Math.max(1, session.requests)));
+    this.calibrations.learn(lesson.bits, baseline, 1 / Math.sqrt(Math.max(1, session.requests)));
   }
 
-  private touchCredential(facts: RequestFacts, origin: Origin, identity: Identity): void {
-    if (identity.credential === "none") return;
-    const by = { address: origin.address, principal: identity.principal.name, requestId: facts.requestId };
-    this.sessions.touchCredential(identity.credential, by, facts.time);
+  /** The baseline that a request is judged against by now, if there is one. */
+  private baselineOf(pending: Pending): Baseline | undefined {
+    if (pending.baseline?.kept !== true) pending.baseline = this.baselines.get(pending.session.principal);
+    return pending.baseline;
+  }
+
+  private touchCredential(session: Session, facts: RequestFacts, origin: Origin): void {
+    if (session.credential === "none") return;
+    this.sessions.touchCredential(session, origin.address, facts.requestId, facts.time);
   }
 
   /** Looks whether an open challenge is answered by this request; otherwise it counts as ignored. */
@@ -451,7 +469,7 @@ class RequestLine implements Line {
     session.standing.answeredScore = Math.max(session.standing.answeredScore, answered.score);
     session.standing.answeredAcr = acr;
     session.standing.dischargedUntilMs = now + answered.policy.dischargeMs;
-    for (const signal of SIGNALS) if (signal.discharged) session.gathered.delete(signal.name);
+    for (const signal of SIGNALS) if (signal.discharged) forget(session, signal.name);
   }
 
   private carryOut(
@@ -498,6 +516,7 @@ class RequestLine implements Line {
   }
 
   private postureOf(identity: Identity, facts: RequestFacts, policy: Policy): PostureFacts | undefined {
+    if (this.posture.size === 0 && policy.postureFacts.size === 0) return undefined;
     let newest: PostureFacts | undefined;
     for (const subject of [identity.principal.name, facts.sourceAddress]) {
       if (subject === undefined || (subject === identity.principal.name && !identity.proven)) continue;
@@ -544,7 +563,7 @@ interface Judged {
   readonly answered: boolean;
   readonly discharged: boolean;
   readonly seasoned: boolean;
-  readonly closedWindow: Pending["closedWindow"];
+  readonly closedWindow: Lesson["closedWindow"];
   readonly newSignals: readonly string[];
   readonly peerGroup: string | undefined;
   readonly conditionErrors: readonly string[];
@@ -553,7 +572,7 @@ interface Judged {
 function verdictOf(judged: Judged, id: string, facts: RequestFacts, policy: Policy): Verdict {
   const { context, rule, scored, decision, mode, conditionErrors } = judged;
   const forwarded = decision.kind === "challenge" && decision.challenge.kind === "forward";
-  return {
+  const verdict: Writable<Verdict> = {
     decisionId: id,
     time: facts.time,
     identity: context.identity,
@@ -571,10 +590,33 @@ function verdictOf(judged: Judged, id: string, facts: RequestFacts, policy: Poli
     answered: judged.answered,
     watch: rule?.watch ?? judged.lasts,
     peerGroup: judged.peerGroup,
-    ...(conditionErrors.length === 0 ? {} : { conditionErrors }),
-    ...(rule?.response === undefined ? {} : { response: rule.response }),
-    ...(judged.basis === undefined ? {} : { basis: judged.basis }),
   };
+  if (conditionErrors.length > 0) verdict.conditionErrors = conditionErrors;
+  if (rule?.response !== undefined) verdict.response = rule.response;
+  if (judged.basis !== undefined) verdict.basis = judged.basis;
+  return verdict;
+}
+
+type Writable<Value> = { -readonly [Key in keyof Value]: Value[Key] };
+
+/** What conditions of rules may ask of a request before its score is known. */
+function askedOf(
+  facts: RequestFacts,
+  identity: Identity,
+  route: string,
+  peerGroup: string | undefined,
+  posture: PostureFacts | undefined,
+  geo: Policy["geo"],
+): Asked {
+  const template = route.startsWith(`${facts.method} `) ? route.slice(facts.method.length + 1) : route;
+  const place = () => (facts.sourceAddress === undefined ? NOWHERE : geo.place(facts.sourceAddress));
+  return { facts, identity, route: template, peerGroup, posture, place, scored: undefined };
+}
+
+function stage(policy: Policy, asked: Asked): Staged {
+  const { destination, method, path } = asked.facts;
+  const matched = { destination, method, path, template: asked.route, principal: asked.identity.principal.name };
+  return stageRules(policy, { ...matched, peerGroup: asked.peerGroup }, asked);
 }
 
 /** Counts one request of its session. */
@@ -584,7 +626,7 @@ function noteRequest(session: Session, { facts, origin, route, baseline }: Signa
   session.agent = origin.agent ?? "none";
   session.fingerprint = origin.fingerprint;
   session.windowRequests++;
-  noteRoute(session, route, baseline !== undefined && baseline.habits.route.find(route) === undefined);
+  noteRoute(session, route, baseline !== undefined && !baseline.habits.route.has(route));
 }
 
 interface GatheredEvidence {
@@ -598,27 +640,19 @@ interface GatheredEvidence {
  * @param how in a `review` the request was read before: only what holds now, and what decides by itself, counts anew; for a
  *   `standing` judgement nothing else is read
  */
-function gatherAll(
-  context: SignalContext,
-  second: Baseline | undefined,
-  now: EpochMs,
-  how: How,
-): GatheredEvidence {
+function gatherAll(context: SignalContext, second: Baseline | undefined, now: EpochMs, how: How): GatheredEvidence {
   const again = how === "review" || how === "standing";
   const { policy, session } = context;
   const evidence: Evidence[] = [];
   const newSignals: string[] = [];
   let certain: GatheredEvidence["certain"];
   const discharged = now < session.standing.dischargedUntilMs;
-  for (const signal of SIGNALS) {
-    const rules = policy.signal(signal.name);
-    if (rules?.mode === "off") continue;
-    const counted = rules?.mode !== "observe";
-    // What decides by itself is always of this kind.
-    let reading = how !== "standing" || signal.gathering === "now" ? signal.read?.(context) : undefined;
-    if (second !== undefined && reading !== undefined && signal.read !== undefined && context.baseline !== second) {
+  for (const { signal, read, counted, capBits } of planOf(policy).readings) {
+    // What decides by itself holds now, always.
+    let reading = how === "standing" && signal.gathering !== "now" ? UNREAD : read(context);
+    if (second !== undefined && context.baseline !== second && reading !== UNREAD) {
       // Certificate and token name different subjects: whoever finds the request stranger speaks.
-      const other = signal.read({ ...context, baseline: second });
+      const other = read({ ...context, baseline: second });
       if (other.kind === "present" && (reading.kind !== "present" || other.bits > reading.bits)) reading = other;
     }
     const present = reading?.kind === "present" ? reading : undefined;
@@ -636,10 +670,10 @@ function gatherAll(
     const fresh = again ? undefined : present;
     const bits = signal.gathering === "now" ? (present?.bits ?? 0) : gatherOver(session, signal, fresh, now, again);
     if (Math.abs(bits) < READING_SHOWN_BITS) continue;
-    const held = session.gathered.get(signal.name);
+    const held = session.gathered?.get(signal.name);
     evidence.push({
       signal: signal.name,
-      bits: Math.min(rules?.capBits ?? signal.capBits, bits),
+      bits: Math.min(capBits, bits),
       seen: (signal.gathering === "now" ? present?.seen : held?.seen) ?? "",
       expected: (signal.gathering === "now" ? present?.expected : held?.expected) ?? "",
       counted,
@@ -678,7 +712,7 @@ function gatherOver(
 }
 
 /** Starts a new rate window when the old one is over; returns the counts of the old one. */
-function rollWindow(session: Session, now: EpochMs): Pending["closedWindow"] {
+function rollWindow(session: Session, now: EpochMs): Lesson["closedWindow"] {
   if (now - session.windowStartMs < RATE_WINDOW_MS) return undefined;
   const closed =
     session.windowRequests === 0 ? undefined : { requests: session.windowRequests, routes: session.windowRoutes.size };
@@ -708,7 +742,7 @@ function summarize(baseline: Baseline): PrincipalSummary {
     lastSeenMs: baseline.lastSeenMs,
     features: Object.entries(baseline.habits).map(([feature, habit]) => ({
       feature,
-      values: habit.entries.length,
+      values: habit.size,
       top: habit.top(3),
     })),
   };

@@ -1,20 +1,19 @@
 /** What a verdict still waits for: to be learned from, and for the outcome that the access log brings later. */
 
+import { type Aged, AgeList } from "../baseline/age-list.ts";
+import type { Baseline } from "../baseline/baseline.ts";
 import type { RequestFacts } from "../model/facts.ts";
 import type { Policy } from "../model/policy.ts";
 import type { Session } from "../sessions/session.ts";
 import type { Origin } from "../signals/origin.ts";
 
-export interface Pending {
+/** What learning needs of a request. */
+export interface Lesson {
   readonly facts: RequestFacts;
-  readonly policy: Policy;
-  readonly session: Session;
   readonly origin: Origin;
-  readonly route: string;
   /** Total evidence, for calibration. */
   readonly bits: number;
-  /** Whether the request may teach, and whether it makes its values ordinary at once. */
-  readonly teaches: boolean;
+  /** Whether the request makes its values ordinary at once. */
   readonly settles: boolean;
   /** Whether it goes on being strange after its challenge was answered. */
   readonly suspect: boolean;
@@ -25,7 +24,21 @@ export interface Pending {
   readonly newSignals: readonly string[];
   /** Counts of the rate window that this request closed, if it closed one. */
   readonly closedWindow: { readonly requests: number; readonly routes: number } | undefined;
-  learned: boolean;
+}
+
+export interface Pending extends Aged<Pending> {
+  readonly decisionId: string;
+  readonly requestId: string | undefined;
+  readonly destination: string;
+  readonly route: string;
+  readonly policy: Policy;
+  readonly session: Session;
+  /** The principal's baseline as it was found last; it may have been forgotten since. */
+  baseline: Baseline | undefined;
+  /** Whether the request may teach. */
+  teaches: boolean;
+  /** Gone once learned: an outcome needs none of it, and thousands wait for theirs. */
+  lesson: Lesson | undefined;
   /** Bits already credited for the bytes of a stream that is still open. */
   bytesBits: number;
 }
@@ -33,37 +46,49 @@ export interface Pending {
 /** Verdicts that still await their outcome, by decision id and by request id; bounded, the oldest goes first. */
 export class PendingTable {
   private readonly byId = new Map<string, Pending>();
+  private readonly byRequest = new Map<string, Pending>();
+  private readonly byAge = new AgeList<Pending>();
   private readonly requestsMax: number;
 
   constructor(requestsMax: number) {
     this.requestsMax = requestsMax;
   }
 
-  add(decisionId: string, pending: Pending): void {
-    this.byId.set(decisionId, pending);
-    if (pending.facts.requestId !== undefined) this.byId.set(`request:${pending.facts.requestId}`, pending);
-    while (this.byId.size > this.requestsMax * 2) {
-      const oldest = this.byId.keys().next().value;
-      if (oldest === undefined) break;
-      this.byId.delete(oldest);
-    }
+  add(pending: Pending): void {
+    const known = this.byId.get(pending.decisionId);
+    if (known !== undefined) this.drop(known);
+    this.byId.set(pending.decisionId, pending);
+    if (pending.requestId !== undefined) this.byRequest.set(pending.requestId, pending);
+    this.byAge.add(pending);
+    if (this.byAge.size > this.requestsMax) this.drop(this.byAge.oldest as Pending);
   }
 
   find(decisionId: string | undefined, requestId: string | undefined): Pending | undefined {
     return (
       (decisionId === undefined ? undefined : this.byId.get(decisionId)) ??
-      (requestId === undefined ? undefined : this.byId.get(`request:${requestId}`))
+      (requestId === undefined ? undefined : this.byRequest.get(requestId))
     );
   }
 
   /** Moves an open stream to the young end, so that the flow of short requests does not push it out. */
-  keep(decisionId: string, pending: Pending): void {
-    this.delete(decisionId, pending);
-    this.add(decisionId, pending);
+  keep(pending: Pending): void {
+    if (this.byId.get(pending.decisionId) === pending) this.byAge.renew(pending);
   }
 
+  /** Forgets one that {@link find} found: altogether, or its request id alone where it was found by that. */
   delete(decisionId: string | undefined, pending: Pending): void {
-    if (decisionId !== undefined) this.byId.delete(decisionId);
-    if (pending.facts.requestId !== undefined) this.byId.delete(`request:${pending.facts.requestId}`);
+    if (decisionId === undefined) this.dropRequest(pending);
+    else if (this.byId.get(pending.decisionId) === pending) this.drop(pending);
+  }
+
+  private drop(pending: Pending): void {
+    this.byId.delete(pending.decisionId);
+    this.dropRequest(pending);
+    this.byAge.remove(pending);
+  }
+
+  private dropRequest(pending: Pending): void {
+    const { requestId } = pending;
+    if (requestId !== undefined && this.byRequest.get(requestId) === pending) this.byRequest.delete(requestId);
   }
 }

@@ -11,6 +11,10 @@ export class Postures implements PostureTable {
     this.subjectsMax = subjectsMax;
   }
 
+  get size(): number {
+    return this.facts.size;
+  }
+
   put(subject: string, facts: PostureFacts): void {
     this.facts.delete(subject);
     this.facts.set(subject, facts);

@@ -5,7 +5,7 @@
 
 import { createHash } from "node:crypto";
 import { type Baseline, HABIT_NAMES, NOVELTY_NAMES, newBaseline, Population } from "../baseline/baseline.ts";
-import type { Habit, HabitEntry } from "../baseline/habit.ts";
+import type { Habit } from "../baseline/habit.ts";
 import type { NoveltyCurve, NoveltyOwn, Share } from "../baseline/novelty.ts";
 import type { Centre, Tail } from "../baseline/tail.ts";
 import { OperatingError } from "../model/errors.ts";
@@ -140,10 +140,9 @@ function habitToJson(habit: Habit): HabitJson {
 }
 
 function habitFromJson(habit: Habit, json: HabitJson): void {
-  for (const [value, weight, windows, lastWindow] of json) {
-    const entry: HabitEntry = { value: String(value), weight, windows, lastWindow };
-    habit.entries.push(entry);
-  }
+  habit.restore(
+    json.map(([value, weight, windows, lastWindow]) => ({ value: String(value), weight, windows, lastWindow })),
+  );
 }
 
 function baselineToJson(baseline: Baseline): BaselineJson {
@@ -180,10 +179,14 @@ function baselineFromJson(json: BaselineJson): Baseline {
   Object.assign(baseline.spread, json.centres[2]);
   const [totalRequests = 0, ...totals] = json.totals;
   baseline.totals.requests = totalRequests;
-  baseline.totals.counts.set(totals.slice(0, OWN_BINS));
-  baseline.hours.set(json.hours.slice(0, 24));
+  fill(baseline.totals.counts, totals.slice(0, OWN_BINS));
+  fill(baseline.hours, json.hours.slice(0, 24));
   baseline.lastHour = json.lastHour;
   return baseline;
+}
+
+function fill(into: number[], values: readonly number[]): void {
+  for (let i = 0; i < values.length; i++) into[i] = Math.fround(values[i] as number);
 }
 
 function populationToJson(population: Population): PopulationJson {
@@ -238,8 +241,7 @@ function fromJson(json: SnapshotJson): SnapshotState {
   for (const name of TAILS) {
     const tail = json.population.tails[name];
     if (tail === undefined) continue;
-    population[name].counts.set(tail.counts);
-    population[name].total = tail.total;
+    population[name].restore(tail.counts, tail.total);
   }
   population.templates.restore(json.population.templates);
   population.routes.restore(json.population.routes);

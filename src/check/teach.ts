@@ -7,7 +7,7 @@ import type { Outcome } from "../model/facts.ts";
 import { HOUR_MS, toEpochMs } from "../model/units.ts";
 import type { RouteNovelty, Session } from "../sessions/session.ts";
 import { isProbing, LARGE_DOUBLINGS } from "../signals/usage-volume.ts";
-import type { Pending } from "./pending.ts";
+import type { Lesson, Pending } from "./pending.ts";
 
 /** A principal's first hour makes everything it does ordinary at once: there is nothing yet to compare with. */
 const FIRST_MS = HOUR_MS;
@@ -23,10 +23,16 @@ function maySpeak(lumpsBefore: number): boolean {
 }
 
 /** Teaches one admitted request to the principal's baseline and to the population. */
-export function teach(baseline: Baseline, population: Population, pending: Pending, novelCaller: boolean): void {
-  const { facts, route, session, closedWindow } = pending;
+export function teach(
+  baseline: Baseline,
+  population: Population,
+  { route, session }: Pending,
+  lesson: Lesson,
+  novelCaller: boolean,
+): void {
+  const { facts, closedWindow } = lesson;
   const now = facts.time;
-  const settle = pending.settles || now - baseline.firstSeenMs < FIRST_MS;
+  const settle = lesson.settles || now - baseline.firstSeenMs < FIRST_MS;
   const { habits } = baseline;
   const learnNovelty = (name: NoveltyName, novel: boolean) =>
     population.curves[name].learn(baseline.novelty[name], novel);
@@ -36,8 +42,8 @@ export function teach(baseline: Baseline, population: Population, pending: Pendi
   population.firstMs = Math.min(population.firstMs, now);
   // The very first request has nothing that it could differ from.
   const first = baseline.requests <= 1;
-  const newAddress = learnOrigin(baseline, population, pending, settle, first);
-  if (pending.shared !== undefined) population.sharedCredential.learn(pending.shared);
+  const newAddress = learnOrigin(baseline, population, session, lesson, settle, first);
+  if (lesson.shared !== undefined) population.sharedCredential.learn(lesson.shared);
   if (facts.protocol !== "tcp") {
     population.templates.learn(facts.path);
     // An answer vouches for where a caller is, never for what it does.
@@ -75,11 +81,12 @@ export function teach(baseline: Baseline, population: Population, pending: Pendi
 function learnOrigin(
   baseline: Baseline,
   population: Population,
-  pending: Pending,
+  session: Session,
+  lesson: Lesson,
   settle: boolean,
   first: boolean,
 ): boolean {
-  const { facts, origin, session, moved } = pending;
+  const { facts, origin, moved } = lesson;
   const now = facts.time;
   const { habits } = baseline;
   const { curves } = population;
@@ -114,7 +121,7 @@ function learnOrigin(
     if (!first) curves.move.learn(baseline.novelty.move, moved);
   }
   if (origin.fingerprint !== undefined) {
-    const habitual = habits.fingerprint.entries.length > 0;
+    const habitual = habits.fingerprint.size > 0;
     const familiarity = habits.fingerprint.learn(origin.fingerprint, now, settle);
     settled &&= familiarity === "settled";
     const novel = familiarity === "new" && habitual;
@@ -124,7 +131,7 @@ function learnOrigin(
     if (newAddress) population.fingerprintAtNewAddress.learn(novel);
   }
   if (speaks) {
-    const habitual = habits.agent.entries.length > 0;
+    const habitual = habits.agent.size > 0;
     const familiarity = habits.agent.learn(origin.agent ?? "none", now, settle);
     settled &&= familiarity === "settled";
     const novel = familiarity === "new" && habitual;
@@ -143,8 +150,8 @@ function learnHour(baseline: Baseline, now: number): void {
   const hours = Math.floor(now / HOUR_MS);
   if (hours <= baseline.lastHour) return;
   const fade = 2 ** ((-(hours - Math.max(0, baseline.lastHour)) * HOUR_MS) / HABIT_HALF_LIFE_MS);
-  for (let i = 0; i < 24; i++) baseline.hours[i] = (baseline.hours[i] as number) * fade;
-  baseline.hours[hours % 24] = (baseline.hours[hours % 24] as number) + 1;
+  for (let i = 0; i < 24; i++) baseline.hours[i] = Math.fround((baseline.hours[i] as number) * fade);
+  baseline.hours[hours % 24] = Math.fround((baseline.hours[hours % 24] as number) + 1);
   baseline.lastHour = hours;
 }
 

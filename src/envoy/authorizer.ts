@@ -157,7 +157,8 @@ export class Authorizer {
     if (load === undefined || onOverload === "judge") return undefined;
     const level = load.level(startedUs / 1_000);
     if (level === "calm") return undefined;
-    if (level === "pressed" && !load.isHeavy(identify(facts.presented, policy.identity).principal.name)) return undefined;
+    if (level === "pressed" && !load.isHeavy(identify(facts.presented, policy.identity).principal.name))
+      return undefined;
     if (onOverload === "unavailable") {
       onShed?.("unavailable");
       throw new GrpcFailure(UNAVAILABLE, "overloaded");

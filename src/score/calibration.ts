@@ -1,5 +1,6 @@
 /** Turns a sum of evidence into a score that keeps its promise: ten points for every factor of ten in rarity. */
 
+import { zeros } from "../model/numbers.ts";
 import { POINTS_PER_BIT } from "../model/units.ts";
 
 /** Histogram of the totals of ordinary requests, in bins of one bit; the last bin holds all beyond. */
@@ -27,12 +28,13 @@ const ESTABLISHED_REQUESTS = 32;
 
 /** How often one principal's ordinary requests reached which total. */
 export interface OwnTotals {
-  readonly counts: Float32Array;
+  /** By whole bits; {@link OWN_BINS} of them, kept in single precision. */
+  readonly counts: number[];
   requests: number;
 }
 
 export function newOwnTotals(): OwnTotals {
-  return { counts: new Float32Array(OWN_BINS), requests: 0 };
+  return { counts: zeros(OWN_BINS), requests: 0 };
 }
 
 /**
@@ -138,9 +140,9 @@ function newDerived(): Derived {
 function countOwn(own: OwnTotals, bits: number, share: number): void {
   own.requests += share;
   const bin = Math.max(0, Math.min(OWN_BINS - 1, Math.floor(bits)));
-  own.counts[bin] = (own.counts[bin] as number) + share;
+  own.counts[bin] = Math.fround((own.counts[bin] as number) + share);
   if (own.requests < OWN_REQUESTS_MAX) return;
-  for (let i = 0; i < OWN_BINS; i++) own.counts[i] = (own.counts[i] as number) / 2;
+  for (let i = 0; i < OWN_BINS; i++) own.counts[i] = Math.fround((own.counts[i] as number) / 2);
   own.requests /= 2;
 }
 

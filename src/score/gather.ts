@@ -34,8 +34,8 @@ export function gather(
   now: number,
   requests: 0 | 1,
 ): number {
-  if (reading === undefined && session.gathered.size === 0) return 0;
-  const held = session.gathered.get(signal.name);
+  if (reading === undefined && session.gathered === undefined) return 0;
+  const held = session.gathered?.get(signal.name);
   if (held === undefined) {
     if (reading === undefined || reading.bits <= 0) return 0;
   } else {
@@ -63,11 +63,20 @@ export function gather(
     }
   }
   if (Math.max(entry.all, entry.fast, entry.slow) < BITS_MIN) {
-    session.gathered.delete(signal.name);
+    forget(session, signal.name);
     return 0;
   }
-  if (held === undefined) session.gathered.set(signal.name, entry);
+  if (held === undefined) {
+    session.gathered ??= new Map();
+    session.gathered.set(signal.name, entry);
+  }
   return amount(entry, signal.gathering);
+}
+
+/** Forgets what a session has gathered of a signal. */
+export function forget(session: Session, signal: string): void {
+  session.gathered?.delete(signal);
+  if (session.gathered?.size === 0) session.gathered = undefined;
 }
 
 function amount(entry: Pick<Gathered, "all" | "fast" | "slow">, gathering: Gathering): number {

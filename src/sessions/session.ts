@@ -1,5 +1,6 @@
 /** The memory of one credential at work from one origin: accumulated evidence, and what it has done there. */
 
+import type { Aged } from "../baseline/age-list.ts";
 import type { ChallengeKind, ChallengePolicy } from "../model/policy.ts";
 import type { EpochMs } from "../model/units.ts";
 import { MINUTE_MS } from "../model/units.ts";
@@ -32,7 +33,10 @@ export interface OpenChallenge {
 }
 
 /** Where one credential has been used lately. */
-export interface CredentialUse {
+export interface CredentialUse extends Aged<CredentialUse> {
+  readonly id: string;
+  /** Whether the store still holds it. */
+  kept: boolean;
   /** When its place in the order of use was last brought up to date. */
   keptMs: number;
   requests: number;
@@ -60,8 +64,10 @@ const NEW_ROUTES_MAX = 16;
  * How a principal stands at one origin: its challenge and what became of earlier ones. Shared by its sessions there,
  * since the answer to a challenge is another credential.
  */
-export interface Standing {
+export interface Standing extends Aged<Standing> {
   readonly key: string;
+  /** Whether the store holds it. */
+  kept: boolean;
   readonly principal: string;
   lastSeenMs: number;
   challenge: OpenChallenge | undefined;
@@ -80,6 +86,9 @@ export interface Standing {
 export function newStanding(key: string, principal: string, now: EpochMs): Standing {
   return {
     key,
+    kept: false,
+    older: undefined,
+    newer: undefined,
     principal,
     lastSeenMs: now,
     challenge: undefined,
@@ -91,8 +100,54 @@ export function newStanding(key: string, principal: string, now: EpochMs): Stand
   };
 }
 
-export interface Session {
+/** The routes of one window, at most {@link ROUTES_MAX}. Most windows have one, which needs no set. */
+export class RouteSet {
+  private first: string | undefined = undefined;
+  private others: Set<string> | undefined = undefined;
+
+  get size(): number {
+    return (this.first === undefined ? 0 : 1) + (this.others?.size ?? 0);
+  }
+
+  has(route: string): boolean {
+    return this.first === route || this.others?.has(route) === true;
+  }
+
+  /** Adds a route as long as there is room. */
+  add(route: string): void {
+    if (this.first === undefined) this.first = route;
+    else if (this.first !== route && this.size < ROUTES_MAX) {
+      this.others ??= new Set();
+      this.others.add(route);
+    }
+  }
+
+  clear(): void {
+    this.first = undefined;
+    this.others = undefined;
+  }
+
+  copy(): RouteSet {
+    const copy = new RouteSet();
+    copy.first = this.first;
+    copy.others = this.others === undefined ? undefined : new Set(this.others);
+    return copy;
+  }
+}
+
+/** Names a place where sessions are: one object for one place, as long as it is remembered. */
+export interface Place {
   readonly key: string;
+}
+
+export interface Session extends Aged<Session> {
+  readonly key: string;
+  /** Whether the store holds it. */
+  kept: boolean;
+  /** Where it was last found. */
+  place: Place;
+  /** The use of its credential, once looked up. */
+  use: CredentialUse | undefined;
   readonly principal: string;
   readonly credential: string;
   readonly standing: Standing;
@@ -103,12 +158,13 @@ export interface Session {
   /** When its place in the order of use was last brought up to date. */
   keptMs: number;
   requests: number;
-  readonly gathered: Map<string, Gathered>;
+  /** By signal; none while nothing was gathered, as in most sessions. */
+  gathered: Map<string, Gathered> | undefined;
   windowStartMs: number;
   windowRequests: number;
-  readonly windowRoutes: Set<string>;
+  readonly windowRoutes: RouteSet;
   /** Routes that were new to the principal when this session first used them; the latest few. */
-  readonly newRoutes: string[];
+  newRoutes: readonly string[];
   /** How the latest route was new to the principal, if it was. */
   lastRoute: RouteNovelty | undefined;
   /** How many requests in a row were new in that way, and how many answers in a row were errors. */
@@ -128,9 +184,16 @@ export interface Session {
   windowSpreadBits: number;
 }
 
-export function newSession(key: string, credential: string, standing: Standing, now: EpochMs): Session {
+const NO_ROUTES: readonly string[] = [];
+
+export function newSession(place: Place, credential: string, standing: Standing, now: EpochMs): Session {
   return {
-    key,
+    key: sessionKey(standing.key, credential),
+    kept: false,
+    older: undefined,
+    newer: undefined,
+    place,
+    use: undefined,
     principal: standing.principal,
     credential,
     standing,
@@ -139,11 +202,11 @@ export function newSession(key: string, credential: string, standing: Standing, 
     judgedMs: Number.NEGATIVE_INFINITY,
     keptMs: Number.NEGATIVE_INFINITY,
     requests: 0,
-    gathered: new Map(),
+    gathered: undefined,
     windowStartMs: now,
     windowRequests: 0,
-    windowRoutes: new Set(),
-    newRoutes: [],
+    windowRoutes: new RouteSet(),
+    newRoutes: NO_ROUTES,
     lastRoute: undefined,
     routeRun: 0,
     errorRun: 0,
@@ -158,23 +221,29 @@ export function newSession(key: string, credential: string, standing: Standing, 
   };
 }
 
+/** @param standing key of the standing at the session's place */
+export function sessionKey(standing: string, credential: string): string {
+  return `${standing}|${credential}`;
+}
+
 /** A copy that shares nothing with the session, for judging what would be. */
 export function copyOf(session: Session): Session {
-  const gathered = new Map<string, Gathered>();
-  for (const [signal, held] of session.gathered) gathered.set(signal, { ...held });
+  let gathered: Map<string, Gathered> | undefined;
+  if (session.gathered !== undefined) {
+    gathered = new Map();
+    for (const [signal, held] of session.gathered) gathered.set(signal, { ...held });
+  }
   return {
     ...session,
     standing: { ...session.standing },
     gathered,
-    windowRoutes: new Set(session.windowRoutes),
-    newRoutes: [...session.newRoutes],
+    windowRoutes: session.windowRoutes.copy(),
   };
 }
 
 /** Notes that a session used a route, and whether that was new to the principal; bounded. */
 export function noteRoute(session: Session, route: string, isNew: boolean): void {
-  if (session.windowRoutes.size < ROUTES_MAX) session.windowRoutes.add(route);
+  session.windowRoutes.add(route);
   if (!isNew || session.newRoutes.includes(route)) return;
-  if (session.newRoutes.length >= NEW_ROUTES_MAX) session.newRoutes.shift();
-  session.newRoutes.push(route);
+  session.newRoutes = [...session.newRoutes.slice(1 - NEW_ROUTES_MAX), route];
 }

@@ -30,9 +30,9 @@ export const originAddress: Signal = {
     if (baseline === undefined) return absent("no baseline yet");
     if (session.requests > 0) return NOTHING;
     const { habits } = baseline;
-    const entry = habits.address.find(origin.address);
-    if (entry !== undefined && entry.windows >= SETTLE_WINDOWS) return NOTHING;
-    const unsettled = entry === undefined ? 1 : 1 - entry.windows / SETTLE_WINDOWS;
+    const windows = habits.address.windowsOf(origin.address);
+    if (windows >= SETTLE_WINDOWS) return NOTHING;
+    const unsettled = 1 - windows / SETTLE_WINDOWS;
     let ordinary = Math.max(
       population.curves.address.chance(baseline.novelty.address),
       commonCause("origin.address", origin.network ?? ""),
@@ -40,16 +40,16 @@ export const originAddress: Signal = {
     let most = SAME_BLOCK_BITS_MAX;
     let thief = THIEF.network;
     let what = "new address";
-    if (origin.network !== undefined && habits.network.find(origin.network) === undefined) {
+    if (origin.network !== undefined && !habits.network.has(origin.network)) {
       ordinary *= population.networkGivenAddress.value();
       thief = THIEF.block;
       what = "new network";
-      if (origin.block !== undefined && habits.block.find(origin.block) === undefined) {
+      if (origin.block !== undefined && !habits.block.has(origin.block)) {
         ordinary *= population.blockGivenNetwork.value();
         thief = THIEF.elsewhere;
         what = "new block";
         most = Number.POSITIVE_INFINITY;
-        if (origin.country !== undefined && habits.country.find(origin.country) === undefined) {
+        if (origin.country !== undefined && !habits.country.has(origin.country)) {
           ordinary *= population.countryGivenBlock.value();
           what = `new country ${origin.country}`;
         }
@@ -63,6 +63,5 @@ export const originAddress: Signal = {
 /** Whether the address is not yet an ordinary one of the principal. */
 export function atNewAddress({ baseline, origin }: SignalContext): boolean {
   if (baseline === undefined || origin.address === undefined) return false;
-  const entry = baseline.habits.address.find(origin.address);
-  return entry === undefined || entry.windows < SETTLE_WINDOWS;
+  return !baseline.habits.address.isSettled(origin.address);
 }

@@ -79,19 +79,19 @@ interface ClientFeature {
 function readClient(context: SignalContext, feature: ClientFeature): Reading {
   const { population, baseline, commonCause } = context;
   if (baseline === undefined) return absent("no baseline yet");
-  if (feature.habit.entries.length === 0) return absent("no habit yet");
-  const entry = feature.habit.find(feature.value);
-  if (entry !== undefined && entry.windows >= SETTLE_WINDOWS) {
+  if (feature.habit.size === 0) return absent("no habit yet");
+  const windows = feature.habit.windowsOf(feature.value);
+  if (windows >= SETTLE_WINDOWS) {
     // The same software at a new address is what an honest move looks like, and a careful thief.
     return atNewAddress(context) ? present(bitsOf(THIEF.same, 0.95), "usual client", "") : NOTHING;
   }
-  const unsettled = entry === undefined ? 1 : 1 - entry.windows / SETTLE_WINDOWS;
+  const unsettled = 1 - windows / SETTLE_WINDOWS;
   const curve = population.curves[feature.feature];
   const alone = curve.chance(baseline.novelty[feature.feature]);
   // At a new address other software is less surprising (a deploy brings both), by as much as was seen.
   let ordinary = atNewAddress(context) ? Math.max(alone, feature.atNewAddressShare.value()) : alone;
   ordinary = Math.max(ordinary, commonCause(`origin.${feature.feature}`, feature.value));
-  const other = feature.coarseHabit.find(feature.coarse) === undefined;
+  const other = !feature.coarseHabit.has(feature.coarse);
   if (other) ordinary *= feature.coarseShare.value();
   const bits = bitsOf(other ? THIEF.other : THIEF.variant, ordinary) * unsettled;
   return present(

@@ -26,23 +26,46 @@ const CACHE_MAX = 4096;
 const products = new Map<string, string>();
 
 /** Origins by their text, per source of geography; bounded, and dropped together with a replaced policy. */
-const origins = new WeakMap<GeoLookup, Map<string, Origin>>();
+const origins = new WeakMap<GeoLookup, KnownOrigins>();
 const ORIGINS_MAX = 16_384;
 
 export function originOf(facts: RequestFacts, geo: GeoLookup): Origin {
-  const key = `${facts.sourceAddress ?? ""}|${facts.tls.ja4 ?? facts.tls.ja3 ?? ""}|${facts.userAgent ?? "\n"}`;
   let known = origins.get(geo);
   if (known === undefined) {
-    known = new Map();
+    known = new KnownOrigins(geo);
     origins.set(geo, known);
   }
-  let origin = known.get(key);
-  if (origin === undefined) {
-    origin = readOrigin(facts, geo);
-    if (known.size >= ORIGINS_MAX) known.clear();
-    known.set(key, origin);
+  return known.of(facts);
+}
+
+/** Origins read before. The one used last at an address is found without putting its whole text together. */
+class KnownOrigins {
+  private readonly latest = new Map<string, Origin>();
+  private readonly byText = new Map<string, Origin>();
+  private readonly geo: GeoLookup;
+
+  constructor(geo: GeoLookup) {
+    this.geo = geo;
   }
-  return origin;
+
+  of(facts: RequestFacts): Origin {
+    const address = facts.sourceAddress ?? "";
+    const fingerprint = facts.tls.ja4 ?? facts.tls.ja3;
+    const latest = this.latest.get(address);
+    if (latest !== undefined && latest.agent === facts.userAgent && latest.fingerprint === fingerprint) return latest;
+    const text = `${address}|${fingerprint ?? ""}|${facts.userAgent ?? "\n"}`;
+    let origin = this.byText.get(text);
+    if (origin === undefined) {
+      origin = readOrigin(facts, this.geo);
+      if (this.byText.size >= ORIGINS_MAX) {
+        this.byText.clear();
+        this.latest.clear();
+      }
+      this.byText.set(text, origin);
+    }
+    this.latest.set(address, origin);
+    return origin;
+  }
 }
 
 function readOrigin(facts: RequestFacts, geo: GeoLookup): Origin {

@@ -1,6 +1,5 @@
 /** Reads what lists say of the address and of the TLS fingerprint. */
 
-import { SETTLE_WINDOWS } from "../baseline/habit.ts";
 import { absent, certain, NOTHING, present, type Signal } from "./signal.ts";
 
 /** A list that names an address which is ordinary for this principal says little about this principal. */
@@ -19,8 +18,7 @@ export const reputationAddress: Signal = {
     const hit = policy.addresses.lookup(origin.address);
     if (hit === undefined) return NOTHING;
     if (hit.action === "block") return certain("deny", `${origin.address} on ${hit.list}: ${hit.reason}`, "not listed");
-    const entry = baseline?.habits.address.find(origin.address);
-    const ordinary = entry !== undefined && entry.windows >= SETTLE_WINDOWS;
+    const ordinary = baseline?.habits.address.isSettled(origin.address) === true;
     return present(
       hit.bits * (ordinary ? ORDINARY_SHARE : 1),
       `${origin.address} on ${hit.list}: ${hit.reason}`,
@@ -47,7 +45,7 @@ export const reputationFingerprint: Signal = {
     if (hit === undefined) return NOTHING;
     const seen = `${ja4 ?? ja3} on ${hit.list}: ${hit.reason}`;
     if (hit.action === "block") return certain("deny", seen, "not listed");
-    const ordinary = origin.cipher !== undefined && baseline?.habits.cipher.find(origin.cipher) !== undefined;
+    const ordinary = origin.cipher !== undefined && baseline?.habits.cipher.has(origin.cipher) === true;
     return present(hit.bits * (ordinary ? ORDINARY_SHARE : 1), seen, "not listed");
   },
 };

@@ -28,16 +28,15 @@ export const usageRoute: Signal = {
     const { baseline, population, route, session, facts, commonCause } = context;
     if (facts.protocol === "tcp") return absent("raw TCP has no routes");
     if (baseline === undefined) return absent("no baseline yet");
-    const entry = baseline.habits.route.find(route);
-    const settled = entry !== undefined && entry.windows >= SETTLE_WINDOWS;
+    const windows = baseline.habits.route.windowsOf(route);
     if (session.newRoutes.includes(route)) return NOTHING;
     // A known route speaks for the principal, by a little; a half-settled one says nothing either way.
-    if (settled) {
+    if (windows >= SETTLE_WINDOWS) {
       const thief = chanceOfThief("unknown", session.lastRoute) + chanceOfThief("foreign", session.lastRoute);
       const ordinary = chanceOfOwner(context, "unknown") + chanceOfOwner(context, "foreign");
       return present(bitsOf(1 - thief, 1 - Math.min(0.95, ordinary)), route, "");
     }
-    if (entry !== undefined) return NOTHING;
+    if (windows > 0) return NOTHING;
     const kind = population.routes.has(route) ? "foreign" : "unknown";
     const ordinary = Math.min(0.95, Math.max(chanceOfOwner(context, kind), commonCause("usage.route", route)));
     const bits = bitsOf(chanceOfThief(kind, session.lastRoute), ordinary);
@@ -78,7 +77,7 @@ export const usageDestination: Signal = {
   read: ({ baseline, population, facts, commonCause }) => {
     if (baseline === undefined) return absent("no baseline yet");
     const { destination } = baseline.habits;
-    if (destination.entries.length === 0 || destination.find(facts.destination) !== undefined) return NOTHING;
+    if (destination.size === 0 || destination.has(facts.destination)) return NOTHING;
     const ordinary = Math.max(
       population.curves.destination.chance(baseline.novelty.destination),
       commonCause("usage.destination", facts.destination),

@@ -5,7 +5,10 @@ const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve)
 
 t.test("everything is done once, in order, and nothing before the turn is over", async (t) => {
   const done: number[] = [];
-  const afterwards = new Afterwards<number>((item) => done.push(item), (error) => t.error(error));
+  const afterwards = new Afterwards<number>(
+    (item) => done.push(item),
+    (error) => t.error(error),
+  );
   for (let i = 0; i < 1_000; i++) afterwards.add(i);
   t.same(done, []);
   t.equal(afterwards.size, 1_000);
@@ -21,7 +24,10 @@ t.test("everything is done once, in order, and nothing before the turn is over",
 
 t.test("further work of the event loop comes in between", async (t) => {
   let done = 0;
-  const afterwards = new Afterwards<number>(() => done++, (error) => t.error(error));
+  const afterwards = new Afterwards<number>(
+    () => done++,
+    (error) => t.error(error),
+  );
   for (let i = 0; i < 1_000; i++) afterwards.add(i);
   await turn();
   await turn();
@@ -49,7 +55,10 @@ t.test("an item that fails is told of and keeps no other from being done", async
 
 t.test("a backlog without end is done at once", async (t) => {
   let done = 0;
-  const afterwards = new Afterwards<number>(() => done++, (error) => t.error(error));
+  const afterwards = new Afterwards<number>(
+    () => done++,
+    (error) => t.error(error),
+  );
   for (let i = 0; i < 10_000; i++) afterwards.add(i);
   t.ok(done > 0, "memory is bounded");
   t.ok(afterwards.size < 10_000);

@@ -29,21 +29,24 @@ t.test("a held-up event loop shows as pressed, then as overloaded, and is forgiv
   watch.close();
 });
 
-t.test("a caller is heavy when it asks for more than twice its share, and no caller is when all ask alike", async (t) => {
-  fc.assert(
-    fc.property(fc.integer({ min: 1, max: 30 }), fc.integer({ min: 1, max: 40 }), (callers, each) => {
-      const shares = new FairShares();
-      for (let i = 0; i < callers * each; i++) shares.note(`caller-${i % callers}`, 100);
-      for (let who = 0; who < callers; who++) t.notOk(shares.isHeavy(`caller-${who}`));
-      const others = callers * each;
-      // Alone it would have asked for all there is: nobody is deprived by it.
-      for (let i = 0; i < others * 3; i++) shares.note("greedy", 100);
-      const share = (3 * (callers + 1)) / 4;
-      t.equal(shares.isHeavy("greedy"), share > 2);
-    }),
-    { numRuns: 50 },
-  );
-});
+t.test(
+  "a caller is heavy when it asks for more than twice its share, and no caller is when all ask alike",
+  async (t) => {
+    fc.assert(
+      fc.property(fc.integer({ min: 1, max: 30 }), fc.integer({ min: 1, max: 40 }), (callers, each) => {
+        const shares = new FairShares();
+        for (let i = 0; i < callers * each; i++) shares.note(`caller-${i % callers}`, 100);
+        for (let who = 0; who < callers; who++) t.notOk(shares.isHeavy(`caller-${who}`));
+        const others = callers * each;
+        // Alone it would have asked for all there is: nobody is deprived by it.
+        for (let i = 0; i < others * 3; i++) shares.note("greedy", 100);
+        const share = (3 * (callers + 1)) / 4;
+        t.equal(shares.isHeavy("greedy"), share > 2);
+      }),
+      { numRuns: 50 },
+    );
+  },
+);
 
 t.test("a caller is heavy no longer than two windows, and one never seen is not", async (t) => {
   const shares = new FairShares();
