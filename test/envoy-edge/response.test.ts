@@ -1,5 +1,7 @@
-import { fromBinary } from "@bufbuild/protobuf";
+import { inspect, isDeepStrictEqual } from "node:util";
+import { fromBinary, toBinary } from "@bufbuild/protobuf";
 import { anyUnpack } from "@bufbuild/protobuf/wkt";
+import fc from "fast-check";
 import t from "tap";
 import { responseOf as bytesOf, type Proving, type ResponseContext } from "../../src/envoy/response.ts";
 import { type CheckResponse, CheckResponseSchema } from "../../src/gen/envoy/service/auth/v3/external_auth_pb.ts";
@@ -9,6 +11,7 @@ import type { Protocol } from "../../src/model/facts.ts";
 import type { ResponsePolicy } from "../../src/model/policy.ts";
 import { toEpochMs, toScore } from "../../src/model/units.ts";
 import type { Challenge, Decision, DecisionKind, Verdict } from "../../src/model/verdict.ts";
+import { expectedResponse } from "../support/expected-response.ts";
 
 const ID = "019caeb6-3000-7000-8000-000000000001";
 const CHALLENGE: Challenge = {
@@ -369,4 +372,106 @@ t.test("a nonce that grows old is replaced by whatever answer is next", async (t
   };
   t.same([told(DECISIONS.allow, true), told(DECISIONS.allow, false)], ["n2", undefined]);
   t.same([told(DECISIONS.deny, true), told(DECISIONS.deny, false)], ["n2", undefined]);
+});
+
+const names = fc.oneof(
+  fc.constantFrom("spiffe://td/web", "https://i|zoë x\r\n", "anonymous", "\u{1F600}", `spiffe://td/${"w".repeat(300)}`),
+  fc.string({ unit: "binary", maxLength: 80 }),
+);
+const challenges: fc.Arbitrary<Challenge> = fc.record({
+  kind: fc.constantFrom("dpop", "http_signature", "certificate_bound", "step_up", "forward"),
+  issuedAfter: fc.nat().map((seconds) => toEpochMs(seconds * 1_000)),
+  acrValues: fc.subarray(["gold", "silver"]),
+  maxAgeSeconds: fc.option(fc.nat(3_600), { nil: undefined }),
+});
+const decisions: fc.Arbitrary<Decision> = fc.oneof(
+  fc.constant(DECISIONS.allow),
+  challenges.map((challenge) => ({ kind: "challenge", challenge }) as const),
+  fc.boolean().map((rate) => ({ kind: "deny", because: "score", rate }) as const),
+  fc.constant(DECISIONS.terminate),
+);
+const reasons = fc.array(
+  fc.record({
+    signal: fc.constantFrom("origin.address", "usage.route"),
+    bits: fc.constant(1),
+    points: fc.constantFrom(0, 2.5, 40, -3),
+    seen: fc.constant("s"),
+    expected: fc.constant("e"),
+  }),
+  { maxLength: 12 },
+);
+const policies: fc.Arbitrary<ResponsePolicy> = fc
+  .tuple(fc.constantFrom(QUIET, OWN), fc.boolean(), fc.boolean())
+  .map(([policy, revealReasons, upstreamHeaders]) => ({ ...policy, revealReasons, upstreamHeaders }));
+const verdicts: fc.Arbitrary<Verdict> = fc
+  .record({
+    decision: decisions,
+    forwards: fc.boolean(),
+    mode: fc.constantFrom("enforce" as const, "observe" as const),
+    score: fc.constantFrom(0, 0.1, 42.5, 100).map(toScore),
+    reasons,
+    name: names,
+    watch: fc.boolean(),
+    peerGroup: fc.constantFrom(undefined, "web", "größe"),
+    policyRevision: fc.constantFrom("r-1", "", "révision"),
+    response: fc.option(policies, { nil: undefined }),
+  })
+  .map(({ name, forwards, ...changes }) => {
+    const { identity } = verdict(changes.decision);
+    return verdict(changes.decision, {
+      ...changes,
+      identity: { ...identity, principal: { kind: "jwt", name } },
+      enforced: forwards || changes.mode === "observe" ? "allow" : changes.decision.kind,
+    });
+  });
+const contexts: fc.Arbitrary<ResponseContext> = fc.record(
+  {
+    protocol: fc.constantFrom("http" as const, "grpc" as const, "tcp" as const),
+    policy: policies,
+    ownHeaders: fc.subarray(["x-sallyport-ja4", "x-sallyport-decision", "x-sallyport-challenge", "x-sallyport-\u00fc"]),
+    latencyUs: fc.nat(),
+    policyFreshness: fc.constantFrom("fresh" as const, "stale" as const),
+    proofs: fc.constantFrom(undefined, PROOFS),
+    proving: fc.record({
+      scheme: fc.constantFrom("Bearer" as const, "DPoP" as const),
+      nonceDue: fc.boolean(),
+      fields: fc.subarray(["authorization"]),
+    }),
+  },
+  { requiredKeys: ["protocol", "policy", "ownHeaders", "latencyUs"] },
+);
+
+t.test("what is assembled from bytes is what an encoder would make of the response", async (t) => {
+  fc.assert(
+    fc.property(verdicts, contexts, (given, context) => {
+      // Through the encoder, too: what an object leaves undefined is not sent.
+      const expected = fromBinary(CheckResponseSchema, toBinary(CheckResponseSchema, expectedResponse(given, context)));
+      const { $unknown: _none, ...response } = responseOf(given, context);
+      const { $unknown: _neither, ...wanted } = expected;
+      if (!isDeepStrictEqual(response, wanted)) throw new Error(inspect({ response, wanted }, { depth: 9 }));
+    }),
+    { numRuns: 1_500, interruptAfterTimeLimit: 20_000 },
+  );
+  t.pass();
+});
+
+t.test("a response that could not be finished leaves nothing in the next one", async (t) => {
+  const proofs: NonNullable<ResponseContext["proofs"]> = {
+    ...PROOFS,
+    dpopNonce: () => {
+      throw new RangeError("bug");
+    },
+  };
+  const context: ResponseContext = { protocol: "http", policy: QUIET, ownHeaders: [], latencyUs: 1 };
+  const before = bytesOf(verdict(DECISIONS.allow), context);
+  const due = { ...context, proofs, proving: { ...PROVING, nonceDue: true } };
+  t.throws(() => bytesOf(verdict(DECISIONS.allow), due), RangeError);
+  t.same(bytesOf(verdict(DECISIONS.allow), context), before);
+});
+
+t.test("a response of a megabyte is whole, and so is the next one", async (t) => {
+  const text = "ü".repeat(500_000);
+  const policy = { ...QUIET, bodies: { deny: { contentType: "text/plain", text, grpcMessage: undefined } } };
+  t.equal(deniedOf(respond(verdict(DECISIONS.deny), "http", policy)).body, text);
+  t.match(headersOf(respond(verdict(DECISIONS.allow))), { "x-sallyport-decision": "allow" });
 });
