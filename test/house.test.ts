@@ -31,6 +31,7 @@ const LAYERS: readonly (readonly [prefix: string, layer: number])[] = [
   ["console/", 4],
   ["control/", 4],
   ["telemetry/", 4],
+  ["transport/", 4],
   ["bundle/jws.ts", 4],
   ["bundle/keys.ts", 4],
   ["bundle/sign.ts", 4],

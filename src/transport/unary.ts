@@ -1,26 +1,35 @@
-/** The seam of all transports: unary gRPC methods by bytes. */
+/** The seam between the transport and what it serves: one unary gRPC method, by bytes. */
 
 /** Serves one unary gRPC method by bytes: message in, message out. */
 export interface UnaryMethod {
   /** `/package.Service/Method` */
   readonly path: string;
   /**
-   * @param message the request message without gRPC framing; a view that is valid only until this call returns or its
-   *   promise settles
-   * @param timeoutMs what is left by the caller's `grpc-timeout`; `undefined`: no deadline
-   * @returns the response message; a {@link GrpcFailure} thrown or rejected with gives its status, anything else INTERNAL
+   * @param message the request message without gRPC framing; a view that is valid only until this call returns or its promise settles
+   * @param timeoutMs what is left by the caller's `grpc-timeout`, or undefined
+   * @returns the response message; a GrpcFailure thrown (or rejected with) gives its status; anything else INTERNAL
    */
   readonly handle: (message: Uint8Array, timeoutMs: number | undefined) => Uint8Array | Promise<Uint8Array>;
 }
 
-/** Fails a call with a status of its own; the message is sent to the caller. */
+/** Codes of google.rpc.Code that the transport itself answers with. */
+export const GrpcCode = {
+  deadlineExceeded: 4,
+  resourceExhausted: 8,
+  unimplemented: 12,
+  internal: 13,
+} as const;
+
+/** A status other than OK: its message is sent to the caller, so it must hold nothing secret. */
 export class GrpcFailure extends Error {
   override readonly name = "GrpcFailure";
-  /** google.rpc.Code, 1 to 16. */
+  /** google.rpc.Code, 1..16 */
   readonly code: number;
 
+  /** @throws {RangeError} when `code` is not a whole number of 1..16: a bug in the caller */
   constructor(code: number, message: string) {
     super(message);
+    if (!Number.isInteger(code) || code < 1 || code > 16) throw new RangeError(`gRPC code must be 1..16, got ${code}`);
     this.code = code;
   }
 }
