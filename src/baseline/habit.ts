@@ -48,14 +48,13 @@ const NO_SLOTS: (string | number)[] = [];
 export class Habit {
   private slots = NO_SLOTS;
   private readonly valuesMax: number;
-  private readonly newPerDayMax: number | undefined;
-  private day = 0;
-  private newToday = 0;
+  /** What is new of the day, where that is limited. */
+  private readonly daily: { readonly newMax: number; day: number; newToday: number } | undefined;
 
   /** @param newPerDayMax new values that are remembered of one day; further ones stay new until another day */
   constructor(valuesMax: number, newPerDayMax?: number) {
     this.valuesMax = valuesMax;
-    this.newPerDayMax = newPerDayMax;
+    this.daily = newPerDayMax === undefined ? undefined : { newMax: newPerDayMax, day: 0, newToday: 0 };
   }
 
   /** How many values are kept. */
@@ -80,7 +79,8 @@ export class Habit {
 
   /** Takes over what {@link entries} gave, instead of what was known. */
   restore(entries: readonly HabitEntry[]): void {
-    this.slots = entries.flatMap(({ value, weight, windows, lastWindow }) => [value, weight, windows, lastWindow]);
+    const slots = entries.flatMap(({ value, weight, windows, lastWindow }) => [value, weight, windows, lastWindow]);
+    this.slots = slots.length === 0 ? NO_SLOTS : slots.slice();
   }
 
   has(value: string): boolean {
@@ -158,20 +158,21 @@ export class Habit {
   }
 
   private hasRoomToday(now: EpochMs): boolean {
-    if (this.newPerDayMax === undefined) return true;
+    const { daily } = this;
+    if (daily === undefined) return true;
     const day = Math.floor(now / DAY_MS);
-    if (day !== this.day) {
-      this.day = day;
-      this.newToday = 0;
+    if (day !== daily.day) {
+      daily.day = day;
+      daily.newToday = 0;
     }
-    return ++this.newToday <= this.newPerDayMax;
+    return ++daily.newToday <= daily.newMax;
   }
 
   private add(value: string, windows: number, window: number): void {
     const { slots } = this;
     if (slots.length < this.valuesMax * ENTRY_SLOTS) {
       // A new array of just the length needed: pushing would make room for many more.
-      this.slots = [...slots, value, USE, windows, window];
+      this.slots = slots.concat([value, USE, windows, window]);
       return;
     }
     let worst = 0;

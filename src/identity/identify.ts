@@ -17,8 +17,8 @@ import type { IdentityPolicy } from "../model/policy.ts";
 export function identify(presented: PresentedFacts, policy: IdentityPolicy): Identity {
   const { token } = presented;
   const caller = callerOf(presented);
-  const tokenPrincipal = token.kind === "verified" ? principalOf(token) : undefined;
-  const principal = caller ?? tokenPrincipal ?? keyPrincipal(presented) ?? ANONYMOUS;
+  const principal =
+    caller ?? (token.kind === "verified" ? principalOf(token) : undefined) ?? keyPrincipal(presented) ?? ANONYMOUS;
   const second = caller !== undefined && token.kind === "verified" ? secondOf(caller, token) : undefined;
   return {
     principal,

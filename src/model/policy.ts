@@ -296,7 +296,7 @@ export interface Policy {
   readonly rules: readonly Rule[];
   /** A principal belongs to the first that has it. */
   readonly peerGroups: readonly PeerGroup[];
-  /** By signal name, then by family (the part before the dot); `undefined` means the catalogue's default. */
+  /** By signal name, then by family (the part before the dot); `undefined` means the catalogue's default. One function always answers alike: what it says is remembered by it. */
   signal(name: string): SignalPolicy | undefined;
   readonly identity: IdentityPolicy;
   readonly challenge: ChallengePolicy;
