@@ -84,7 +84,7 @@ try {
       if (field.goVersion !== undefined) report.say(`Go server: ${field.goVersion}, GOMAXPROCS=1.`);
       if (wants("servers")) measured.throughput = await measureThroughput(field, load, ROUNDS, report);
       if (wants("latency")) measured.latency = await measureLatency(field, load, ROUNDS, report);
-      if (wants("envoy")) measured.envoy = await measureEnvoy(field, ROUNDS, report);
+      if (wants("envoy")) measured.envoy = await measureEnvoy(field, { ...ROUNDS, folder }, report);
     } finally {
       await field?.stop();
       await load.stop();

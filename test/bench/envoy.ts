@@ -11,9 +11,10 @@ import { type Bootstrap, type RunningEnvoy, startEnvoy } from "../../scripts/run
 import { type Competitor, type Field, firstLine, NAMES } from "./field.ts";
 import { median, rounded } from "./figures.ts";
 import type { HttpOrder, HttpResult } from "./http-load.ts";
-import { beside, cpuUsOf, LOAD_CORE, type Measured, pin, SERVER_CORE, startMeasured } from "./measured.ts";
+import { beside, cpuUsOf, LOAD_CORE, pin, SERVER_CORE, startMeasured } from "./measured.ts";
 import type { Report } from "./report.ts";
 import { percent, type Rounds } from "./throughput.ts";
+import { findWrk } from "./wrk.ts";
 
 const CONFIG = "envoy/http-mtls.yaml";
 const CONNECTIONS = 32;
@@ -39,6 +40,8 @@ export interface EnvoyFigures {
   readonly moderateP999Us: number;
 }
 
+type Client = (order: HttpOrder) => Promise<HttpResult>;
+
 interface Target {
   readonly name: string;
   readonly envoy: RunningEnvoy;
@@ -50,7 +53,7 @@ interface Target {
 /** @returns `undefined` where there is no Envoy; nothing is installed */
 export async function measureEnvoy(
   field: Field,
-  { rounds, seconds }: Rounds,
+  { rounds, seconds, folder }: Rounds & { readonly folder: string },
   report: Report,
 ): Promise<readonly EnvoyFigures[] | undefined> {
   report.title("Through Envoy");
@@ -64,6 +67,7 @@ export async function measureEnvoy(
   const callers = Math.max(...field.competitors.map((one) => one.callers));
   const competitors = field.competitors.filter((one) => one.callers === callers && one.name !== NAMES.grpcJsDecoding);
   const targets: Target[] = [];
+  const wrk = findWrk(folder, SERVER_CORE);
   const load = await startMeasured(["--import=tsx", beside("http-load.ts")], SERVER_CORE, (line) => line === "ready");
   try {
     const add = async (name: string, competitor: Competitor | undefined, change: (b: Bootstrap) => void) => {
@@ -79,12 +83,13 @@ export async function measureEnvoy(
     for (const one of competitors) {
       await add(one.name, one, (bootstrap) => simplify(bootstrap, "ext_authz", one.streams !== undefined));
     }
-    for (const one of targets) await measureFast(one, load, WARM_SECONDS);
+    const steady: Client = (order) => load.ask<HttpResult>(order);
+    for (const one of targets) await measureFast(one, wrk ?? steady, WARM_SECONDS);
     for (const one of targets) one.fast.length = 0;
     for (let round = 0; round < rounds; round++) {
       for (const one of targets) {
-        await measureFast(one, load, seconds);
-        one.moderate.push(await ask(one, load, { seconds, perSecond: MODERATE_PER_SECOND }));
+        await measureFast(one, wrk ?? steady, seconds);
+        one.moderate.push(await ask(one, steady, { seconds, perSecond: MODERATE_PER_SECOND }));
       }
     }
     const figures = targets.map(figuresOf);
@@ -101,8 +106,9 @@ export async function measureEnvoy(
       ]),
     );
     report.say(
-      `${CONNECTIONS} connections over plain HTTP/1.1, one Envoy worker on one core, authorizer and HTTP client on the ` +
-        "other; ext_authz as shipped, the answer is Envoy's own.",
+      `${CONNECTIONS} connections over plain HTTP/1.1, one Envoy worker on one core, authorizer and HTTP client ` +
+        `(${wrk === undefined ? "the benchmark's own; there is no wrk" : "wrk; at the steady rate the benchmark's own"}) ` +
+        "on the other; ext_authz as shipped, the answer is Envoy's own.",
     );
     report.figures.envoy = { version: found.version, figures };
     return figures;
@@ -112,10 +118,10 @@ export async function measureEnvoy(
   }
 }
 
-async function measureFast(target: Target, load: Measured, seconds: number): Promise<void> {
+async function measureFast(target: Target, client: Client, seconds: number): Promise<void> {
   const { envoy, competitor, fast } = target;
   const before = [await competitor?.server.program.cpuUs(), cpuUsOf(envoy.pid)] as const;
-  const result = await ask(target, load, { seconds });
+  const result = await ask(target, client, { seconds });
   const after = [await competitor?.server.program.cpuUs(), cpuUsOf(envoy.pid)] as const;
   const serverUs = after[0] === undefined || before[0] === undefined ? undefined : after[0] - before[0];
   fast.push({ result, serverUs, envoyUs: after[1] - before[1] });
@@ -123,10 +129,10 @@ async function measureFast(target: Target, load: Measured, seconds: number): Pro
 
 async function ask(
   { name, envoy }: Target,
-  load: Measured,
+  client: Client,
   order: Pick<HttpOrder, "seconds" | "perSecond">,
 ): Promise<HttpResult> {
-  const result = await load.ask<HttpResult>({ port: envoy.port, connections: CONNECTIONS, ...order });
+  const result = await client({ port: envoy.port, connections: CONNECTIONS, ...order });
   if (result.failed > result.sent / 100) throw new Error(`${name}: ${result.failed} of ${result.sent} were not let in`);
   return result;
 }

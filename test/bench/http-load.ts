@@ -2,8 +2,8 @@
 
 import { once } from "node:events";
 import { connect, type Socket } from "node:net";
-import { callerOf, DESTINATION, JA4, pathOf } from "./callers.ts";
 import { quantile } from "./figures.ts";
+import { REQUESTS } from "./http-requests.ts";
 import type { Latency } from "./load.ts";
 
 export interface HttpOrder {
@@ -19,7 +19,6 @@ export interface HttpResult {
   /** Answered by another status than 200, or not at all. */
   readonly failed: number;
   readonly seconds: number;
-  readonly loadCpuUs: number;
   readonly latencyUs: Latency;
 }
 
@@ -27,27 +26,8 @@ const TICK_MS = 1;
 const LAST_ANSWER_MS_MAX = 3_000;
 const HEAD_END = Buffer.from("\r\n\r\n");
 const STATUS_AT = "HTTP/1.1 ".length;
-const ROUTES = 1_000;
 
-/** With a token, a certificate's worth of forwarded facts and a fingerprint, so that a check is about as large as with mTLS. */
-const REQUESTS: readonly Buffer[] = Array.from({ length: ROUTES }, (_, i) => {
-  const { spiffeId, agent } = callerOf(0);
-  const token = "eyJhbGciOiJFUzI1NiIsImtpZCI6ImJlbmNoIn0.".padEnd(700, "q");
-  const lines = [
-    `GET ${pathOf(i)} HTTP/1.1`,
-    `host: ${DESTINATION}`,
-    "accept: application/json",
-    `user-agent: ${agent}`,
-    `authorization: Bearer ${token}`,
-    `x-forwarded-client-cert: By=spiffe://shop.example/orders;Hash=${"0".repeat(64)};URI=${spiffeId}`,
-    "x-sallyport-ja3: 03117a8ed39ef02427ebbc39f121275c",
-    `x-sallyport-ja4: ${JA4}`,
-    "x-sallyport-tls: TLSv1.3/TLS_AES_128_GCM_SHA256",
-    "x-sallyport-connection: 1",
-    "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
-  ];
-  return Buffer.from(`${lines.join("\r\n")}\r\n\r\n`, "latin1");
-});
+const BYTES: readonly Buffer[] = REQUESTS.map((lines) => Buffer.from(`${lines.join("\r\n")}\r\n\r\n`, "latin1"));
 
 process.on("message", (order: HttpOrder | string) => {
   if (typeof order === "string") return;
@@ -75,10 +55,9 @@ async function run({ port, connections, seconds, perSecond }: HttpOrder): Promis
     all.push(connection);
   }
   const send = (connection: Connection, sinceMs: number): void => {
-    connection.send(REQUESTS[sent % ROUTES] as Buffer, sinceMs);
+    connection.send(BYTES[sent % BYTES.length] as Buffer, sinceMs);
     sent++;
   };
-  const cpuBefore = process.cpuUsage();
   const begin = performance.now();
   const until = begin + seconds * 1_000;
   await new Promise<void>((done) => {
@@ -113,12 +92,11 @@ async function run({ port, connections, seconds, perSecond }: HttpOrder): Promis
     };
   });
   const elapsed = (performance.now() - begin) / 1_000;
-  const { user, system } = process.cpuUsage(cpuBefore);
   onFree = () => {};
   for (const connection of all) connection.close();
   const at = (share: number): number => quantile(latenciesUs, share);
   const latencyUs = { p50: at(0.5), p99: at(0.99), p999: at(0.999), max: at(1) };
-  return { sent, failed, seconds: elapsed, loadCpuUs: user + system, latencyUs };
+  return { sent, failed, seconds: elapsed, latencyUs };
 }
 
 /** One request at a time. */
