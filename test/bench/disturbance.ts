@@ -2,11 +2,11 @@
 
 import { existsSync, renameSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { NAMES, sidecarFiles, startLoad, turn } from "./field.ts";
+import { NAMES, OWN_TRANSPORT, sidecarFiles, startLoad, turn } from "./field.ts";
 import { rounded } from "./figures.ts";
 import { medians } from "./latency.ts";
 import type { Latency, LoadResult } from "./load.ts";
-import { beside, type LoopDelay } from "./measured.ts";
+import type { LoopDelay } from "./measured.ts";
 import type { Shared } from "./memory.ts";
 import type { Report } from "./report.ts";
 import { type BareServer, startBare, startSidecar } from "./servers.ts";
@@ -40,12 +40,11 @@ export async function measureDisturbance(shared: Shared, report: Report): Promis
     renameSync(join(folder, "next.yaml"), policy);
   };
   put("none");
-  const own = existsSync(beside("../../dist/transport/server.js"));
-  const floorName = own ? NAMES.own : NAMES.http2;
+  const floorName = OWN_TRANSPORT ? NAMES.own : NAMES.http2;
   const load = await startLoad();
   const servers: BareServer[] = [];
   try {
-    const floor = await startBare(own ? "own" : "http2");
+    const floor = await startBare(OWN_TRANSPORT ? "own" : "http2");
     servers.push(floor);
     const quiet = await startSidecar(await sidecarFiles(folder, state.directory));
     servers.push(quiet);

@@ -26,6 +26,9 @@ export const NAMES = {
   own: "allow-all on our transport",
 } as const;
 
+/** Whether the build has a transport of its own to be measured bare. */
+export const OWN_TRANSPORT: boolean = existsSync(beside("../../dist/transport/server.js"));
+
 export interface Competitor {
   readonly name: string;
   readonly server: ExtAuthzServer;
@@ -78,7 +81,7 @@ export async function startField({ states, folder, opaEnvoy }: FieldOptions, rep
     add(NAMES.grpcJs, await startBare("grpc-js"));
     add(NAMES.grpcJsDecoding, await startBare("grpc-js-decoding"));
     add(NAMES.http2, await startBare("http2"));
-    if (existsSync(beside("../../dist/transport/server.js"))) add(NAMES.own, await startBare("own"));
+    if (OWN_TRANSPORT) add(NAMES.own, await startBare("own"));
     else report.skipped(NAMES.own, "This build has no `transport/server`.");
     for (const { principals, directory } of states) {
       const sidecar = await startSidecar(await sidecarFiles(folder, directory));
