@@ -1,6 +1,6 @@
 /** Latency while snapshots are written, policies swapped and the decision log flushed, beside servers that do nothing else. */
 
-import { existsSync, renameSync, writeFileSync } from "node:fs";
+import { renameSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { NAMES, OWN_TRANSPORT, sidecarFiles, startLoad, turn } from "./field.ts";
 import { rounded } from "./figures.ts";

@@ -9,6 +9,7 @@ import type { Report } from "./report.ts";
 import {
   type ExtAuthzServer,
   libraryTransportFlags,
+  OWN_SCRIPT,
   type Sidecar,
   startBare,
   startGo,
@@ -26,8 +27,8 @@ export const NAMES = {
   own: "allow-all on our transport",
 } as const;
 
-/** Whether the build has a transport of its own to be measured bare. */
-export const OWN_TRANSPORT: boolean = existsSync(beside("../../dist/transport/server.js"));
+/** Whether there is a bare server on our own transport to be measured. */
+export const OWN_TRANSPORT: boolean = existsSync(beside(OWN_SCRIPT));
 
 export interface Competitor {
   readonly name: string;
@@ -82,7 +83,7 @@ export async function startField({ states, folder, opaEnvoy }: FieldOptions, rep
     add(NAMES.grpcJsDecoding, await startBare("grpc-js-decoding"));
     add(NAMES.http2, await startBare("http2"));
     if (OWN_TRANSPORT) add(NAMES.own, await startBare("own"));
-    else report.skipped(NAMES.own, "This build has no `transport/server`.");
+    else report.skipped(NAMES.own, `There is no \`test/bench/${OWN_SCRIPT}\`.`);
     for (const { principals, directory } of states) {
       const sidecar = await startSidecar(await sidecarFiles(folder, directory));
       sidecars.set(principals, sidecar);

@@ -63,9 +63,12 @@ export function libraryTransportFlags(): readonly string[] | undefined {
   return help.includes("--ext-authz-transport") ? ["--ext-authz-transport", "grpc-js"] : undefined;
 }
 
+/** Answers OK to every check on our own transport, and says its address as `allow-all.ts` does. */
+export const OWN_SCRIPT = "allow-all-own.ts";
+
 export async function startBare(kind: "grpc-js" | "grpc-js-decoding" | "http2" | "own"): Promise<BareServer> {
-  const args = ["--import=tsx", beside("allow-all.ts"), kind];
-  const program = await startMeasured(args, SERVER_CORE, saysAddress);
+  const script = kind === "own" ? [beside(OWN_SCRIPT)] : [beside("allow-all.ts"), kind];
+  const program = await startMeasured(["--import=tsx", ...script], SERVER_CORE, saysAddress);
   return { program, ...(JSON.parse(program.line) as { extAuthz: string }) };
 }
 
