@@ -82,20 +82,35 @@ try {
     try {
       field = await startField({ states, folder, opaEnvoy: values["opa-envoy"] }, report);
       if (field.goVersion !== undefined) report.say(`Go server: ${field.goVersion}, GOMAXPROCS=1.`);
-      if (wants("servers")) measured.throughput = await measureThroughput(field, load, ROUNDS, report);
-      if (wants("latency")) measured.latency = await measureLatency(field, load, ROUNDS, report);
-      if (wants("envoy")) measured.envoy = await measureEnvoy(field, { ...ROUNDS, folder }, report);
+      const all = field;
+      await section("servers", async () => {
+        measured.throughput = await measureThroughput(all, load, ROUNDS, report);
+      });
+      await section("latency", async () => {
+        measured.latency = await measureLatency(all, load, ROUNDS, report);
+      });
+      await section("envoy", async () => {
+        measured.envoy = await measureEnvoy(all, { ...ROUNDS, folder }, report);
+      });
     } finally {
       await field?.stop();
       await load.stop();
     }
   }
   const shared = { folder, state: many, quick, ...ROUNDS };
-  if (wants("memory")) measured.memory = await measureMemory(shared, report);
-  if (wants("disturbance")) measured.disturbance = await measureDisturbance(shared, report);
-  if (wants("scaling")) measured.scaling = await measureScaling(shared, report);
-  if (wants("startup")) measured.startUpMs = await measureStartUp(shared, report);
-  if (wants("stages")) await measureStages(lines, quick, report);
+  await section("memory", async () => {
+    measured.memory = await measureMemory(shared, report);
+  });
+  await section("disturbance", async () => {
+    measured.disturbance = await measureDisturbance(shared, report);
+  });
+  await section("scaling", async () => {
+    measured.scaling = await measureScaling(shared, report);
+  });
+  await section("startup", async () => {
+    measured.startUpMs = await measureStartUp(shared, report);
+  });
+  await section("stages", () => measureStages(lines, quick, report));
   printMarks(measured, report);
   report.say(`Took ${rounded((performance.now() - begin) / 1_000)} s.`);
   if (values.json !== undefined) {
@@ -104,6 +119,17 @@ try {
   if (values.markdown !== undefined) await writeFile(values.markdown, report.markdown());
 } finally {
   await rm(folder, { recursive: true, force: true });
+}
+
+/** A section that fails takes its own figures along, and the run's exit status; not what others measured. */
+async function section(name: Section, measure: () => Promise<void>): Promise<void> {
+  if (!wants(name)) return;
+  try {
+    await measure();
+  } catch (error) {
+    process.exitCode = 1;
+    report.skipped(`the section ${name}, which failed`, (error as Error).message);
+  }
 }
 
 /** In a process of its own: what one learned or optimised must not serve or burden the other. */
