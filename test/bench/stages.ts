@@ -10,18 +10,23 @@ import { beside } from "./measured.ts";
 import { counted } from "./memory.ts";
 import type { Report } from "./report.ts";
 
-/** A script that prints one line of JSON, `{"stages":[...]}`, last. */
 export interface Stage {
   readonly stage: string;
   readonly cpuUs: number;
 }
 
 /** Scripts that measure stages of their own; those that a build does not have are left out, and told. */
-const SCRIPTS = [
-  { script: "pieces.ts", what: "library calls for comparison" },
-  { script: "transport.ts", what: "the transport alone" },
-  { script: "reading.ts", what: "reading a check and assembling its answer" },
+const SCRIPTS: readonly { script: string; what: string; args: (quick: boolean) => readonly string[] }[] = [
+  { script: "pieces.ts", what: "library calls for comparison", args: (quick) => [quick ? "10000" : "50000"] },
+  { script: "transport.ts", what: "the transport alone", args: () => [] },
+  {
+    script: "reading.ts",
+    what: "reading a check and assembling its answer",
+    args: (quick) => [quick ? "20000" : "100000"],
+  },
 ];
+/** What such a script prints for each stage. */
+const LINE = /^(?<stage>\S.*?)\s+(?<us>\d[\d.]*) µs$/;
 
 const run = promisify(execFile);
 
@@ -29,11 +34,11 @@ const run = promisify(execFile);
 export async function measureStages(lines: readonly LineFigures[], quick: boolean, report: Report): Promise<void> {
   report.title("Stages");
   const stages: Stage[] = [];
-  for (const { script, what } of SCRIPTS) {
+  for (const { script, what, args } of SCRIPTS) {
     if (!existsSync(beside(script))) report.skipped(what, `There is no \`test/bench/${script}\`.`);
     else {
       try {
-        stages.push(...(await stagesOf(script, quick)));
+        stages.push(...(await stagesOf(script, args(quick))));
       } catch (error) {
         report.skipped(what, (error as Error).message); // the other stages are measured all the same
         process.exitCode = 1;
@@ -68,11 +73,13 @@ export async function measureStages(lines: readonly LineFigures[], quick: boolea
   report.figures.stages = { stages, lines };
 }
 
-/** What a script prints beyond its line of JSON is for those who run it alone. */
-async function stagesOf(script: string, quick: boolean): Promise<readonly Stage[]> {
-  const flags = ["--stages", ...(quick ? ["--quick"] : [])];
-  const { stdout } = await run(process.execPath, ["--expose-gc", "--import=tsx", beside(script), ...flags]);
-  const last = stdout.trimEnd().split("\n").at(-1) ?? "";
-  if (!last.startsWith('{"stages":')) throw new Error(`${script} --stages: expected {"stages":[...]} as its last line`);
-  return (JSON.parse(last) as { stages: Stage[] }).stages;
+/** What a script prints beyond stages is for those who run it alone. */
+async function stagesOf(script: string, args: readonly string[]): Promise<readonly Stage[]> {
+  const { stdout } = await run(process.execPath, ["--expose-gc", "--import=tsx", beside(script), ...args]);
+  const stages = stdout.split("\n").flatMap((line) => {
+    const { stage = "", us } = LINE.exec(line)?.groups ?? {};
+    return us === undefined ? [] : [{ stage, cpuUs: Number(us) }];
+  });
+  if (stages.length === 0) throw new Error(`${script}: expected lines such as "reading 1.23 µs"`);
+  return stages;
 }
