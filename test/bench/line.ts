@@ -12,10 +12,19 @@ const { defaultPolicy } = (await import(
   built("bundle/default-policy.js")
 )) as typeof import("../../src/bundle/default-policy.ts");
 
+const { decisionLine } = (await import(
+  built("telemetry/decision-log.js")
+)) as typeof import("../../src/telemetry/decision-log.ts");
+const { recordOf } = (await import(
+  built("telemetry/decision-record.js")
+)) as typeof import("../../src/telemetry/decision-record.ts");
+
 export interface LineFigures {
   readonly principals: number;
   readonly checkUs: number;
   readonly outcomeUs: number;
+  /** A line of the decision log, built and not written. */
+  readonly logLineUs: number;
   /** Live heap of all that the line remembers. */
   readonly heapBytes: number;
   readonly snapshotMs: number;
@@ -31,6 +40,8 @@ const TOKEN_MS = 3_600_000;
 const WARM_REQUESTS = 24;
 const WARM_REQUESTS_MIN = 20_000;
 
+const LABELS = { id: "bench", version: "0" };
+
 const [callers = 10, requests = 100_000] = process.argv.slice(2, 4).map(Number);
 const warm = Math.max(WARM_REQUESTS * callers, WARM_REQUESTS_MIN);
 const policy = defaultPolicy();
@@ -41,7 +52,7 @@ let at = Date.now() - (warm + requests) * stepMs;
 let count = 0;
 
 runFor(warm);
-const { checkUs, outcomeUs } = runFor(requests);
+const { checkUs, outcomeUs, logLineUs } = runFor(requests);
 const heapGrown = heapBytes() - heapBefore;
 const before = performance.now();
 const snapshot = line.snapshot(request({ at: Date.now() }).time);
@@ -51,14 +62,16 @@ const figures: LineFigures = {
   principals: line.stats().principals,
   checkUs,
   outcomeUs,
+  logLineUs,
   heapBytes: heapGrown,
   snapshotMs,
   snapshotBytes: snapshot.length,
 };
 console.log(JSON.stringify(figures));
 
-function runFor(total: number): { checkUs: number; outcomeUs: number } {
+function runFor(total: number): Pick<LineFigures, "checkUs" | "outcomeUs" | "logLineUs"> {
   let checks = 0;
+  let logLines = 0;
   let outcomes = 0;
   for (let done = 0; done < total; done += BLOCK) {
     const facts = Array.from({ length: BLOCK }, nextRequest);
@@ -72,6 +85,11 @@ function runFor(total: number): { checkUs: number; outcomeUs: number } {
     });
     const refused = verdicts.filter(({ enforced }) => enforced !== "allow").length;
     if (refused > BLOCK / 100) throw new Error(`${refused} of ${BLOCK} ordinary requests were refused`);
+    logLines += cpuOf(() => {
+      for (const [i, verdict] of verdicts.entries()) {
+        decisionLine(recordOf(facts[i] as (typeof facts)[number], verdict, 10), LABELS);
+      }
+    });
     const ends = verdicts.map((verdict, i) => ({
       time: verdict.time,
       decisionId: verdict.decisionId,
@@ -87,7 +105,7 @@ function runFor(total: number): { checkUs: number; outcomeUs: number } {
       for (const one of ends) line.outcome(one);
     });
   }
-  return { checkUs: checks / total, outcomeUs: outcomes / total };
+  return { checkUs: checks / total, outcomeUs: outcomes / total, logLineUs: logLines / total };
 }
 
 function nextRequest() {

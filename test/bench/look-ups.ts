@@ -1,7 +1,7 @@
 /** Time to look an address up in many ranges, beside Node's own BlockList with a hundredth of them. */
 
 import { BlockList } from "node:net";
-import { printTable, rounded } from "./figures.ts";
+import { rounded } from "./figures.ts";
 
 // As it is shipped: what runs scripts from source costs time of its own.
 const built = (path: string): string => new URL(`../../dist/bundle/${path}`, import.meta.url).href;
@@ -25,7 +25,7 @@ export function measureLookUps(times: number): readonly LookUpFigures[] {
   const four = Array.from({ length: RANGES }, (_, i) => `${ipv4(spread(i))}/24`);
   const six = Array.from({ length: RANGES }, (_, i) => `${ipv6(spread(i))}/48`);
   const hit = { list: "bench", action: "score", bits: 5, reason: "bench" } as const;
-  const figures = [["IPv4", four, ipv4] as const, ["IPv6", six, ipv6] as const].map(([family, ranges, write]) => {
+  return [["IPv4", four, ipv4] as const, ["IPv6", six, ipv6] as const].map(([family, ranges, write]) => {
     const lists = buildAddressLists(ranges.map((text) => ({ range: readRange(text)!, hit })));
     const few = new BlockList();
     const type = family === "IPv4" ? "ipv4" : "ipv6";
@@ -43,11 +43,6 @@ export function measureLookUps(times: number): readonly LookUpFigures[] {
       blockListNs: nanoseconds(Math.max(ASKED, times / 50), asked, (address) => few.check(address, type)),
     };
   });
-  printTable(
-    ["address look-up, ns", "100,000 ranges", "BlockList of 1,000"],
-    figures.map(({ family, listsNs, blockListNs }) => [family, listsNs, blockListNs]),
-  );
-  return figures;
 }
 
 /** 24 bits that differ for every `i` and are spread over their whole room. */

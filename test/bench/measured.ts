@@ -2,12 +2,13 @@
 
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
+import { readdirSync, readFileSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { fileURLToPath } from "node:url";
 
 const PROBE = new URL("probe.mjs", import.meta.url).href;
 const STOP_MS_MAX = 10_000;
-const START_MS_MAX = 20_000;
+const START_MS_MAX = 30_000;
 
 /** Servers run here, one under load at a time; the load generator runs on the other core. */
 export const SERVER_CORE = 0;
@@ -23,39 +24,54 @@ export interface Memory {
   readonly heapUsed: number;
 }
 
-export interface Measured {
+/** How late a Node program's event loop ran since it was last asked, beyond the millisecond between two looks. */
+export interface LoopDelay {
+  readonly p50Ms: number;
+  readonly p99Ms: number;
+  readonly maxMs: number;
+}
+
+/** Any program: what the system knows of it. */
+export interface Program {
   readonly pid: number;
+  /** The line that said that it had started. */
+  readonly line: string;
   /** CPU microseconds of all its threads so far, user and system. */
   cpuUs(): Promise<number>;
-  memory(): Promise<Memory>;
-  /** Sends a message and waits for the next one that comes back. */
-  ask<Answer>(question: object | string): Promise<Answer>;
   stop(): Promise<void>;
 }
 
-export interface Started extends Measured {
-  /** The line that said that it had started. */
-  readonly line: string;
+/** A Node program, which answers questions as well. */
+export interface Measured extends Program {
+  memory(): Promise<Memory>;
+  /** The first question starts the watch. Watching takes a few per cent of a core: not while CPU is measured. */
+  loopDelay(): Promise<LoopDelay>;
+  stopLoopDelay(): Promise<void>;
+  /** Sends a message and waits for the next one that comes back. */
+  ask<Answer>(question: object | string): Promise<Answer>;
+}
+
+export interface ProgramOptions {
+  readonly core: number;
+  /** Accepts the line, on standard output or error, that says that it has started. */
+  readonly ready: (line: string) => boolean;
+  readonly env?: Readonly<Record<string, string>>;
 }
 
 /**
- * Starts a Node program and waits for a line that `ready` accepts, on its standard output or error.
- * @throws {Error} with what it said when it ends or 20 s pass first
+ * Starts a Node program with the probe in it, and waits for its line.
+ * @throws {Error} with what it said when it ends or 30 s pass first
  */
 export async function startMeasured(
   args: readonly string[],
   core: number,
   ready: (line: string) => boolean,
-): Promise<Started> {
-  const node = [process.execPath, "--expose-gc", "--import", PROBE, ...args];
-  const [program = "", ...rest] = PINNED ? ["taskset", "-c", String(core), ...node] : node;
-  const child = spawn(program, rest, { stdio: ["ignore", "pipe", "pipe", "ipc"] });
-  const onExit = (): void => void child.kill("SIGKILL");
-  process.once("exit", onExit);
-  const line = await firstLine(child, args.join(" "), ready).catch((error: unknown) => {
-    child.kill("SIGKILL");
-    throw error;
-  });
+): Promise<Measured> {
+  const { child, program } = await start(
+    [process.execPath, "--expose-gc", "--import", PROBE, ...args],
+    { core, ready },
+    true,
+  );
   // One question at a time: the next message is its answer.
   let waiting: { resolve(answer: unknown): void; reject(error: Error): void } | undefined;
   child.on("message", (answer) => waiting?.resolve(answer));
@@ -66,21 +82,44 @@ export async function startMeasured(
       child.send(question);
     });
   return {
-    line,
-    pid: child.pid ?? 0,
+    ...program,
     cpuUs: async () => (await ask<{ cpuUs: number }>("cpu")).cpuUs,
     memory: () => ask<Memory>("memory"),
+    loopDelay: () => ask<LoopDelay>("delay"),
+    stopLoopDelay: async () => void (await ask("no delay")),
     ask,
-    stop: async () => {
-      process.off("exit", onExit);
-      if (child.exitCode !== null || child.signalCode !== null) return;
-      const gone = once(child, "exit");
-      child.kill("SIGTERM");
-      const impatience = setTimeout(() => child.kill("SIGKILL"), STOP_MS_MAX);
-      await gone;
-      clearTimeout(impatience);
-    },
   };
+}
+
+/**
+ * Starts any program and waits for its line.
+ * @throws {Error} with what it said when it ends or 30 s pass first
+ */
+export async function startProgram(command: readonly string[], options: ProgramOptions): Promise<Program> {
+  return (await start(command, options, false)).program;
+}
+
+/** Puts a running process and all its threads on a core. */
+export function pin(pid: number, core: number): void {
+  if (PINNED) execFileSync("taskset", ["-a", "-c", "-p", String(core), String(pid)], { stdio: "ignore" });
+}
+
+/**
+ * CPU microseconds of all living threads of a process (Linux, `/proc/PID/task/TID/schedstat`, to the nanosecond;
+ * `/proc/PID/stat` counts in hundredths of a second).
+ */
+export function cpuUsOf(pid: number): number {
+  let ns = 0;
+  for (const thread of readdirSync(`/proc/${pid}/task`)) {
+    ns += Number(readFileSync(`/proc/${pid}/task/${thread}/schedstat`, "latin1").split(" ")[0]);
+  }
+  return ns / 1_000;
+}
+
+/** Resident bytes of a process (Linux, `VmRSS` of `/proc/PID/status`). */
+export function residentBytesOf(pid: number): number {
+  const kib = /^VmRSS:\s+(\d+) kB/m.exec(readFileSync(`/proc/${pid}/status`, "latin1"))?.[1];
+  return Number(kib) * 1_024;
 }
 
 /** Path of a script beside this one. */
@@ -88,10 +127,41 @@ export function beside(name: string): string {
   return fileURLToPath(new URL(name, import.meta.url));
 }
 
+async function start(
+  command: readonly string[],
+  { core, ready, env }: ProgramOptions,
+  channel: boolean,
+): Promise<{ child: ChildProcess; program: Program }> {
+  // Setting the core replaces the process by the program: its id stays.
+  const [program = "", ...rest] = PINNED ? ["taskset", "-c", String(core), ...command] : command;
+  const stdio = channel ? (["ignore", "pipe", "pipe", "ipc"] as const) : (["ignore", "pipe", "pipe"] as const);
+  const child = spawn(program, rest, { stdio: [...stdio], env: { ...process.env, ...env } });
+  const onExit = (): void => void child.kill("SIGKILL");
+  process.once("exit", onExit);
+  const line = await firstLine(child, command.join(" "), ready).catch((error: unknown) => {
+    child.kill("SIGKILL");
+    throw error;
+  });
+  const pid = child.pid ?? 0;
+  const stop = async (): Promise<void> => {
+    process.off("exit", onExit);
+    if (child.exitCode !== null || child.signalCode !== null) return;
+    const gone = once(child, "exit");
+    child.kill("SIGTERM");
+    const impatience = setTimeout(() => child.kill("SIGKILL"), STOP_MS_MAX);
+    await gone;
+    clearTimeout(impatience);
+  };
+  return { child, program: { line, pid, cpuUs: async () => cpuUsOf(pid), stop } };
+}
+
 function firstLine(child: ChildProcess, name: string, ready: (line: string) => boolean): Promise<string> {
   return new Promise((resolve, reject) => {
     let said = "";
-    const fail = (why: string): void => reject(new Error(`${name} ${why}:\n${said}`));
+    const fail = (why: string): void => {
+      clearTimeout(impatience);
+      reject(new Error(`${name} ${why}:\n${said}`));
+    };
     const impatience = setTimeout(() => fail("did not start"), START_MS_MAX);
     const hear = (text: string): void => {
       if (said.length > 65_536) return;
@@ -103,10 +173,8 @@ function firstLine(child: ChildProcess, name: string, ready: (line: string) => b
     };
     child.stdout?.setEncoding("utf8").on("data", hear);
     child.stderr?.setEncoding("utf8").on("data", hear);
-    child.once("exit", (code) => {
-      clearTimeout(impatience);
-      fail(`ended with ${code}`);
-    });
+    child.once("error", (error) => fail(error.message));
+    child.once("exit", (code) => fail(`ended with ${code}`));
   });
 }
 

@@ -126,14 +126,8 @@ function template(message: Uint8Array): Template {
   return { bytes, requestIdAt: bytes.indexOf(REQUEST_ID) };
 }
 
-/** A copy under the `number`th request id. */
-export function numbered({ bytes, requestIdAt }: Template, number: number): Buffer {
-  const copy = Buffer.from(bytes);
-  copy.write(requestIdOf(number), requestIdAt, "latin1");
-  return copy;
-}
-
-function requestIdOf(number: number): string {
+/** The `number`th of all request ids, each as long as any other. */
+export function requestIdOf(number: number): string {
   return REQUEST_ID.slice(0, -12) + String(number).padStart(12, "0");
 }
 
@@ -142,11 +136,6 @@ function framed(message: Uint8Array): Buffer {
   bytes.writeUInt32BE(message.length, 1);
   bytes.set(message, FRAME_BYTES);
   return bytes;
-}
-
-/** Whether an answer, framed, says OK: field 1 (google.rpc.Status) is there and empty. */
-export function allows(answer: Buffer): boolean {
-  return answer[FRAME_BYTES] === 0x0a && answer[FRAME_BYTES + 1] === 0;
 }
 
 /** Access log of a batch of requests; entries are filled in one by one. */
