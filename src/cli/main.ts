@@ -2,63 +2,53 @@
 
 import { suggest } from "../bundle/problem.ts";
 import { OperatingError } from "../model/errors.ts";
-import { baselineCommand } from "./baseline.ts";
-import { buildCommand, inspectCommand, signCommand, verifyCommand } from "./bundle.ts";
-import { keygenCommand, rootCommand } from "./bundle-keys.ts";
-import { checkCommand } from "./check.ts";
 import { type Command, EXIT_BAD, EXIT_GOOD, EXIT_USAGE, helpOf, readInvocation, type Terminal } from "./command.ts";
-import { controlCommand } from "./control.ts";
-import { costCommand } from "./cost.ts";
-import { doctorCommand } from "./doctor.ts";
-import { explainCommand } from "./explain.ts";
-import { fleetCommand } from "./fleet.ts";
-import { lockCommand, locksCommand, unlockCommand } from "./locks.ts";
-import { postureCommand } from "./posture.ts";
-import { replayCommand } from "./replay.ts";
-import { serveCommand } from "./serve.ts";
-import { shadowCommand } from "./shadow.ts";
-import { simulateCommand } from "./simulate.ts";
-import { tapCommand } from "./tap.ts";
-import { testCommand } from "./test.ts";
-import { versionCommand } from "./version.ts";
 
-export const COMMANDS: readonly Command[] = [
-  serveCommand,
-  checkCommand,
-  testCommand,
-  controlCommand,
-  fleetCommand,
-  doctorCommand,
-  replayCommand,
-  costCommand,
-  simulateCommand,
-  explainCommand,
-  tapCommand,
-  shadowCommand,
-  lockCommand,
-  unlockCommand,
-  locksCommand,
-  postureCommand,
-  baselineCommand,
-  buildCommand,
-  signCommand,
-  verifyCommand,
-  inspectCommand,
-  keygenCommand,
-  rootCommand,
-  versionCommand,
-];
+/** By name, in the order of the overview. Only what is asked for is loaded: a sidecar carries no other command's code. */
+const LOADERS: Readonly<Record<string, () => Promise<Command>>> = {
+  serve: async () => (await import("./serve.ts")).serveCommand,
+  check: async () => (await import("./check.ts")).checkCommand,
+  test: async () => (await import("./test.ts")).testCommand,
+  control: async () => (await import("./control.ts")).controlCommand,
+  fleet: async () => (await import("./fleet.ts")).fleetCommand,
+  doctor: async () => (await import("./doctor.ts")).doctorCommand,
+  replay: async () => (await import("./replay.ts")).replayCommand,
+  cost: async () => (await import("./cost.ts")).costCommand,
+  simulate: async () => (await import("./simulate.ts")).simulateCommand,
+  explain: async () => (await import("./explain.ts")).explainCommand,
+  tap: async () => (await import("./tap.ts")).tapCommand,
+  shadow: async () => (await import("./shadow.ts")).shadowCommand,
+  lock: async () => (await import("./locks.ts")).lockCommand,
+  unlock: async () => (await import("./locks.ts")).unlockCommand,
+  locks: async () => (await import("./locks.ts")).locksCommand,
+  posture: async () => (await import("./posture.ts")).postureCommand,
+  baseline: async () => (await import("./baseline.ts")).baselineCommand,
+  "bundle build": async () => (await import("./bundle.ts")).buildCommand,
+  "bundle sign": async () => (await import("./bundle.ts")).signCommand,
+  "bundle verify": async () => (await import("./bundle.ts")).verifyCommand,
+  "bundle inspect": async () => (await import("./bundle.ts")).inspectCommand,
+  "bundle keygen": async () => (await import("./bundle-keys.ts")).keygenCommand,
+  "bundle root": async () => (await import("./bundle-keys.ts")).rootCommand,
+  version: async () => (await import("./version.ts")).versionCommand,
+};
+const NAMES = Object.keys(LOADERS);
+
+/** Every command, in the order of the overview. */
+export function allCommands(): Promise<readonly Command[]> {
+  return Promise.all(Object.values(LOADERS).map((load) => load()));
+}
 
 /** @returns the exit status: 0 good, 1 the checked thing is bad, 2 usage */
 export async function run(args: readonly string[], terminal: Terminal): Promise<number> {
   const [name, ...rest] = joinedName(args);
   if (name === undefined || name === "help" || name === "--help" || name === "-h") {
-    terminal.out(overview());
+    terminal.out(overview(await allCommands()));
     return name === undefined ? EXIT_USAGE : EXIT_GOOD;
   }
   if (name === "--version" || name === "-v") return run(["version"], terminal);
-  const command = COMMANDS.find((candidate) => candidate.name === name);
-  if (command === undefined) return unknown(name, rest, terminal);
+  const load = Object.hasOwn(LOADERS, name) ? LOADERS[name] : undefined;
+  if (load === undefined) return unknown(name, rest, terminal);
+  const command = await load();
   if (rest.includes("--help") || rest.includes("-h")) {
     terminal.out(helpOf(command));
     return EXIT_GOOD;
@@ -79,8 +69,8 @@ function named({ name }: Command, message: string): string {
 }
 
 /** Says what was probably meant; or the list, of a first word that needs a second. */
-function unknown(name: string, rest: readonly string[], { out, err }: Terminal): number {
-  const parts = COMMANDS.filter((candidate) => candidate.name.startsWith(`${name} `));
+async function unknown(name: string, rest: readonly string[], { out, err }: Terminal): Promise<number> {
+  const parts = (await allCommands()).filter((candidate) => candidate.name.startsWith(`${name} `));
   if (parts.length > 0) {
     const lines = parts.map((part) => `  sallyport ${part.name} ${part.arguments}`.trimEnd());
     if (rest[0] === "--help" || rest[0] === "-h") {
@@ -96,10 +86,7 @@ function unknown(name: string, rest: readonly string[], { out, err }: Terminal):
     for (const line of lines) err(line);
     return EXIT_USAGE;
   }
-  const meant = suggest(
-    name,
-    COMMANDS.map((candidate) => candidate.name),
-  );
+  const meant = suggest(name, NAMES);
   err(`sallyport: unknown command ${JSON.stringify(name)}${meant === undefined ? "" : `; did you mean ${meant}?`}`);
   err("Run `sallyport help` for the list.");
   return EXIT_USAGE;
@@ -109,15 +96,15 @@ function unknown(name: string, rest: readonly string[], { out, err }: Terminal):
 function joinedName(args: readonly string[]): readonly string[] {
   const [first, second, ...rest] = args;
   const both = `${first} ${second}`;
-  return COMMANDS.some(({ name }) => name === both) ? [both, ...rest] : args;
+  return NAMES.includes(both) ? [both, ...rest] : args;
 }
 
-function overview(): string {
-  const width = Math.max(...COMMANDS.map(({ name }) => name.length));
+function overview(commands: readonly Command[]): string {
+  const width = Math.max(...commands.map(({ name }) => name.length));
   return [
     "usage: sallyport COMMAND ...",
     "",
-    ...COMMANDS.map(({ name, summary }) => `  ${name.padEnd(width)}  ${summary.split("\n")[0]}`),
+    ...commands.map(({ name, summary }) => `  ${name.padEnd(width)}  ${summary.split("\n")[0]}`),
     "",
     "`sallyport COMMAND --help` tells more.",
   ].join("\n");

@@ -1,10 +1,8 @@
 /** The HTTP server of the local API and the live page, over TCP and over the private socket. */
 
 import { createServer, type IncomingMessage, type RequestListener, type ServerResponse } from "node:http";
-import { type ConnectRouter, createContextValues } from "@connectrpc/connect";
-import { connectNodeAdapter } from "@connectrpc/connect-node";
 import { isForeign } from "./access.ts";
-import { overPrivateSocket } from "./api.ts";
+import type { ApiOptions } from "./api.ts";
 import { closeHttp, listenHttp, pathOf } from "./listen.ts";
 import { PAGE_CSS, PAGE_HTML, PAGE_JS } from "./page.ts";
 
@@ -21,20 +19,43 @@ export interface ConsoleServer {
 }
 
 /**
+ * Most sidecars are never asked: what answers is loaded with the first request.
  * @param address `HOST:PORT`, or `unix:PATH` for the private socket (mode 0600)
  * @throws {OperatingError} ERR_LISTEN
  */
-export async function startConsole(routes: (router: ConnectRouter) => void, address: string): Promise<ConsoleServer> {
-  const api = connectNodeAdapter({
-    routes,
-    contextValues: () => createContextValues().set(overPrivateSocket, pathOf(address) !== undefined),
-    // The adapter serves HTTP/1.1 and HTTP/2 alike; this server is made for HTTP/1.1 only.
-    fallback: (request, response) => servePage(request as IncomingMessage, response as ServerResponse),
-  });
-  const server = createServer(guarded(api));
+export async function startConsole(options: ApiOptions, address: string): Promise<ConsoleServer> {
+  let loaded: Promise<RequestListener> | undefined;
+  const server = createServer(
+    guarded((request, response) => {
+      loaded ??= load(options, pathOf(address) !== undefined);
+      loaded.then(
+        (api) => api(request, response),
+        (error: unknown) => {
+          // Asked again, it is tried again; this request is told, and the sidecar decides on.
+          loaded = undefined;
+          const why = error instanceof Error ? error.message : String(error);
+          response.writeHead(500, { "content-type": "text/plain" }).end(`the local API cannot be loaded: ${why}\n`);
+        },
+      );
+    }),
+  );
   server.requestTimeout = 30_000;
   const bound = await listenHttp(server, address, 0o600);
   return { address: bound, close: () => closeHttp(server) };
+}
+
+async function load(options: ApiOptions, isPrivate: boolean): Promise<RequestListener> {
+  const [{ createContextValues }, { connectNodeAdapter }, { localApi, overPrivateSocket }] = await Promise.all([
+    import("@connectrpc/connect"),
+    import("@connectrpc/connect-node"),
+    import("./api.ts"),
+  ]);
+  return connectNodeAdapter({
+    routes: localApi(options),
+    contextValues: () => createContextValues().set(overPrivateSocket, isPrivate),
+    // The adapter serves HTTP/1.1 and HTTP/2 alike; this server is made for HTTP/1.1 only.
+    fallback: (request, response) => servePage(request as IncomingMessage, response as ServerResponse),
+  });
 }
 
 function guarded(next: RequestListener): RequestListener {

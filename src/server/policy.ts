@@ -5,12 +5,10 @@ import { CurrentPolicy } from "../bundle/current.ts";
 import { defaultPolicy } from "../bundle/default-policy.ts";
 import { PolicyLoader } from "../bundle/loader.ts";
 import { shippedNetworks } from "../bundle/shipped-networks.ts";
-import { controlSource } from "../bundle/sync/control-source.ts";
 import { FileSource } from "../bundle/sync/file-source.ts";
 import { type KeeperEvents, PolicyKeeper } from "../bundle/sync/keeper.ts";
 import { type PolicySource, type SidecarReport, systemClock } from "../bundle/sync/source.ts";
 import { PolicyState } from "../bundle/sync/state.ts";
-import { UrlSource } from "../bundle/sync/url-source.ts";
 import type { BundleFacts, PolicyFreshness, Trust } from "../model/bundle.ts";
 import { OperatingError } from "../model/errors.ts";
 import type { Policy } from "../model/policy.ts";
@@ -197,7 +195,7 @@ class Running implements RunningPolicy {
   private async follow(trust: Trust | undefined, state: PolicyState | undefined, lastGood: Uint8Array | undefined) {
     const { config } = this.options;
     let keeper: PolicyKeeper;
-    const source = this.sourceOf(() => keeper.held());
+    const source = await this.sourceOf(() => keeper.held());
     this.source = source.label;
     keeper = this.keeperFor(source, trust, trust === undefined ? undefined : state, config.policyStaleAfterMs);
     this.keeper = keeper;
@@ -250,7 +248,7 @@ class Running implements RunningPolicy {
   }
 
   private async followShadow(place: PolicyPlace, trust: Trust | undefined): Promise<void> {
-    const source = this.sourceAt(place);
+    const source = await this.sourceAt(place);
     // Its revisions are its own: a candidate may be older than what is in force.
     const own = trust === undefined ? undefined : { root: trust.root, accepted: undefined };
     const { log } = this.options;
@@ -357,10 +355,12 @@ class Running implements RunningPolicy {
     };
   }
 
-  private sourceOf(held: () => Promise<Uint8Array | undefined>): PolicySource {
+  /** What speaks over the network is loaded only where it is asked for. */
+  private async sourceOf(held: () => Promise<Uint8Array | undefined>): Promise<PolicySource> {
     const { config, sidecarId, report } = this.options;
     if (config.policy !== undefined) return this.sourceAt(config.policy);
     if (config.control === undefined) throw new RangeError("neither policy nor control");
+    const { controlSource } = await import("../bundle/sync/control-source.ts");
     return controlSource({
       ...config.control,
       sidecarId,
@@ -386,10 +386,11 @@ class Running implements RunningPolicy {
     });
   }
 
-  private sourceAt(place: PolicyPlace): PolicySource {
+  private async sourceAt(place: PolicyPlace): Promise<PolicySource> {
     const { config } = this.options;
     const bytesMax = config.policyBytesMax;
     if (place.kind === "path") return new FileSource(place.path, { bytesMax });
+    const { UrlSource } = await import("../bundle/sync/url-source.ts");
     return new UrlSource({
       url: place.url,
       pollMs: config.policyPollMs,

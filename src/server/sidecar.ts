@@ -8,7 +8,7 @@ import { NONCE_SECRET_BYTES_MIN, Nonces } from "../challenge/nonce.ts";
 import { createLine } from "../check/line.ts";
 import { recording } from "../check/recording.ts";
 import { loadToken } from "../console/access.ts";
-import { localApi } from "../console/api.ts";
+import type { ApiOptions } from "../console/api.ts";
 import { type ConsoleServer, startConsole } from "../console/server.ts";
 import { outcomesOf } from "../envoy/access-log.ts";
 import { Authorizer } from "../envoy/authorizer.ts";
@@ -297,7 +297,7 @@ async function assemble(
     closers.push(() => listener.close(config.drainTimeoutMs));
   }
 
-  const routes = localApi({
+  const apiOptions: ApiOptions = {
     line,
     recent,
     shadow,
@@ -339,11 +339,11 @@ async function assemble(
       if (change.change === "posture.stated" && change.subject !== undefined) holding.stated(change.subject);
       log.info({ event: "audit", ...change }, "changed over the local API");
     },
-  });
+  };
   let api: ConsoleServer | undefined;
   for (const address of [config.apiAddress, config.apiSocket === undefined ? undefined : `unix:${config.apiSocket}`]) {
     if (address === undefined) continue;
-    const server = await startConsole(routes, address);
+    const server = await startConsole(apiOptions, address);
     closers.push(() => server.close());
     api ??= server;
   }

@@ -8,6 +8,11 @@ import type { DecisionRecord } from "./decision-record.ts";
 /** Lines held while the disk is slow; further ones are dropped and counted. */
 const BUFFERED_BYTES_MAX = 16 * 1024 * 1024;
 
+/** Lines are gathered until they are this long together … */
+const GATHERED_CHARS_MAX = 64 * 1024;
+/** … or the first of them is this old: what a crash can cost. */
+const GATHERED_MS_MAX = 100;
+
 export interface DecisionLogLabels {
   readonly id: string;
   readonly version: string;
@@ -84,6 +89,9 @@ export class DecisionLog {
   private readonly labels: DecisionLogLabels;
   private readonly owned: WriteStream | undefined;
   private broken = false;
+  /** Lines not yet handed on. */
+  private gathered = "";
+  private timer: NodeJS.Timeout | undefined;
 
   /**
    * @param target `stdout` or a file path, appended to
@@ -103,11 +111,24 @@ export class DecisionLog {
   /** @returns whether the line will be written; otherwise it is dropped */
   write(record: DecisionRecord): boolean {
     if (this.broken || (this.stream.writableLength ?? 0) > BUFFERED_BYTES_MAX) return false;
-    this.stream.write(`${decisionLine(record, this.labels)}\n`);
+    this.gathered += `${decisionLine(record, this.labels)}\n`;
+    if (this.gathered.length >= GATHERED_CHARS_MAX) this.flush();
+    else this.timer ??= setTimeout(() => this.flush(), GATHERED_MS_MAX).unref();
     return true;
   }
 
+  /** Hands on what was gathered, in one write. */
+  private flush(): void {
+    clearTimeout(this.timer);
+    this.timer = undefined;
+    const lines = this.gathered;
+    this.gathered = "";
+    if (lines !== "" && !this.broken) this.stream.write(lines);
+  }
+
+  /** Lines gathered are written before it settles. */
   async close(): Promise<void> {
+    this.flush();
     const { owned } = this;
     if (owned === undefined || owned.destroyed) return;
     await new Promise<void>((resolve) => owned.end(resolve));

@@ -1,7 +1,7 @@
 /** Prometheus metrics; names end in their unit, labels have small fixed sets of values. */
 
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from "prom-client";
-import type { RequestFacts } from "../model/facts.ts";
+import type { Protocol, RequestFacts } from "../model/facts.ts";
 import type { LineStats } from "../model/line.ts";
 import type { DecisionKind, Verdict } from "../model/verdict.ts";
 
@@ -14,9 +14,17 @@ const LATENCY_BUCKETS = [0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0
 /** Reasons that are told apart; rules and signals have names of their own and count as `other`. */
 const ENDINGS = ["lock", "expired", "score", "challenge", "challenges unanswered"];
 
+interface LabelledChecks {
+  readonly decision: DecisionKind;
+  readonly enforced: DecisionKind;
+  readonly protocol: Protocol;
+  checks: number;
+}
+
 export class Metrics {
   readonly registry = new Registry();
-  private readonly checks: Counter<"decision" | "enforced" | "protocol">;
+  /** Checks not yet shown, in the order in which their labels were first met; that order is the page's. */
+  private readonly unshown: LabelledChecks[] = [];
   private readonly scores: Histogram;
   private readonly latency: Histogram;
   private readonly answered: Counter;
@@ -39,11 +47,19 @@ export class Metrics {
   constructor(stats: () => LineStats, openStreams: () => number) {
     const registers = [this.registry];
     collectDefaultMetrics({ register: this.registry, prefix: "sallyport_" });
-    this.checks = new Counter({
+    const { unshown } = this;
+    new Counter({
       name: "sallyport_checks_total",
       help: "Check calls answered, by what was decided and what was carried out.",
       labelNames: ["decision", "enforced", "protocol"],
       registers,
+      collect() {
+        for (const labelled of unshown) {
+          const { decision, enforced, protocol } = labelled;
+          if (labelled.checks > 0) this.inc({ decision, enforced, protocol }, labelled.checks);
+          labelled.checks = 0;
+        }
+      },
     });
     this.scores = new Histogram({
       name: "sallyport_score_points",
@@ -174,11 +190,21 @@ export class Metrics {
   verdict(facts: RequestFacts, verdict: Verdict, latencyUs: number): void {
     this.checksTotal++;
     this.decisions[verdict.decision.kind]++;
-    this.checks.inc({ decision: verdict.decision.kind, enforced: verdict.enforced, protocol: facts.protocol });
+    this.countCheck(verdict.decision.kind, verdict.enforced, facts.protocol);
     this.scores.observe(verdict.score);
     this.latency.observe(latencyUs / 1e6);
     if (verdict.answered) this.answered.inc();
     if (verdict.conditionErrors !== undefined) this.conditionErrors.inc(verdict.conditionErrors.length);
+  }
+
+  /** The library hashes labels at every count: here a handful are compared, and the library is told when it is asked. */
+  private countCheck(decision: DecisionKind, enforced: DecisionKind, protocol: Protocol): void {
+    for (const labelled of this.unshown) {
+      if (labelled.decision !== decision || labelled.enforced !== enforced || labelled.protocol !== protocol) continue;
+      labelled.checks++;
+      return;
+    }
+    this.unshown.push({ decision, enforced, protocol, checks: 1 });
   }
 }
 
