@@ -28,24 +28,20 @@ export interface Template {
  * @param callers the first ask first; every one has its own certificate
  */
 export async function checkTemplates(callers: number, count: number): Promise<readonly Template[]> {
-  const certificateOf = await certificates();
-  const issuedAt = Math.floor(Date.now() / 1_000) - 60;
+  issued ??= certificates();
+  const certificateOf = await issued;
   return Array.from({ length: count }, (_, i) => {
     const who = i % callers;
-    const check = create(
-      CheckRequestSchema,
-      checkOf(who, pathOf(Math.floor(i / callers)), certificateOf(who), issuedAt),
-    );
+    const check = create(CheckRequestSchema, checkOf(who, pathOf(Math.floor(i / callers)), certificateOf(who)));
     return template(toBinary(CheckRequestSchema, check));
   });
 }
 
-function checkOf(
-  who: number,
-  path: string,
-  certificatePem: string,
-  issuedAt: number,
-): MessageInitShape<typeof CheckRequestSchema> {
+/** Certificates and tokens are the same for as long as the process lives: callers do not change theirs every second. */
+let issued: ReturnType<typeof certificates> | undefined;
+const issuedAt = Math.floor(Date.now() / 1_000) - 60;
+
+function checkOf(who: number, path: string, certificatePem: string): MessageInitShape<typeof CheckRequestSchema> {
   const { spiffeId, address, agent } = callerOf(who);
   const headers = {
     ":authority": DESTINATION,
