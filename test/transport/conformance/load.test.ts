@@ -47,7 +47,7 @@ for (const transport of await transports()) {
   for (const [i, { name, flags }] of settings.entries()) {
     t.test(`${transport}: h2load's posts, ${name}, all succeed`, h2load.options, async (t) => {
       const sidecar = await serve(t, transport);
-      const calls = i === 0 ? CALLS : CALLS / 4;
+      const calls = i === 0 ? CALLS : CALLS / 10;
       const { code, out, err } = await runTool(h2load.found!, [
         ...["--requests", String(calls), "--clients", "4", "--max-concurrent-streams", "100", "--data", framedFile],
         ...["--header", "content-type: application/grpc", "--header", "te: trailers", ...flags],
