@@ -1,3 +1,5 @@
+/** How a real Envoy, in several settings of its own, gets along with one transport. */
+
 import { once } from "node:events";
 import { connect } from "node:http2";
 import { setTimeout as pause } from "node:timers/promises";
@@ -7,7 +9,7 @@ import type { Change } from "../../support/bootstrap.ts";
 import { type Caller, fetchOnce } from "../../support/clients.ts";
 import { metric } from "../../support/guarded.ts";
 import { guardedBy, ofChecks, sendMany } from "./guarded-by.ts";
-import { transports } from "./served.ts";
+import type { TransportName } from "./served.ts";
 
 const CANCEL = 8;
 
@@ -58,7 +60,8 @@ async function leaveMidway({ port, caPem, certificate }: Caller, count: number):
   await closed;
 }
 
-for (const transport of await transports()) {
+/** Adds the tests; a file for each transport runs them, since starting Envoy so often takes long. */
+export function tryEnvoy(transport: TransportName): void {
   for (const count of [1, 10]) {
     t.test(
       `${transport}: with ${count} streams a connection, Envoy's checks under load are all answered`,
