@@ -1,6 +1,8 @@
 import { once } from "node:events";
+import { mkdtempSync, rmSync } from "node:fs";
 import * as http2 from "node:http2";
 import { createConnection } from "node:net";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Client, credentials, Metadata, type ServiceError, status } from "@grpc/grpc-js";
 import fc from "fast-check";
@@ -292,16 +294,34 @@ t.test("what is left when a drain's time is over is cut", async (t) => {
 });
 
 t.test("a Unix socket serves; a taken address and a wrong one are errors", async (t) => {
-  const path = join(t.testdir({}), "s");
+  const folder = mkdtempSync(join(tmpdir(), "transport-"));
+  t.teardown(() => rmSync(folder, { recursive: true }));
+  const path = join(folder, "s");
   const server = new UnaryServer([{ path: ECHO, handle: (message) => message }], { onError: () => {} });
   t.teardown(() => server.close(0));
   t.equal(await server.listen(`unix:${path}`), `unix:${path}`);
   const client = new Client(`unix:${path}`, credentials.createInsecure());
   t.same(await ask(client, Buffer.from("m")), Buffer.from("m"));
   client.close();
-  const other = new UnaryServer([], { onError: () => {} });
+  const other = new UnaryServer([], { onError: () => t.fail("a failed listen is told by its rejection alone") });
   await t.rejects(other.listen(`unix:${path}`), { code: "EADDRINUSE" });
   await t.rejects(other.listen("nowhere"), /HOST:PORT/);
+});
+
+t.test("a client that ends its half is answered what it asked in full, and not waited for with the rest", async (t) => {
+  const settle: (() => void)[] = [];
+  const served = await serve(t, {
+    handle: (message) => new Promise((resolve) => settle.push(() => resolve(message))),
+  });
+  const client = new RawClient(served.port);
+  client.write(call(1), headers(3), data(3, Buffer.of(0), false));
+  await client.ping("read");
+  client.socket.end();
+  while (served.server.openStreams > 1) await new Promise((resolve) => setImmediate(resolve));
+  for (const answer of settle) answer();
+  await client.ended(1);
+  await client.close();
+  t.equal(served.server.openStreams, 0);
 });
 
 t.test("no bytes crash or hang it: random frames, and a good exchange with bytes changed", async (t) => {
