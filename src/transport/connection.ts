@@ -610,9 +610,12 @@ export class Connection {
     if (streamId === 0 || this.isIdle(streamId)) {
       throw new ConnectionError(ErrorCode.protocolError, "RST_STREAM on an idle stream");
     }
-    this.spendControl();
     const stream = this.streams.get(streamId);
-    if (stream === undefined) return;
+    if (stream === undefined) {
+      // It crossed our answer on the way, and the answer has earned more than this costs.
+      this.spendControl();
+      return;
+    }
     this.closeStream(stream, Gone.resetByPeer);
     this.spendClientReset();
   }
@@ -1019,6 +1022,8 @@ export class Connection {
 
   private hearEnd(): void {
     this.leaving = true;
+    // Requests that are not whole by now never will be; whole ones are still answered.
+    for (const stream of [...this.streams.values()]) if (!stream.ended) this.closeStream(stream, Gone.resetByPeer);
     this.endIfDone();
   }
 

@@ -14,7 +14,7 @@ interface Entry {
 
 /**
  * Exact: a block that left the decoder's table as it was decodes to the same list while the table is still that one.
- * The oldest of four entries makes room. `npx tsx test/bench/transport.ts` shows what it saves.
+ * The oldest of four entries makes room. Its benchmark is `npx tsx test/bench/transport.ts`.
  */
 export class HeadMemo {
   private readonly entries: Entry[] = [];

@@ -42,8 +42,8 @@ export interface TransportLimits {
   readonly provokedResetsBurst: number;
   readonly provokedResetsPerSecond: number;
   /**
-   * Frames that carry no request: SETTINGS, PING, PRIORITY, WINDOW_UPDATE, RST_STREAM, unknown types, and DATA of less than 256 bytes
-   * that does not end its stream. Every answered call gives `controlFramesPerCall` back: window updates and PINGs of a
+   * Frames that carry no request: SETTINGS, PING, PRIORITY, WINDOW_UPDATE, RST_STREAM of a stream already closed, unknown types,
+   * and DATA of less than 256 bytes that does not end its stream. Every answered call gives `controlFramesPerCall` back: window updates and PINGs of a
    * busy client grow with its calls. Beyond: GOAWAY ENHANCE_YOUR_CALM.
    */
   readonly controlFramesBurst: number;

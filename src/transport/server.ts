@@ -49,8 +49,6 @@ export class UnaryServer {
     this.server = createServer({ allowHalfOpen: true, noDelay: true, keepAlive: true }, (socket) =>
       this.accept(socket),
     );
-    // Trouble of accepting (no file descriptors left, say) costs a connection, not the server.
-    this.server.on("error", this.context.onError);
   }
 
   /** Open sockets. */
@@ -76,6 +74,8 @@ export class UnaryServer {
       this.server.once("error", reject);
       this.server.listen({ ...where, backlog: LISTEN_BACKLOG }, () => {
         this.server.off("error", reject);
+        // Trouble of accepting (no file descriptors left, say) costs a connection, not the server.
+        this.server.on("error", this.context.onError);
         resolve();
       });
     });

@@ -43,6 +43,14 @@ t.test("a full house of calls that time out and are reset, twice over, is within
   t.same(served.refused, []);
 });
 
+t.test("resets of open calls do not spend what is there for frames without calls", async (t) => {
+  const served = await serve(t, { limits: { controlFramesBurst: 5 }, now: still, handle: () => new Promise(() => {}) });
+  const client = new RawClient(served.port);
+  for (let id = 1; id < 101; id += 2) client.write(call(id), frame(FrameType.rstStream, 0, id, NO_CODE));
+  await client.ping("after");
+  t.same(served.refused, []);
+});
+
 t.test("a reset call holds its place while its handler works", async (t) => {
   const settle: ((message: Uint8Array) => void)[] = [];
   const served = await serve(t, {
