@@ -243,7 +243,7 @@ async function assemble(
     microseconds: () => performance.now() * 1_000,
     onVerdict: (facts, verdict, latencyUs, policyFreshness) => {
       const bundle = policy.bundleOf(verdict.policyRevision);
-      const record = { ...recordOf(facts, verdict, latencyUs), policyFreshness, bundle };
+      const record = recordOf(facts, verdict, latencyUs, policyFreshness, bundle);
       metrics.verdict(facts, verdict, latencyUs);
       shares.note(verdict.identity.principal.name, performance.now());
       recent.add(record);

@@ -2,7 +2,7 @@
 
 import { createWriteStream, type WriteStream } from "node:fs";
 import { OperatingError } from "../model/errors.ts";
-import type { ShadowVerdict } from "../model/verdict.ts";
+import { type DecisionLogLabels, decisionLine } from "./decision-line.ts";
 import type { DecisionRecord } from "./decision-record.ts";
 
 /** Lines held while the disk is slow; further ones are dropped and counted. */
@@ -12,68 +12,6 @@ const BUFFERED_BYTES_MAX = 16 * 1024 * 1024;
 const GATHERED_CHARS_MAX = 64 * 1024;
 /** … or the first of them is this old: what a crash can cost. */
 const GATHERED_MS_MAX = 100;
-
-export interface DecisionLogLabels {
-  readonly id: string;
-  readonly version: string;
-  /** What the operator says of this sidecar. */
-  readonly [label: string]: string;
-}
-
-/**
- * Masked by construction: it holds the route's template instead of the path, no header but the user agent, and of
- * credentials only keyed hashes.
- */
-export function decisionLine(record: DecisionRecord, labels: DecisionLogLabels): string {
-  return JSON.stringify({
-    decision_id: record.decisionId,
-    labels,
-    timestamp: new Date(record.timeMs).toISOString(),
-    input: {
-      principal: record.principal,
-      peer_group: record.peerGroup,
-      credential: record.credential,
-      protocol: record.protocol,
-      method: record.method,
-      destination: record.destination,
-      route: record.route,
-      source_address: record.sourceAddress,
-      user_agent: record.userAgent,
-      ja4: record.ja4,
-      request_id: record.requestId,
-    },
-    result: {
-      allowed: record.enforced === "allow",
-      risk: {
-        score: record.score,
-        decision: record.decision,
-        enforced: record.enforced,
-        because: record.because,
-        mode: record.mode,
-        rule: record.rule,
-        thresholds: record.thresholds,
-        ...(record.ruleThresholds.length === 0 ? {} : { rule_thresholds: record.ruleThresholds }),
-        condition_errors: record.conditionErrors,
-        answered: record.answered,
-        reasons: record.reasons,
-      },
-    },
-    ...(record.shadow === undefined ? {} : { shadow: shadowOf(record.shadow) }),
-    bundles: {
-      [record.bundle?.name ?? "policy"]: {
-        name: record.policyName,
-        revision: record.bundle === undefined ? record.policyRevision : String(record.bundle.revision),
-        freshness: record.policyFreshness,
-      },
-    },
-    metrics: { timer_check_ns: record.latencyUs * 1_000 },
-  });
-}
-
-/** Reasons are left out: the log says that the candidate differs, `sallyport shadow` and `replay` why. */
-function shadowOf({ policyRevision, decision, score, rule }: ShadowVerdict): Record<string, unknown> {
-  return { revision: policyRevision, decision, score, rule };
-}
 
 /** Reads a line back, for `explain` and for tests. */
 export function parseDecisionLine(line: string): { readonly decision_id: string } & Record<string, unknown> {

@@ -14,6 +14,8 @@ export interface DecisionRecord {
   readonly score: number;
   readonly reasons: readonly Reason[];
   readonly mode: Mode;
+  /** `standing`: not judged in full, but by what its session stood at. */
+  readonly basis?: "standing" | undefined;
   readonly rule: string;
   readonly thresholds: Thresholds;
   /** Which of them the rule sets; the others are the policy's. */
@@ -44,9 +46,20 @@ export interface DecisionRecord {
 }
 
 const NAMES = ["challenge", "deny", "terminate"] as const;
+const NONE: DecisionRecord["ruleThresholds"] = [];
 
-export function recordOf(facts: RequestFacts, verdict: Verdict, latencyUs: number): DecisionRecord {
-  const { decision } = verdict;
+/**
+ * @param policyFreshness how the policy stood when it decided
+ * @param bundle the bundle that the policy is
+ */
+export function recordOf(
+  facts: RequestFacts,
+  verdict: Verdict,
+  latencyUs: number,
+  policyFreshness?: PolicyFreshness,
+  bundle?: DecisionRecord["bundle"],
+): DecisionRecord {
+  const { decision, ruleThresholds } = verdict;
   return {
     decisionId: verdict.decisionId,
     timeMs: verdict.time,
@@ -56,14 +69,15 @@ export function recordOf(facts: RequestFacts, verdict: Verdict, latencyUs: numbe
     score: verdict.score,
     reasons: verdict.reasons,
     mode: verdict.mode,
+    basis: verdict.basis,
     rule: verdict.rule,
     thresholds: verdict.thresholds,
-    ruleThresholds: NAMES.filter((name) => verdict.ruleThresholds?.[name] !== undefined),
+    ruleThresholds: ruleThresholds === undefined ? NONE : NAMES.filter((name) => ruleThresholds[name] !== undefined),
     policyName: verdict.policyName,
-    ...(verdict.conditionErrors === undefined ? {} : { conditionErrors: verdict.conditionErrors }),
+    conditionErrors: verdict.conditionErrors,
     policyRevision: verdict.policyRevision,
     principal: verdict.identity.principal.name,
-    ...(verdict.peerGroup === undefined ? {} : { peerGroup: verdict.peerGroup }),
+    peerGroup: verdict.peerGroup,
     credential: verdict.identity.credential,
     protocol: facts.protocol,
     method: facts.method,
@@ -76,5 +90,7 @@ export function recordOf(facts: RequestFacts, verdict: Verdict, latencyUs: numbe
     answered: verdict.answered,
     latencyUs,
     shadow: verdict.shadow,
+    policyFreshness,
+    bundle,
   };
 }

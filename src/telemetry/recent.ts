@@ -4,8 +4,10 @@ import type { DecisionRecord } from "./decision-record.ts";
 
 export type Listener = (record: DecisionRecord) => void;
 
+/** A ring: every decision comes in, and few are ever asked for. */
 export class RecentDecisions {
-  private readonly byId = new Map<string, DecisionRecord>();
+  private readonly ring: DecisionRecord[] = [];
+  private oldest = 0;
   private readonly listeners = new Set<Listener>();
   private readonly decisionsMax: number;
 
@@ -14,21 +16,22 @@ export class RecentDecisions {
   }
 
   add(record: DecisionRecord): void {
-    this.byId.set(record.decisionId, record);
-    if (this.byId.size > this.decisionsMax) {
-      const oldest = this.byId.keys().next().value;
-      if (oldest !== undefined) this.byId.delete(oldest);
+    if (this.ring.length < this.decisionsMax) this.ring.push(record);
+    else {
+      this.ring[this.oldest] = record;
+      this.oldest = (this.oldest + 1) % this.decisionsMax;
     }
     for (const listener of this.listeners) listener(record);
   }
 
   get(decisionId: string): DecisionRecord | undefined {
-    return this.byId.get(decisionId);
+    return this.ring.find((record) => record.decisionId === decisionId);
   }
 
   /** The latest `count`, oldest first. */
   latest(count: number): readonly DecisionRecord[] {
-    return count <= 0 ? [] : [...this.byId.values()].slice(-count);
+    if (count <= 0) return [];
+    return [...this.ring.slice(this.oldest), ...this.ring.slice(0, this.oldest)].slice(-count);
   }
 
   /** @returns a function that ends the subscription */

@@ -13,8 +13,8 @@ const { defaultPolicy } = (await import(
 )) as typeof import("../../src/bundle/default-policy.ts");
 
 const { decisionLine } = (await import(
-  built("telemetry/decision-log.js")
-)) as typeof import("../../src/telemetry/decision-log.ts");
+  built("telemetry/decision-line.js")
+)) as typeof import("../../src/telemetry/decision-line.ts");
 const { recordOf } = (await import(
   built("telemetry/decision-record.js")
 )) as typeof import("../../src/telemetry/decision-record.ts");

@@ -3,7 +3,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import t from "tap";
 import type { OperatingError } from "../../src/model/errors.ts";
-import { DecisionLog, decisionLine, parseDecisionLine } from "../../src/telemetry/decision-log.ts";
+import { decisionLine } from "../../src/telemetry/decision-line.ts";
+import { DecisionLog, parseDecisionLine } from "../../src/telemetry/decision-log.ts";
 import type { DecisionRecord } from "../../src/telemetry/decision-record.ts";
 
 const RECORD: DecisionRecord = {
