@@ -30,6 +30,8 @@ interface Shape {
   readonly parts: readonly (typeof EXACT)[number][];
   readonly range: Pick<AddressRange, "family" | "prefix"> | undefined;
   readonly locks: Map<string, Set<Lock>>;
+  /** Values of the first part, by how many locks name them. */
+  readonly firsts: Map<string, number>;
 }
 
 export class Locks implements LockTable {
@@ -65,13 +67,16 @@ export class Locks implements LockTable {
     const name = shapeOf(lock.scope, range);
     let shape = this.shapes.get(name);
     if (shape === undefined) {
-      shape = { parts: EXACT.filter((part) => lock.scope[part] !== undefined), range, locks: new Map() };
+      const parts = EXACT.filter((part) => lock.scope[part] !== undefined);
+      shape = { parts, range, locks: new Map(), firsts: new Map() };
       this.shapes.set(name, shape);
     }
     const key = keyOf(lock.scope, range);
     const bucket = shape.locks.get(key);
     if (bucket === undefined) shape.locks.set(key, new Set([lock]));
     else bucket.add(lock);
+    const first = firstOf(shape, lock.scope);
+    if (first !== undefined) shape.firsts.set(first, (shape.firsts.get(first) ?? 0) + 1);
     this.onChange?.({ kind: "added", lock });
   }
 
@@ -91,6 +96,12 @@ export class Locks implements LockTable {
     const shape = this.shapes.get(name);
     const bucket = shape?.locks.get(key);
     bucket?.delete(lock);
+    const first = shape === undefined ? undefined : firstOf(shape, lock.scope);
+    if (shape !== undefined && first !== undefined) {
+      const left = (shape.firsts.get(first) ?? 0) - 1;
+      if (left > 0) shape.firsts.set(first, left);
+      else shape.firsts.delete(first);
+    }
     if (bucket?.size === 0) shape?.locks.delete(key);
     if (shape?.locks.size === 0) this.shapes.delete(name);
     return true;
@@ -99,14 +110,18 @@ export class Locks implements LockTable {
   /** The lock in force that matches the request, if any: so many look-ups as there are shapes, not locks. */
   match(facts: RequestFacts, identity: Identity, peerGroup: string | undefined, now: EpochMs): Lock | undefined {
     if (this.byId.size === 0) return undefined;
-    const values = valuesOf(facts, identity, peerGroup);
-    const address = new Uint32Array(4);
-    const family = facts.sourceAddress === undefined ? 0 : readAddress(facts.sourceAddress, address);
-    for (const { parts, range, locks } of this.shapes.values()) {
+    let values: Values | undefined;
+    let family: number | undefined;
+    for (const shape of this.shapes.values()) {
+      if (!mayMatch(shape, facts, identity, peerGroup)) continue;
+      const { parts, range, locks } = shape;
+      values ??= valuesOf(facts, identity, peerGroup);
+      const shown = values;
+      family ??= facts.sourceAddress === undefined ? 0 : readAddress(facts.sourceAddress, address);
       if (range !== undefined && range.family !== family) continue;
       let keys = [range === undefined ? "" : rangeText(address, range)];
       for (const part of parts) {
-        keys = keys.flatMap((key) => values[part].map((value) => `${key}\n${value}`));
+        keys = keys.flatMap((key) => shown[part].map((value) => `${key}\n${value}`));
       }
       for (const key of keys) {
         for (const lock of locks.get(key) ?? []) if (isInForce(lock, now)) return lock;
@@ -155,6 +170,43 @@ export function matchPolicyLocks(
 
 function isInForce(lock: Lock, now: number): boolean {
   return lock.expiresAtMs === undefined || now < lock.expiresAtMs;
+}
+
+/** Words of the address that is looked for; read anew for each request that needs it. */
+const address = new Uint32Array(4);
+
+function firstOf({ parts }: Shape, scope: LockScope): string | undefined {
+  const [part] = parts;
+  return part === undefined ? undefined : scope[part];
+}
+
+/** Whether any lock of a shape names what the request shows of its first part: most requests show nothing that is locked. */
+function mayMatch(
+  { parts, firsts }: Shape,
+  facts: RequestFacts,
+  identity: Identity,
+  peerGroup: string | undefined,
+): boolean {
+  const { certificate } = facts.presented;
+  const has = (value: string | undefined): boolean => value !== undefined && firsts.has(value);
+  switch (parts[0]) {
+    case "credential":
+      return firsts.has(identity.credential);
+    case "certificate":
+      return has(certificate?.sha256) || has(certificate?.serial);
+    case "key":
+      return has(certificate?.keySha256);
+    case "principal":
+      return firsts.has(identity.principal.name) || has(identity.second?.name);
+    case "fingerprint":
+      return has(facts.tls.ja4) || has(facts.tls.ja3);
+    case "destination":
+      return firsts.has(facts.destination);
+    case "peerGroup":
+      return has(peerGroup);
+    default:
+      return true; // a range alone
+  }
 }
 
 type Values = Readonly<Record<(typeof EXACT)[number], readonly string[]>>;

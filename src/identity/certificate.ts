@@ -4,7 +4,7 @@ import { createHash, X509Certificate } from "node:crypto";
 import type { CertificateFacts } from "../model/identity.ts";
 import { type EpochMs, toEpochMs } from "../model/units.ts";
 import { BytesMemo } from "./bytes-memo.ts";
-import { readLeafRules } from "./extensions.ts";
+import { readLeafRules, readPublicKeyInfo } from "./extensions.ts";
 import { parseSpiffeId } from "./spiffe.ts";
 
 /** A certificate beyond this is refused unread: real ones with long chains of names stay below 10 KiB. */
@@ -131,13 +131,8 @@ function timeOf(text: string): EpochMs | undefined {
 }
 
 function keySha256Of(x509: X509Certificate): string | undefined {
-  try {
-    return createHash("sha256")
-      .update(x509.publicKey.export({ type: "spki", format: "der" }))
-      .digest("hex");
-  } catch {
-    return undefined; // keeps the certificate: only its key is of an unknown kind
-  }
+  const info = readPublicKeyInfo(x509.raw);
+  return info === undefined ? undefined : createHash("sha256").update(info).digest("hex");
 }
 
 function keyOf(x509: X509Certificate): string | undefined {

@@ -1,4 +1,7 @@
-/** Reads the two X.509 extensions that decide whether a certificate is a leaf; `node:crypto` does not tell them. */
+/**
+ * Reads of a certificate's DER what `node:crypto` does not tell, or only for much more time: the two extensions that decide
+ * whether it is a leaf, and its public key as it stands there.
+ */
 
 export interface LeafRules {
   /** Basic constraints (RFC 5280, section 4.2.1.9). */
@@ -20,6 +23,8 @@ const EXTENSIONS = 0xa3;
 
 interface Element {
   readonly tag: number;
+  /** With tag and length. */
+  readonly whole: Uint8Array;
   readonly content: Uint8Array;
 }
 
@@ -52,11 +57,26 @@ export function readLeafRules(der: Uint8Array): LeafRules {
   return { ca, usage };
 }
 
+/** Of TBSCertificate: serial, signature, issuer, validity, subject, and then the key, after a version that may be missing. */
+const KEY_AT = 5;
+const VERSION = 0xa0;
+
+/**
+ * SubjectPublicKeyInfo (RFC 5280, section 4.1.2.7) as it stands in a certificate; `undefined` where it has none.
+ * @param der a certificate that was parsed before, so that its outer form is known to be good
+ */
+export function readPublicKeyInfo(der: Uint8Array): Uint8Array | undefined {
+  const tbs = elements(elements(der)[0]?.content)[0];
+  const info = elements(tbs?.content).filter(({ tag }) => tag !== VERSION)[KEY_AT];
+  return info?.tag === SEQUENCE ? info.whole : undefined;
+}
+
 /** The DER elements that follow one another in `bytes`; ends at the first that does not fit. */
 function elements(bytes: Uint8Array | undefined): Element[] {
   const found: Element[] = [];
   let at = 0;
   while (bytes !== undefined && at + 2 <= bytes.length) {
+    const start = at;
     const tag = bytes[at] as number;
     let length = bytes[at + 1] as number;
     at += 2;
@@ -68,7 +88,7 @@ function elements(bytes: Uint8Array | undefined): Element[] {
       at += digits;
     }
     if (at + length > bytes.length) break;
-    found.push({ tag, content: bytes.subarray(at, at + length) });
+    found.push({ tag, whole: bytes.subarray(start, at + length), content: bytes.subarray(at, at + length) });
     at += length;
   }
   return found;
