@@ -145,7 +145,8 @@ export class Authorizer {
       ownHeaders: read.headers.names(OWN_PREFIX),
       latencyUs,
       policyFreshness,
-      ...(proofs === undefined ? {} : { proofs, proving: provingOf(read, facts, proof) }),
+      proofs,
+      proving: proofs === undefined ? undefined : provingOf(read, facts, proof),
     });
     this.afterwards.add({ facts, verdict, latencyUs, policyFreshness });
     return response;

@@ -4,7 +4,7 @@
  * `test/telemetry/decision-line.test.ts` holds it to.
  */
 
-import type { Reason, ShadowVerdict } from "../model/verdict.ts";
+import type { ShadowVerdict } from "../model/verdict.ts";
 import type { DecisionRecord } from "./decision-record.ts";
 
 export interface DecisionLogLabels {
@@ -14,60 +14,74 @@ export interface DecisionLogLabels {
   readonly [label: string]: string;
 }
 
+/** Parts of the line in work, joined once: adding text to text leaves a string behind for every part. */
+const parts: string[] = [];
+
 /**
  * Masked by construction: it holds the route's template instead of the path, no header but the user agent, and of
  * credentials only keyed hashes.
  */
 export function decisionLine(record: DecisionRecord, labels: DecisionLogLabels): string {
-  return (
-    `{"decision_id":${quoted(record.decisionId)},"labels":${encoded(labels)},"timestamp":"${timestamp(record.timeMs)}"` +
-    `,"input":{${inputOf(record)}},"result":{"allowed":${record.enforced === "allow"},"risk":{${riskOf(record)}}}` +
-    (record.shadow === undefined ? "" : `,"shadow":${JSON.stringify(shadowOf(record.shadow))}`) +
-    `,"bundles":{${bundleOf(record)}},"metrics":{"timer_check_ns":${number(record.latencyUs * 1_000)}}}`
+  parts.length = 0;
+  put('{"decision_id":', record.decisionId);
+  parts.push(',"labels":', encoded(labels), ',"timestamp":"', timestamp(record.timeMs), '","input":{');
+  putInput(record);
+  parts.push(
+    record.enforced === "allow" ? '},"result":{"allowed":true,"risk":{' : '},"result":{"allowed":false,"risk":{',
   );
+  putRisk(record);
+  parts.push("}}");
+  if (record.shadow !== undefined) parts.push(',"shadow":', JSON.stringify(shadowOf(record.shadow)));
+  putBundle(record);
+  parts.push('}},"metrics":{"timer_check_ns":', number(record.latencyUs * 1_000), "}}");
+  return parts.join("");
 }
 
-function inputOf(record: DecisionRecord): string {
-  return (
-    `"principal":${quoted(record.principal)}${field("peer_group", record.peerGroup)}` +
-    `,"credential":${quoted(record.credential)},"protocol":${quoted(record.protocol)},"method":${quoted(record.method)}` +
-    `,"destination":${quoted(record.destination)},"route":${quoted(record.route)}` +
-    field("source_address", record.sourceAddress) +
-    field("user_agent", record.userAgent) +
-    field("ja4", record.ja4) +
-    field("request_id", record.requestId)
-  );
+function putInput(record: DecisionRecord): void {
+  put('"principal":', record.principal);
+  put(',"peer_group":', record.peerGroup);
+  put(',"credential":', record.credential);
+  put(',"protocol":', record.protocol);
+  put(',"method":', record.method);
+  put(',"destination":', record.destination);
+  put(',"route":', record.route);
+  put(',"source_address":', record.sourceAddress);
+  put(',"user_agent":', record.userAgent);
+  put(',"ja4":', record.ja4);
+  put(',"request_id":', record.requestId);
 }
 
-function riskOf(record: DecisionRecord): string {
-  return (
-    `"score":${number(record.score)},"decision":${quoted(record.decision)},"enforced":${quoted(record.enforced)}` +
-    field("because", record.because) +
-    `,"mode":${quoted(record.mode)}${field("basis", record.basis)},"rule":${quoted(record.rule)}` +
-    `,"thresholds":${encoded(record.thresholds)}` +
-    (record.ruleThresholds.length === 0 ? "" : `,"rule_thresholds":${JSON.stringify(record.ruleThresholds)}`) +
-    (record.conditionErrors === undefined ? "" : `,"condition_errors":${JSON.stringify(record.conditionErrors)}`) +
-    `,"answered":${record.answered},"reasons":${reasonsOf(record.reasons)}`
-  );
-}
-
-function reasonsOf(reasons: readonly Reason[]): string {
-  let text = "[";
-  for (const { signal, bits, points, seen, expected } of reasons) {
-    if (text !== "[") text += ",";
-    text +=
-      `{"signal":${quoted(signal)},"bits":${number(bits)},"points":${number(points)}` +
-      `,"seen":${quoted(seen)},"expected":${quoted(expected)}}`;
+function putRisk(record: DecisionRecord): void {
+  parts.push('"score":', number(record.score));
+  put(',"decision":', record.decision);
+  put(',"enforced":', record.enforced);
+  put(',"because":', record.because);
+  put(',"mode":', record.mode);
+  put(',"basis":', record.basis);
+  put(',"rule":', record.rule);
+  parts.push(',"thresholds":', encoded(record.thresholds));
+  if (record.ruleThresholds.length > 0) parts.push(',"rule_thresholds":', JSON.stringify(record.ruleThresholds));
+  if (record.conditionErrors !== undefined) {
+    parts.push(',"condition_errors":', JSON.stringify(record.conditionErrors));
   }
-  return `${text}]`;
+  parts.push(record.answered ? ',"answered":true,"reasons":[' : ',"answered":false,"reasons":[');
+  let before = '{"signal":';
+  for (const { signal, bits, points, seen, expected } of record.reasons) {
+    put(before, signal);
+    parts.push(',"bits":', number(bits), ',"points":', number(points));
+    put(',"seen":', seen);
+    put(',"expected":', expected);
+    parts.push("}");
+    before = ',{"signal":';
+  }
+  parts.push("]");
 }
 
-function bundleOf({ bundle, policyName, policyRevision, policyFreshness }: DecisionRecord): string {
-  const revision = bundle === undefined ? policyRevision : String(bundle.revision);
-  return (
-    `${quoted(bundle?.name ?? "policy")}:{"name":${quoted(policyName)},"revision":${quoted(revision)}` +
-    `${field("freshness", policyFreshness)}}`
-  );
+function putBundle({ bundle, policyName, policyRevision, policyFreshness }: DecisionRecord): void {
+  put(',"bundles":{', bundle?.name ?? "policy");
+  put(':{"name":', policyName);
+  put(',"revision":', bundle === undefined ? policyRevision : String(bundle.revision));
+  put(',"freshness":', policyFreshness);
 }
 
 /** Reasons are left out: the log says that the candidate differs, `sallyport shadow` and `replay` why. */
@@ -75,18 +89,16 @@ function shadowOf({ policyRevision, decision, score, rule }: ShadowVerdict): Rec
   return { revision: policyRevision, decision, score, rule };
 }
 
-/** A field that is left out where there is nothing to tell. */
-function field(name: string, text: string | undefined): string {
-  return text === undefined ? "" : `,"${name}":${quoted(text)}`;
+/** Adds a text after what names it; nothing at all where there is none to tell. */
+function put(name: string, text: string | undefined): void {
+  if (text === undefined) return;
+  if (ESCAPED.test(text)) parts.push(name, JSON.stringify(text));
+  else parts.push(name, '"', text, '"');
 }
 
 /** What JSON escapes: control characters, quotes, backslashes and halves of surrogate pairs (RFC 8259, section 7). */
 // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
 const ESCAPED = /[\u0000-\u001f"\\\ud800-\udfff]/;
-
-function quoted(text: string): string {
-  return ESCAPED.test(text) ? JSON.stringify(text) : `"${text}"`;
-}
 
 /** JSON has no words for what is no number. */
 function number(value: number): string {

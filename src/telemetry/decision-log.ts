@@ -9,9 +9,10 @@ import type { DecisionRecord } from "./decision-record.ts";
 const BUFFERED_BYTES_MAX = 16 * 1024 * 1024;
 
 /** Lines are gathered until they are this long together … */
-const GATHERED_CHARS_MAX = 64 * 1024;
+const GATHERED_BYTES = 64 * 1024;
 /** … or the first of them is this old: what a crash can cost. */
 const GATHERED_MS_MAX = 100;
+const NEW_LINE = 0x0a;
 
 /** Reads a line back, for `explain` and for tests. */
 export function parseDecisionLine(line: string): { readonly decision_id: string } & Record<string, unknown> {
@@ -27,8 +28,9 @@ export class DecisionLog {
   private readonly labels: DecisionLogLabels;
   private readonly owned: WriteStream | undefined;
   private broken = false;
-  /** Lines not yet handed on. */
-  private gathered = "";
+  /** Lines not yet handed on, as bytes, and how many bytes they are. */
+  private gathered = Buffer.allocUnsafe(GATHERED_BYTES);
+  private gatheredBytes = 0;
   private timer: NodeJS.Timeout | undefined;
 
   /**
@@ -49,9 +51,17 @@ export class DecisionLog {
   /** @returns whether the line will be written; otherwise it is dropped */
   write(record: DecisionRecord): boolean {
     if (this.broken || (this.stream.writableLength ?? 0) > BUFFERED_BYTES_MAX) return false;
-    this.gathered += `${decisionLine(record, this.labels)}\n`;
-    if (this.gathered.length >= GATHERED_CHARS_MAX) this.flush();
-    else this.timer ??= setTimeout(() => this.flush(), GATHERED_MS_MAX).unref();
+    const line = decisionLine(record, this.labels);
+    // No character takes more than three bytes of UTF-8 for each of its UTF-16 units.
+    const bytesMax = line.length * 3 + 1;
+    if (this.gatheredBytes + bytesMax > GATHERED_BYTES) this.flush();
+    if (bytesMax > GATHERED_BYTES) {
+      this.stream.write(`${line}\n`);
+      return true;
+    }
+    this.gatheredBytes += this.gathered.write(line, this.gatheredBytes);
+    this.gathered[this.gatheredBytes++] = NEW_LINE;
+    this.timer ??= setTimeout(() => this.flush(), GATHERED_MS_MAX).unref();
     return true;
   }
 
@@ -59,9 +69,11 @@ export class DecisionLog {
   private flush(): void {
     clearTimeout(this.timer);
     this.timer = undefined;
-    const lines = this.gathered;
-    this.gathered = "";
-    if (lines !== "" && !this.broken) this.stream.write(lines);
+    if (this.gatheredBytes > 0 && !this.broken) {
+      this.stream.write(this.gathered.subarray(0, this.gatheredBytes));
+      this.gathered = Buffer.allocUnsafe(GATHERED_BYTES);
+    }
+    this.gatheredBytes = 0;
   }
 
   /** Lines gathered are written before it settles. */

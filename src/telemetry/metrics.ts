@@ -1,9 +1,10 @@
 /** Prometheus metrics; names end in their unit, labels have small fixed sets of values. */
 
-import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from "prom-client";
+import { Counter, collectDefaultMetrics, Gauge, Registry } from "prom-client";
 import type { Protocol, RequestFacts } from "../model/facts.ts";
 import type { LineStats } from "../model/line.ts";
 import type { DecisionKind, Verdict } from "../model/verdict.ts";
+import { BucketCounts } from "./bucket-counts.ts";
 
 /** Fine around the usual thresholds. */
 const SCORE_BUCKETS = [
@@ -25,8 +26,8 @@ export class Metrics {
   readonly registry = new Registry();
   /** Checks not yet shown, in the order in which their labels were first met; that order is the page's. */
   private readonly unshown: LabelledChecks[] = [];
-  private readonly scores: Histogram;
-  private readonly latency: Histogram;
+  private readonly scores: BucketCounts;
+  private readonly latency: BucketCounts;
   private readonly answered: Counter;
   private readonly conditionErrors: Counter;
   readonly checkErrors: Counter;
@@ -61,18 +62,18 @@ export class Metrics {
         }
       },
     });
-    this.scores = new Histogram({
-      name: "sallyport_score_points",
-      help: "Scores, 0 to 100.",
-      buckets: SCORE_BUCKETS,
-      registers,
-    });
-    this.latency = new Histogram({
-      name: "sallyport_check_duration_seconds",
-      help: "Time from reading a Check call to its answer, inside this process.",
-      buckets: LATENCY_BUCKETS,
-      registers,
-    });
+    this.scores = new BucketCounts(
+      { name: "sallyport_score_points", help: "Scores, 0 to 100.", buckets: SCORE_BUCKETS },
+      this.registry,
+    );
+    this.latency = new BucketCounts(
+      {
+        name: "sallyport_check_duration_seconds",
+        help: "Time from reading a Check call to its answer, inside this process.",
+        buckets: LATENCY_BUCKETS,
+      },
+      this.registry,
+    );
     this.answered = counter(
       "sallyport_challenges_answered_total",
       "Challenges answered with a valid proof.",
