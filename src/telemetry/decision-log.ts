@@ -9,7 +9,7 @@ import type { DecisionRecord } from "./decision-record.ts";
 const BUFFERED_BYTES_MAX = 16 * 1024 * 1024;
 
 /** Lines are gathered until they are this long together … */
-const GATHERED_BYTES = 64 * 1024;
+const GATHERED_BYTES = 256 * 1024;
 /** … or the first of them is this old: what a crash can cost. */
 const GATHERED_MS_MAX = 100;
 const NEW_LINE = 0x0a;

@@ -1,3 +1,4 @@
+import fc from "fast-check";
 import t from "tap";
 import { type Pending, PendingTable } from "../../src/check/pending.ts";
 import { toEpochMs } from "../../src/model/units.ts";
@@ -64,4 +65,40 @@ t.test("an outcome that came by the request id alone leaves the verdict to be le
   table.delete(undefined, one);
   t.equal(table.find(undefined, "r"), undefined);
   t.equal(table.find("d", undefined), one);
+});
+
+t.test("whatever comes and goes, what waits is found and nothing else is", async (t) => {
+  // Few endings, so that ids share their places.
+  const id = fc
+    .tuple(fc.nat(200), fc.constantFrom("00000000", "00000001", "ffffffff", "7"))
+    .map(([n, end]) => `${n}-${end}`);
+  const step = fc.oneof(
+    fc.record({ kind: fc.constant("add" as const), id }),
+    fc.record({ kind: fc.constantFrom("delete" as const, "keep" as const), id }),
+  );
+  fc.assert(
+    fc.property(fc.array(step, { maxLength: 300 }), fc.integer({ min: 1, max: 20 }), (steps, max) => {
+      const table = new PendingTable(max);
+      const model = new Map<string, Pending>();
+      for (const one of steps) {
+        const known = model.get(one.id);
+        if (one.kind === "add") {
+          const fresh = pending(one.id);
+          table.add(fresh);
+          model.delete(one.id);
+          model.set(one.id, fresh);
+          if (model.size > max) model.delete(model.keys().next().value as string);
+        } else if (known !== undefined && one.kind === "keep") {
+          table.keep(known);
+          model.delete(one.id);
+          model.set(one.id, known);
+        } else if (known !== undefined) {
+          table.delete(one.id, known);
+          model.delete(one.id);
+        }
+        if (!steps.every(({ id: asked }) => table.find(asked, undefined) === model.get(asked))) t.fail("as the model");
+      }
+    }),
+    { numRuns: 40 },
+  );
 });
