@@ -24,17 +24,23 @@ const TEXTS_MAX = 4_096;
 /** In UTF-8 at most, per UTF-16 unit. */
 const UNIT_BYTES = 3;
 
+/** Texts up to this length are copied here, which is quicker than calling into the encoder; one byte tells it. */
+const SHORT_MAX = 127;
+
+/** What a buffer has beyond the size it is meant for, so that it need not grow. */
 const ROOM = 4_096;
 
 /** Writes into a buffer of its own, which is used again after {@link Packer.reset}. */
 export class Packer {
   private bytes: Buffer;
+  private view: DataView;
   private at = 0;
   private readonly texts = new Map<string, number>();
 
   /** @param sizeUsual bytes that are taken at a time, usually */
   constructor(sizeUsual: number) {
     this.bytes = Buffer.allocUnsafe(sizeUsual + ROOM);
+    this.view = viewOf(this.bytes);
   }
 
   /** Bytes written since the last {@link Packer.reset}. */
@@ -67,7 +73,7 @@ export class Packer {
       this.varint(value + 1);
     } else {
       this.bytes[this.at] = IN_FULL;
-      this.bytes.writeDoubleLE(value, this.at + 1);
+      this.view.setFloat64(this.at + 1, value, true);
       this.at += 1 + DOUBLE_BYTES;
     }
   }
@@ -75,6 +81,18 @@ export class Packer {
   /** So many numbers, whose count the reader knows. */
   numbers(values: ArrayLike<number>): void {
     for (let i = 0; i < values.length; i++) this.number(values[i] as number);
+  }
+
+  /** The same, where most of them may be zero: only the others are told. */
+  sparse(values: ArrayLike<number>): void {
+    let told = 0;
+    for (let i = 0; i < values.length; i++) if (values[i] !== 0) told++;
+    this.number(told);
+    for (let i = 0; i < values.length; i++) {
+      if (values[i] === 0) continue;
+      this.number(i);
+      this.number(values[i] as number);
+    }
   }
 
   /** A text that may well have been told before. */
@@ -95,10 +113,26 @@ export class Packer {
 
   /** A text that nothing else has: it is not remembered. */
   ownText(value: string): void {
-    this.reserve(WHOLE_BYTES + value.length * UNIT_BYTES);
+    const { length } = value;
+    this.reserve(WHOLE_BYTES + length * UNIT_BYTES);
+    if (length <= SHORT_MAX && this.ascii(value)) return;
     const size = Buffer.byteLength(value);
     this.varint(size);
     this.at += this.bytes.write(value, this.at, size, "utf8");
+  }
+
+  /** Writes a short text of ASCII alone; false, and nothing written, when it is none. */
+  private ascii(value: string): boolean {
+    const { bytes, at } = this;
+    const { length } = value;
+    for (let i = 0; i < length; i++) {
+      const unit = value.charCodeAt(i);
+      if (unit > 0x7f) return false;
+      bytes[at + 1 + i] = unit;
+    }
+    bytes[at] = length;
+    this.at = at + 1 + length;
+    return true;
   }
 
   private varint(value: number): void {
@@ -118,18 +152,21 @@ export class Packer {
     const larger = Buffer.allocUnsafe(Math.max(this.bytes.length * 2, this.at + size));
     this.bytes.copy(larger, 0, 0, this.at);
     this.bytes = larger;
+    this.view = viewOf(larger);
   }
 }
 
 /** Reads what a {@link Packer} wrote. Every method throws a {@link RangeError} where the bytes end, or are not its. */
 export class Unpacker {
   private readonly bytes: Buffer;
+  private readonly view: DataView;
   private readonly end: number;
   private at: number;
   private readonly texts: string[] = [];
 
   constructor(bytes: Buffer, start: number, end: number) {
     this.bytes = bytes;
+    this.view = viewOf(bytes);
     this.at = start;
     this.end = end;
   }
@@ -144,7 +181,7 @@ export class Unpacker {
     if (value !== IN_FULL) return value - 1;
     const { at } = this;
     this.skip(DOUBLE_BYTES);
-    return this.bytes.readDoubleLE(at);
+    return this.view.getFloat64(at, true);
   }
 
   /** @throws {RangeError} also when it is not a whole number from 0 to `max` */
@@ -158,6 +195,14 @@ export class Unpacker {
   numbers<Into extends { [index: number]: number; readonly length: number }>(into: Into): Into {
     for (let i = 0; i < into.length; i++) into[i] = this.number();
     return into;
+  }
+
+  /** Fills an array of zeros with what {@link Packer.sparse} told. */
+  sparse(into: number[]): void {
+    for (let left = this.whole(into.length); left > 0; left--) {
+      const place = this.whole(into.length - 1);
+      into[place] = this.number();
+    }
   }
 
   text(): string {
@@ -201,4 +246,8 @@ export class Unpacker {
     if (size > this.end - this.at) throw new RangeError(`expected ${size} bytes`);
     this.at += size;
   }
+}
+
+function viewOf(bytes: Buffer): DataView {
+  return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }

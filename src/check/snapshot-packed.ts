@@ -168,15 +168,16 @@ function packBaseline(packer: Packer, baseline: Baseline): void {
   packer.number(baseline.firstSeenMs);
   packer.number(baseline.lastSeenMs);
   packer.number(baseline.requests);
+  const tell = (value: string, weight: number, windows: number, lastWindow: number): void => {
+    packer.text(value);
+    packer.number(weight);
+    packer.number(windows);
+    packer.number(lastWindow);
+  };
   for (const name of HABIT_NAMES) {
     const habit = baseline.habits[name];
     packer.number(habit.size);
-    habit.each((value, weight, windows, lastWindow) => {
-      packer.text(value);
-      packer.number(weight);
-      packer.number(windows);
-      packer.number(lastWindow);
-    });
+    habit.each(tell);
   }
   for (const name of NOVELTY_NAMES) {
     const own = baseline.novelty[name];
@@ -193,8 +194,8 @@ function packBaseline(packer: Packer, baseline: Baseline): void {
     packer.number(centre.latestMs);
   }
   packer.number(baseline.totals.requests);
-  packer.numbers(baseline.totals.counts);
-  packer.numbers(baseline.hours);
+  packer.sparse(baseline.totals.counts);
+  packer.sparse(baseline.hours);
   packer.number(baseline.lastHour);
 }
 
@@ -206,8 +207,9 @@ function unpackBaseline(unpacker: Unpacker): Baseline {
   for (const name of HABIT_NAMES) {
     const size = unpacker.whole(HABIT_SIZES[name]);
     if (size === 0) continue;
-    const flat: (string | number)[] = [];
-    for (let i = 0; i < size; i++) flat.push(unpacker.text(), unpacker.number(), unpacker.number(), unpacker.number());
+    // Most have one value; an array of just that is quicker than one that grows.
+    const flat = unpackEntry(unpacker);
+    for (let i = 1; i < size; i++) flat.push(...unpackEntry(unpacker));
     baseline.habits[name].restore(flat);
   }
   for (const name of NOVELTY_NAMES) {
@@ -225,10 +227,14 @@ function unpackBaseline(unpacker: Unpacker): Baseline {
     centre.latestMs = unpacker.number();
   }
   baseline.totals.requests = unpacker.number();
-  unpacker.numbers(baseline.totals.counts);
-  unpacker.numbers(baseline.hours);
+  unpacker.sparse(baseline.totals.counts);
+  unpacker.sparse(baseline.hours);
   baseline.lastHour = unpacker.number();
   return baseline;
+}
+
+function unpackEntry(unpacker: Unpacker): (string | number)[] {
+  return [unpacker.text(), unpacker.number(), unpacker.number(), unpacker.number()];
 }
 
 function packLock(packer: Packer, { id, scope, reason, setBy, setAtMs, expiresAtMs }: Lock): void {
