@@ -92,10 +92,13 @@ export class Habit {
 
   /**
    * Takes over what {@link each} told, instead of what was known: as many values as there is room for.
-   * @param flat value, weight, windows and latest window of one value after the other; it is copied
+   * @param flat value, weight, windows and latest window of one value after the other; it is taken over, and is best
+   *   no longer than it needs to be
    */
-  restore(flat: readonly (string | number)[]): void {
-    this.slots = flat.length === 0 ? NO_SLOTS : flat.slice(0, this.valuesMax * ENTRY_SLOTS);
+  restore(flat: (string | number)[]): void {
+    const room = this.valuesMax * ENTRY_SLOTS;
+    if (flat.length === 0) this.slots = NO_SLOTS;
+    else this.slots = flat.length > room ? flat.slice(0, room) : flat;
   }
 
   has(value: string): boolean {

@@ -55,7 +55,8 @@ interface SnapshotJson {
 }
 
 function habitFromJson(habit: Habit, json: HabitJson): void {
-  habit.restore(json.flatMap(([value, weight, windows, lastWindow]) => [String(value), weight, windows, lastWindow]));
+  const flat = json.flatMap(([value, weight, windows, lastWindow]) => [String(value), weight, windows, lastWindow]);
+  habit.restore(flat.slice());
 }
 
 function baselineFromJson(json: BaselineJson): Baseline {

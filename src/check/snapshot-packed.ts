@@ -207,10 +207,12 @@ function unpackBaseline(unpacker: Unpacker): Baseline {
   for (const name of HABIT_NAMES) {
     const size = unpacker.whole(HABIT_SIZES[name]);
     if (size === 0) continue;
-    // Most have one value; an array of just that is quicker than one that grows.
     const flat = unpackEntry(unpacker);
-    for (let i = 1; i < size; i++) flat.push(...unpackEntry(unpacker));
-    baseline.habits[name].restore(flat);
+    for (let i = 1; i < size; i++) {
+      flat.push(unpacker.text(), unpacker.number(), unpacker.number(), unpacker.number());
+    }
+    // Most have one value: they need no copy to be as short as they can.
+    baseline.habits[name].restore(size === 1 ? flat : flat.slice());
   }
   for (const name of NOVELTY_NAMES) {
     const own = baseline.novelty[name];
