@@ -403,7 +403,7 @@ class RequestLine implements Line {
       population: baselines.population,
       baselines: own ? baselines.all() : [],
       calibrations,
-      locks: own ? this.locks.list(now) : [],
+      locks: own ? this.locks.inForce(now) : [],
       subjects: own ? posture.subjects() : [],
       postureOf: (subject) => posture.get(subject),
     };

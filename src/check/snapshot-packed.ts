@@ -49,7 +49,7 @@ export function* packState(source: SnapshotSource, packer: Packer): Generator<vo
   packPopulation(packer, population);
   for (const name of POOLS) packCalibration(packer, calibrations[name]);
   yield;
-  yield* packEach(packer, TEMPLATE, SMALL_PER_STEP, population.templates.paths(), (path) => packer.text(path));
+  yield* packEach(packer, TEMPLATE, SMALL_PER_STEP, population.templates.eachPath(), (path) => packer.text(path));
   yield* packEach(packer, ROUTE, SMALL_PER_STEP, population.routes.values(), (route) => packer.text(route));
   let packed = 0;
   for (const baseline of source.baselines) {
@@ -101,13 +101,14 @@ function* packEach<Entry>(
   packer: Packer,
   kind: number,
   perStep: number,
-  entries: readonly Entry[],
+  entries: Iterable<Entry>,
   pack: (entry: Entry) => void,
 ): Generator<void, void> {
-  for (let i = 0; i < entries.length; i++) {
+  let packed = 0;
+  for (const entry of entries) {
     packer.number(kind);
-    pack(entries[i] as Entry);
-    if ((i + 1) % perStep === 0) yield;
+    pack(entry);
+    if (++packed % perStep === 0) yield;
   }
 }
 

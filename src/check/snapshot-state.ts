@@ -18,7 +18,7 @@ export interface SnapshotSource {
   readonly population: Population;
   readonly baselines: readonly Baseline[];
   readonly calibrations: Calibrations;
-  readonly locks: readonly Lock[];
+  readonly locks: Iterable<Lock>;
   /** Subjects with posture facts. */
   readonly subjects: readonly string[];
   /** `undefined` when they were forgotten meanwhile. */
