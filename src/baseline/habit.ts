@@ -77,10 +77,28 @@ export class Habit {
     return entries;
   }
 
-  /** Takes over what {@link entries} gave, instead of what was known. */
-  restore(entries: readonly HabitEntry[]): void {
-    const slots = entries.flatMap(({ value, weight, windows, lastWindow }) => [value, weight, windows, lastWindow]);
-    this.slots = slots.length === 0 ? NO_SLOTS : slots.slice();
+  /** Tells all values in the order of {@link entries}, without making an object of each. */
+  each(tell: (value: string, weight: number, windows: number, lastWindow: number) => void): void {
+    const { slots } = this;
+    for (let at = 0; at < slots.length; at += ENTRY_SLOTS) {
+      tell(
+        slots[at] as string,
+        slots[at + WEIGHT] as number,
+        slots[at + WINDOWS] as number,
+        slots[at + LAST_WINDOW] as number,
+      );
+    }
+  }
+
+  /**
+   * Takes over what {@link each} told, instead of what was known: as many values as there is room for.
+   * @param flat value, weight, windows and latest window of one value after the other; it is taken over, and is best
+   *   no longer than it needs to be
+   */
+  restore(flat: (string | number)[]): void {
+    const room = this.valuesMax * ENTRY_SLOTS;
+    if (flat.length === 0) this.slots = NO_SLOTS;
+    else this.slots = flat.length > room ? flat.slice(0, room) : flat;
   }
 
   has(value: string): boolean {

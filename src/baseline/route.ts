@@ -161,13 +161,12 @@ export class RouteTemplates {
 
   /** Every learned level, in order of depth, a collapsed one marked by a trailing `*`: for snapshots. */
   paths(): readonly string[] {
-    const found: string[] = [];
-    const visit = (node: Node, path: string) => {
-      if (path !== "" || node.collapsed) found.push(node.collapsed ? `${path}*` : path);
-      for (const [name, child] of node.children) visit(child, `${path}/${name}`);
-    };
-    visit(this.root, "");
-    return found;
+    return [...this.eachPath()];
+  }
+
+  /** The same one by one; more may be learned meanwhile. */
+  eachPath(): Generator<string, void> {
+    return pathsBelow(this.root, "");
   }
 
   /** Takes over what {@link paths} gave. */
@@ -216,6 +215,11 @@ export class RouteTemplates {
     node.children.clear();
     this.shapes.clear();
   }
+}
+
+function* pathsBelow(node: Node, path: string): Generator<string, void> {
+  if (path !== "" || node.collapsed) yield node.collapsed ? `${path}*` : path;
+  for (const [name, child] of node.children) yield* pathsBelow(child, `${path}/${name}`);
 }
 
 function sizeOf(node: Node): number {

@@ -92,6 +92,11 @@ export class BaselineStore {
     this.population = new Population();
   }
 
+  /** All of them, in no order: a copy, made quickly however many there are. */
+  all(): readonly Baseline[] {
+    return [...this.byName.values()];
+  }
+
   *[Symbol.iterator](): IterableIterator<Baseline> {
     yield* this.newcomers;
     yield* this.established;

@@ -46,7 +46,8 @@ import { Locks, matchPolicyLocks } from "./locks.ts";
 import { type Lesson, type Pending, PendingTable } from "./pending.ts";
 import { planOf } from "./plan.ts";
 import { Postures } from "./posture-table.ts";
-import { readSnapshot, writeSnapshot } from "./snapshot.ts";
+import { readSnapshot, snapshotSteps, writeSnapshot } from "./snapshot.ts";
+import type { SnapshotSource } from "./snapshot-state.ts";
 import { teach, teachOutcome } from "./teach.ts";
 
 export interface LineOptions {
@@ -388,18 +389,24 @@ class RequestLine implements Line {
   }
 
   snapshot(now: EpochMs, part: "all" | "prior" = "all"): Uint8Array {
+    return writeSnapshot(this.snapshotSource(now, part), now);
+  }
+
+  snapshotSteps(now: EpochMs): Iterator<Uint8Array | undefined, void> {
+    return snapshotSteps(this.snapshotSource(now, "all"), now);
+  }
+
+  private snapshotSource(now: EpochMs, part: "all" | "prior"): SnapshotSource {
     const { baselines, calibrations, posture } = this;
     const own = part === "all";
-    return writeSnapshot(
-      {
-        population: baselines.population,
-        baselines: own ? baselines : [],
-        calibrations,
-        locks: own ? this.locks.list(now) : [],
-        posture: own ? [...posture.entries()] : [],
-      },
-      now,
-    );
+    return {
+      population: baselines.population,
+      baselines: own ? baselines.all() : [],
+      calibrations,
+      locks: own ? this.locks.inForce(now) : [],
+      subjects: own ? posture.subjects() : [],
+      postureOf: (subject) => posture.get(subject),
+    };
   }
 
   restore(bytes: Uint8Array): void {

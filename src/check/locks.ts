@@ -52,7 +52,12 @@ export class Locks implements LockTable {
   }
 
   list(now: EpochMs): readonly Lock[] {
-    return [...this.byId.values()].filter((lock) => isInForce(lock, now));
+    return [...this.inForce(now)];
+  }
+
+  /** The same one by one; others may be added and removed meanwhile. */
+  *inForce(now: EpochMs): Generator<Lock, void> {
+    for (const lock of this.byId.values()) if (isInForce(lock, now)) yield lock;
   }
 
   add(lock: Lock): void {

@@ -28,7 +28,8 @@ export class Postures implements PostureTable {
     return this.facts.get(subject);
   }
 
-  entries(): IterableIterator<[string, PostureFacts]> {
-    return this.facts.entries();
+  /** Everybody whom something was told of, least recently told first: a copy. */
+  subjects(): readonly string[] {
+    return [...this.facts.keys()];
   }
 }

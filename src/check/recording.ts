@@ -66,6 +66,7 @@ export function recording(line: Line, write: (event: RecordedEvent) => void): Li
     forget: (principal) => line.forget(principal),
     scoreBands: (levels) => line.scoreBands(levels),
     snapshot: (now: EpochMs, part) => line.snapshot(now, part),
+    snapshotSteps: (now) => line.snapshotSteps(now),
     restore: (bytes) => line.restore(bytes),
   };
 }

@@ -86,6 +86,7 @@ export class Shadow {
       principals: () => line.principals(),
       forget: (principal) => line.forget(principal),
       snapshot: (now, part) => line.snapshot(now, part),
+      snapshotSteps: (now) => line.snapshotSteps(now),
       restore: (bytes) => line.restore(bytes),
     };
   }

@@ -51,6 +51,12 @@ export interface Line {
    * @param part `prior`: only what all principals taught together, to start another sidecar warm; names nobody
    */
   snapshot(now: EpochMs, part?: "all" | "prior"): Uint8Array;
+  /**
+   * The same (`all`) in small steps, in between which the line may be used: each principal is then as it is when its turn
+   * comes. The values in order are the bytes, each a view that is good until the next step; `undefined` is a step that
+   * has nothing to write yet.
+   */
+  snapshotSteps(now: EpochMs): Iterator<Uint8Array | undefined, void>;
   /** @throws {OperatingError} ERR_STATE_INVALID when the bytes are torn or foreign; memory is then unchanged. */
   restore(bytes: Uint8Array): void;
 }

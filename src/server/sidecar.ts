@@ -36,6 +36,7 @@ import { FairShares, LoadWatch } from "./load-watch.ts";
 import { keepLocks, LockJournal } from "./lock-journal.ts";
 import { type PolicyStatus, type RunningPolicy, startPolicy } from "./policy.ts";
 import { pooledRandom } from "./random.ts";
+import { startSaving } from "./saving.ts";
 import { shadowed } from "./shadowing.ts";
 import { StateFiles } from "./state-files.ts";
 import { VERSION } from "./version.ts";
@@ -184,16 +185,9 @@ async function assemble(
   closers.push(every(KEY_REFRESH_MS, () => keySets.refresh(policy.get().identity.issuers)));
 
   if (state !== undefined) {
-    const save = (): void => {
-      try {
-        state.write(line.snapshot(toEpochMs(now())));
-        metrics.snapshots.inc({ result: "written" });
-      } catch (error) {
-        metrics.snapshots.inc({ result: "failed" }); // keeps deciding; the last snapshot is still there
-        log.error({ event: "state.unwritable", ...errorFields(error) }, "what was learned could not be written");
-      }
-    };
-    closers.push(save, every(config.snapshotIntervalMs, save));
+    const onSaved = (result: "written" | "failed"): void => metrics.snapshots.inc({ result });
+    const saving = startSaving({ line, state, intervalMs: config.snapshotIntervalMs, now, log, onSaved });
+    closers.push(() => saving.close());
   }
 
   const recent = new RecentDecisions(RECENT_MAX);

@@ -12,6 +12,7 @@ import {
   writeFileSync,
   writeSync,
 } from "node:fs";
+import { type FileHandle, open, rename } from "node:fs/promises";
 import { join } from "node:path";
 import { OperatingError } from "../model/errors.ts";
 
@@ -84,6 +85,36 @@ export class StateFiles {
     this.replace(STATE, bytes);
   }
 
+  /**
+   * The same in slices, without waiting for the disk in between. Neither this nor {@link StateFiles.write} may be called
+   * before it has ended.
+   * @param next the next bytes, good until it is asked again; `end` after the last, or `given up` to leave the old snapshot
+   * @returns whether the snapshot is now the new one
+   * @throws {OperatingError} ERR_STATE_UNWRITABLE, or whatever `next` throws; the old snapshot is then still there
+   */
+  async writeSlices(next: () => Promise<Uint8Array | "end" | "given up">): Promise<boolean> {
+    const path = join(this.folder, STATE);
+    const beside = `${path}.new`;
+    const told = <Result>(work: Promise<Result>): Promise<Result> =>
+      work.catch((cause: unknown) => {
+        throw unwritable(path, cause);
+      });
+    const file = await told(open(beside, "w", 0o600));
+    try {
+      for (;;) {
+        const slice = await next();
+        if (slice === "given up") return false;
+        if (slice === "end") break;
+        await told(writeWhole(file, slice));
+      }
+      await told(file.sync());
+    } finally {
+      await told(file.close());
+    }
+    await told(rename(beside, path));
+    return true;
+  }
+
   /** Moves a file that cannot be used out of the way, keeping it for a look; returns where it went. */
   setAside(name: string = STATE): string {
     const from = join(this.folder, name);
@@ -117,6 +148,12 @@ export function writeExport(path: string, bytes: Uint8Array): void {
     writeFileSync(path, bytes, { mode: 0o600 });
   } catch (cause) {
     throw unwritable(path, cause);
+  }
+}
+
+async function writeWhole(file: FileHandle, bytes: Uint8Array): Promise<void> {
+  for (let written = 0; written < bytes.length; ) {
+    written += (await file.write(bytes, written)).bytesWritten;
   }
 }
 

@@ -55,3 +55,17 @@ t.test("known values are bounded, and what is asked for again outlives what is n
   t.equal(known.has("b"), false);
   t.equal(known.values().length, 3);
 });
+
+t.test("what a habit tells of each value is what another takes over, as many as it has room for", async (t) => {
+  const habit = new Habit(6);
+  for (let i = 0; i < 6; i++) habit.learn(`value ${i}`, toEpochMs(i * SETTLE_WINDOW_MS), i % 2 === 0);
+  const told: (string | number)[] = [];
+  habit.each((...entry) => told.push(...entry));
+  const [same, smaller, empty] = [new Habit(6), new Habit(2), new Habit(6)];
+  same.restore([...told]);
+  smaller.restore([...told]);
+  empty.restore([]);
+  t.same(same.entries, habit.entries);
+  t.same(smaller.entries, habit.entries.slice(0, 2));
+  t.equal(empty.size, 0);
+});
