@@ -36,6 +36,7 @@ import { FairShares, LoadWatch } from "./load-watch.ts";
 import { keepLocks, LockJournal } from "./lock-journal.ts";
 import { type PolicyStatus, type RunningPolicy, startPolicy } from "./policy.ts";
 import { pooledRandom } from "./random.ts";
+import { reflectionServices } from "./reflection.ts";
 import { shadowed } from "./shadowing.ts";
 import { StateFiles } from "./state-files.ts";
 import { VERSION } from "./version.ts";
@@ -272,24 +273,21 @@ async function assemble(
     onError,
     onRefused: (reason) => metrics.connectionsRefused.inc({ reason }),
   });
-  const streams = new GrpcListener(
-    config.streamsAddress,
-    [
-      accessLogService(
-        (bytes) => outcomesOf(bytes, toEpochMs(now())),
-        (outcomes) => {
-          for (const outcome of outcomes) {
-            metrics.outcomes.inc({ stage: outcome.stage });
-            line.outcome(outcome);
-            holding.reported(outcome);
-          }
-        },
-        onError,
-      ),
-      holding.service,
-    ],
-    { reflection: true },
-  );
+  const streams = new GrpcListener(config.streamsAddress, [
+    accessLogService(
+      (bytes) => outcomesOf(bytes, toEpochMs(now())),
+      (outcomes) => {
+        for (const outcome of outcomes) {
+          metrics.outcomes.inc({ stage: outcome.stage });
+          line.outcome(outcome);
+          holding.reported(outcome);
+        }
+      },
+      onError,
+    ),
+    holding.service,
+    ...reflectionServices(onError),
+  ]);
   // Checks end first: the outcomes of the last ones still come in.
   closers.push(() => authorizer.settle());
   for (const listener of [streams, check]) {
