@@ -2,7 +2,7 @@
 
 import { readFileSync } from "node:fs";
 import { OperatingError } from "../model/errors.ts";
-import { readConfig } from "../server/config.ts";
+import { type ConfigSources, type FileSettings, readConfig } from "../server/config.ts";
 import { SETTINGS, type Setting } from "../server/settings.ts";
 import { startSidecar } from "../server/sidecar.ts";
 import { VERSION } from "../server/version.ts";
@@ -27,7 +27,7 @@ export const serveCommand: Command = {
     })),
   ],
   run: async (invocation, terminal) => {
-    const read = readConfig(sourcesOf(invocation, terminal));
+    const read = readConfig(await sourcesOf(invocation, terminal));
     if (!read.ok) {
       for (const problem of read.problems) terminal.err(problem);
       return EXIT_BAD;
@@ -43,13 +43,16 @@ export const serveCommand: Command = {
   },
 };
 
-export function sourcesOf({ values }: Invocation, { environment }: Terminal) {
+export async function sourcesOf({ values }: Invocation, { environment }: Terminal): Promise<ConfigSources> {
   const path = values.config ?? environment.SALLYPORT_CONFIG;
-  return {
-    flags: values,
-    environment,
-    file: path === undefined ? undefined : { name: path, text: readText(path) },
-  };
+  return { flags: values, environment, file: path === undefined ? undefined : await readSettings(path) };
+}
+
+/** Most sidecars are set up by flags and environment: what reads YAML is loaded only for a file. */
+async function readSettings(path: string): Promise<FileSettings> {
+  const text = readText(path);
+  const { readConfigFile } = await import("../server/config-file.ts");
+  return readConfigFile({ name: path, text });
 }
 
 function readText(path: string): string {

@@ -56,6 +56,7 @@ export class KeySets {
     const wanted = new Set(issuers.flatMap(({ jwks }) => (jwks.kind === "url" ? [jwks.url] : [])));
     for (const url of this.byUrl.keys()) if (!wanted.has(url)) this.byUrl.delete(url);
     this.inline.clear();
+    if (issuers.length > 0) await loadJose(); // before their first token, which would wait for it
     const due = [...wanted].filter((url) => this.options.now() - this.entry(url).fetchedAtMs >= REFRESH_MS);
     await Promise.all(due.map((url) => this.fetchOnce(this.entry(url))));
   }

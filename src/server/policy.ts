@@ -18,7 +18,7 @@ import { type LoadSource, PolicyMetrics } from "../telemetry/policy-metrics.ts";
 import type { PolicyPlace, ServeConfig } from "./config.ts";
 import { denying, effective } from "./effective-policy.ts";
 import type { FleetOrders } from "./fleet-orders.ts";
-import { startTrust } from "./policy-trust.ts";
+import type { startTrust } from "./policy-trust.ts";
 import { VERSION } from "./version.ts";
 
 /** How often a state folder that did not take the last good bundle is tried again. */
@@ -163,7 +163,7 @@ class Running implements RunningPolicy {
     const state = config.stateDir === undefined ? undefined : new PolicyState(config.stateDir);
     const kept = await this.readState(state);
     const trust =
-      config.bundleKeys === undefined ? undefined : await startTrust(config.bundleKeys, kept.trust, state, log);
+      config.bundleKeys === undefined ? undefined : await trustIn(config.bundleKeys, kept.trust, state, log);
     if (config.policy !== undefined || config.control !== undefined) {
       await this.follow(trust, state, kept.bundle);
     } else if (config.bundleKeys !== undefined) {
@@ -401,6 +401,11 @@ class Running implements RunningPolicy {
       monotonicMs: () => performance.now(),
     });
   }
+}
+
+/** Keys have schemas and texts of their own: what reads them is loaded only where some are configured. */
+async function trustIn(...given: Parameters<typeof startTrust>): Promise<Trust> {
+  return (await import("./policy-trust.ts")).startTrust(...given);
 }
 
 function summaryOf(kept: { readonly refusal: unknown; readonly failure: unknown } | undefined): string {

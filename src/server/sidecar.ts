@@ -2,7 +2,6 @@
 
 import { randomBytes, randomUUID } from "node:crypto";
 import { closeSync, openSync, readFileSync, writeSync } from "node:fs";
-import { create } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { NONCE_SECRET_BYTES_MIN, Nonces } from "../challenge/nonce.ts";
 import { createLine } from "../check/line.ts";
@@ -16,7 +15,6 @@ import { KeySets } from "../envoy/key-sets.ts";
 import { Proofs } from "../envoy/proofs.ts";
 import { accessLogService, CHECK_PATH } from "../envoy/service.ts";
 import { Tokens } from "../envoy/tokens.ts";
-import { ScoreBandSchema } from "../gen/sallyport/local/v1/local_pb.ts";
 import { OperatingError } from "../model/errors.ts";
 import type { Line, LockChange } from "../model/line.ts";
 import type { Policy } from "../model/policy.ts";
@@ -324,9 +322,7 @@ async function assemble(
         locks,
         extAuthzAddress: check.boundAddress,
         streamsAddress: streams.boundAddress,
-        scoreBands: bandsOf(line, policy).map((band) =>
-          create(ScoreBandSchema, { ...band, requests: BigInt(band.requests) }),
-        ),
+        scoreBands: bandsOf(line, policy).map((band) => ({ ...band, requests: BigInt(band.requests) })),
         scored: BigInt(scored),
       };
     },
