@@ -3,7 +3,7 @@
 import type { Registry } from "prom-client";
 import { CurrentPolicy } from "../bundle/current.ts";
 import { defaultPolicy } from "../bundle/default-policy.ts";
-import { PolicyLoader } from "../bundle/loader.ts";
+import type { PolicyLoader } from "../bundle/loader.ts";
 import { shippedNetworks } from "../bundle/shipped-networks.ts";
 import { FileSource } from "../bundle/sync/file-source.ts";
 import { type KeeperEvents, PolicyKeeper } from "../bundle/sync/keeper.ts";
@@ -57,6 +57,8 @@ export interface RunningPolicy {
 export interface PolicyOptions {
   readonly config: ServeConfig;
   readonly sidecarId: string;
+  /** Closed by whoever made it. */
+  readonly loader: PolicyLoader;
   readonly log: Logger;
   readonly registry: Registry;
   /** Told after another policy has taken its place. */
@@ -85,7 +87,6 @@ export async function startPolicy(options: PolicyOptions): Promise<RunningPolicy
 class Running implements RunningPolicy {
   private readonly options: PolicyOptions;
   private readonly metrics: PolicyMetrics;
-  private readonly loader = new PolicyLoader();
   private readonly closers: (() => Promise<void> | void)[] = [];
   private readonly current: CurrentPolicy;
   /** With `policy-on-expiry: deny`: what counts once the bundle in force is past its time. */
@@ -112,7 +113,6 @@ class Running implements RunningPolicy {
       const { loadedAtMs, bundle, confirmedAtMs, freshness } = this.status();
       return { loadedAtMs, revision: bundle?.revision, expiresAtMs: bundle?.expiresAtMs, confirmedAtMs, freshness };
     });
-    this.closers.push(() => this.loader.close());
   }
 
   get(): Policy {
@@ -313,7 +313,7 @@ class Running implements RunningPolicy {
     staleAfterMs: number | undefined,
   ) {
     return {
-      loader: this.loader,
+      loader: this.options.loader,
       label,
       trust,
       state,

@@ -3,6 +3,7 @@
 import { randomBytes, randomUUID } from "node:crypto";
 import { closeSync, openSync, readFileSync, writeSync } from "node:fs";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
+import type { PolicyLoader } from "../bundle/loader.ts";
 import { NONCE_SECRET_BYTES_MIN, Nonces } from "../challenge/nonce.ts";
 import { createLine } from "../check/line.ts";
 import { recording } from "../check/recording.ts";
@@ -57,16 +58,17 @@ export interface Sidecar {
 
 /**
  * Starts a sidecar.
+ * @param loader loads its policies, and is closed with it
  * @throws {OperatingError} ERR_POLICY_INVALID with every problem at once, ERR_LISTEN, ERR_STATE_UNWRITABLE, …; nothing
  *   keeps running then
  */
-export async function startSidecar(config: ServeConfig, log: Logger): Promise<Sidecar> {
-  const closers: (() => Promise<void> | void)[] = [];
+export async function startSidecar(config: ServeConfig, log: Logger, loader: PolicyLoader): Promise<Sidecar> {
+  const closers: (() => Promise<void> | void)[] = [() => loader.close()];
   const stop = async (): Promise<void> => {
     for (const close of closers.splice(0).reverse()) await close();
   };
   try {
-    const addresses = await assemble(config, log, closers);
+    const addresses = await assemble(config, log, loader, closers);
     return { addresses, stop };
   } catch (error) {
     await stop();
@@ -77,6 +79,7 @@ export async function startSidecar(config: ServeConfig, log: Logger): Promise<Si
 async function assemble(
   config: ServeConfig,
   log: Logger,
+  loader: PolicyLoader,
   closers: (() => Promise<void> | void)[],
 ): Promise<Sidecar["addresses"]> {
   const now = Date.now;
@@ -162,6 +165,7 @@ async function assemble(
   const policy = await startPolicy({
     config,
     sidecarId,
+    loader,
     orders,
     log,
     registry: metrics.registry,
