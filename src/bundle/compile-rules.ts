@@ -18,6 +18,7 @@ import {
 import type {
   BodyPolicy,
   ChallengePolicy,
+  Condition,
   PeerGroup,
   Policy,
   ResponsePolicy,
@@ -27,22 +28,32 @@ import type {
 } from "../model/policy.ts";
 import type { Mode } from "../model/verdict.ts";
 import { SIGNALS } from "../signals/catalog.ts";
-import { compileCondition } from "./conditions.ts";
 import * as defaults from "./defaults.ts";
 import { lazyGlob } from "./globs.ts";
 
 /** The part of a policy that rules can change, and the rules. */
 export type Ruled = Pick<Policy, "mode" | "thresholds" | "rules" | "peerGroups" | "signal" | "challenge" | "response">;
 
+/**
+ * Makes a condition of text that was checked; see `compileCondition`. Handed in, since what evaluates conditions is large,
+ * and most policies have none.
+ */
+export type ConditionOf = (text: string, onError: boolean) => Condition;
+
+/** Of policies without conditions. */
+export const noConditions: ConditionOf = () => {
+  throw new RangeError("a condition in a policy that has none");
+};
+
 /** Compiles what a checked spec says; cheap for ten thousand rules: patterns and conditions are planned when first asked. */
-export function compileRules(spec: Spec | undefined): Ruled {
+export function compileRules(spec: Spec | undefined, conditionOf: ConditionOf): Ruled {
   const challenge = compileChallenge(spec?.challenge, CHALLENGE);
   const response = compileResponse(spec?.response, RESPONSE);
   const signal = compileSignals(spec?.signals ?? {}, () => undefined);
   return {
     mode: modeOf(spec?.mode) ?? "enforce",
     thresholds: { ...defaults.THRESHOLDS, ...thresholdsOf(spec?.thresholds) },
-    rules: (spec?.rules ?? []).map((rule) => compileRule(rule, { challenge, response, signal })),
+    rules: (spec?.rules ?? []).map((rule) => compileRule(rule, { challenge, response, signal }, conditionOf)),
     peerGroups: (spec?.peerGroups ?? []).map(
       ({ name, principals }): PeerGroup => ({ name, principals: principals.map(lazyGlob) }),
     ),
@@ -52,7 +63,11 @@ export function compileRules(spec: Spec | undefined): Ruled {
   };
 }
 
-function compileRule(rule: RuleText, policy: Pick<Policy, "challenge" | "response" | "signal">): Rule {
+function compileRule(
+  rule: RuleText,
+  policy: Pick<Policy, "challenge" | "response" | "signal">,
+  conditionOf: ConditionOf,
+): Rule {
   const decision = decisionOf(rule.decision);
   return {
     name: rule.name,
@@ -63,7 +78,7 @@ function compileRule(rule: RuleText, policy: Pick<Policy, "challenge" | "respons
       principals: (rule.match?.principals ?? []).map(lazyGlob),
       peerGroups: rule.match?.peerGroups ?? [],
     },
-    when: rule.when === "" ? undefined : compileCondition(rule.when, onErrorOf(rule.onError, decision)),
+    when: rule.when === "" ? undefined : conditionOf(rule.when, onErrorOf(rule.onError, decision)),
     mode: modeOf(rule.mode),
     thresholds: rule.thresholds === undefined ? undefined : thresholdsOf(rule.thresholds),
     decision,

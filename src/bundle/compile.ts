@@ -1,49 +1,32 @@
-/** Turns a policy document and the files that it names into the policy that the line reads. */
+/** Makes of a prepared policy the one that the line reads. */
 
 import { create } from "@bufbuild/protobuf";
 import { type Timestamp, timestampMs } from "@bufbuild/protobuf/wkt";
 import type { Forbidden, Lock as LockText, Posture, Spec } from "../gen/sallyport/policy/v1/policy_pb.ts";
 import { AutoLockScope, SpecSchema, StreamHold } from "../gen/sallyport/policy/v1/policy_pb.ts";
 import type { Lock, LockScope, Policy, PosturePolicy, PostureRequirement } from "../model/policy.ts";
-import { openAddresses, openFingerprints, openGeo, openPostureFacts } from "./compile-data.ts";
 import { compileIdentity } from "./compile-identity.ts";
-import { compileRules, msOf, type Ruled } from "./compile-rules.ts";
+import { type ConditionOf, compileRules, msOf, type Ruled } from "./compile-rules.ts";
 import * as defaults from "./defaults.ts";
-import type { FileContents } from "./files.ts";
 import { compileGlob } from "./globs.ts";
 import type { Networks } from "./networks.ts";
-import type { PolicyDocument } from "./parse.ts";
+import { openAddresses, openFingerprints, openGeo, openPostureFacts } from "./open-data.ts";
 import { join } from "./pieces.ts";
-import { type Prepared, preparePolicy } from "./prepare.ts";
-import type { Problem } from "./problem.ts";
-import { finish, type Steps, sliced } from "./steps.ts";
-
-export type CompileResult =
-  | { readonly ok: true; readonly policy: Policy }
-  | { readonly ok: false; readonly problems: readonly Problem[] };
+import type { Prepared } from "./prepare.ts";
+import { type Steps, sliced } from "./steps.ts";
 
 /**
- * Compiles a document, all at once.
- *
- * @param contents the files that it names (see `namedFiles`), by name
- * @param revision counts where the document states none
+ * Makes the policy of what was prepared, in small steps: requests can be answered between any two of them.
  * @param networks the shipped table of autonomous systems, for policies that name no other
- * @returns all problems with the files when there are any
+ * @param conditionOf `compileCondition`; of a policy without conditions it is never called
  */
-export function compilePolicy(
-  document: PolicyDocument,
-  contents: FileContents,
-  revision: string,
-  networks?: Networks,
-): CompileResult {
-  const result = preparePolicy(document, contents, revision);
-  return result.ok ? { ok: true, policy: finish(policySteps(result.prepared, networks)) } : result;
-}
-
-/** Makes the policy of what was prepared, in small steps: requests can be answered between any two of them. */
-export function* policySteps(prepared: Prepared, networks: Networks | undefined): Steps<Policy> {
+export function* policySteps(
+  prepared: Prepared,
+  networks: Networks | undefined,
+  conditionOf: ConditionOf,
+): Steps<Policy> {
   const { metadata, spec } = yield* join(prepared.message);
-  const ruled = yield* ruledSteps(spec);
+  const ruled = yield* ruledSteps(spec, conditionOf);
   return {
     ...ruled,
     name: metadata?.name ?? "",
@@ -69,14 +52,16 @@ export function* policySteps(prepared: Prepared, networks: Networks | undefined)
 const STEP_RULES = 16;
 
 /** Rules are compiled with the spec that they stand in, some at a time. */
-function* ruledSteps(spec: Spec | undefined): Steps<Ruled> {
+function* ruledSteps(spec: Spec | undefined, conditionOf: ConditionOf): Steps<Ruled> {
   const given = spec ?? create(SpecSchema);
   const rules: Policy["rules"][number][] = [];
   for (let at = 0; at < given.rules.length; at += STEP_RULES) {
-    rules.push(...compileRules({ ...given, rules: given.rules.slice(at, at + STEP_RULES), peerGroups: [] }).rules);
+    rules.push(
+      ...compileRules({ ...given, rules: given.rules.slice(at, at + STEP_RULES), peerGroups: [] }, conditionOf).rules,
+    );
     yield;
   }
-  return { ...compileRules({ ...given, rules: [] }), rules };
+  return { ...compileRules({ ...given, rules: [] }, conditionOf), rules };
 }
 
 function* compilePosture(posture: Posture | undefined): Steps<PosturePolicy> {

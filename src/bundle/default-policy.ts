@@ -1,10 +1,17 @@
 /** The policy that counts where no file is given. */
 
+import { create } from "@bufbuild/protobuf";
+import { AutoLockScope, ChallengeKind, Mode, PolicyFileSchema } from "../gen/sallyport/policy/v1/policy_pb.ts";
 import type { Policy } from "../model/policy.ts";
-import { compilePolicy } from "./compile.ts";
+import { policySteps } from "./compile.ts";
+import { noConditions } from "./compile-rules.ts";
+import { HitsBuilder } from "./list-hits.ts";
 import type { Networks } from "./networks.ts";
-import { parsePolicy } from "./parse.ts";
-import { formatProblem } from "./problem.ts";
+import { TableBuilder, TextsBuilder } from "./packed-table.ts";
+import { cut } from "./pieces.ts";
+import type { Prepared } from "./prepare.ts";
+import { RangesBuilder } from "./ranges.ts";
+import { finish } from "./steps.ts";
 
 /** The shipped policy as a file would hold it: the defaults, spelt out. */
 export const DEFAULT_POLICY_TEXT = `apiVersion: sallyport.dev/v1
@@ -36,14 +43,44 @@ spec:
     upstreamHeaders: true
 `;
 
-/**
- * The shipped policy.
- * @throws {Error} when the text above does not parse: a bug.
- */
+/** What the text says, ready made: a start need not read it. */
+export function shippedPolicy(): Prepared {
+  const policy = create(PolicyFileSchema, {
+    apiVersion: "sallyport.dev/v1",
+    kind: "Policy",
+    metadata: { name: "default", revision: "shipped-1" },
+    spec: {
+      mode: Mode.ENFORCE,
+      thresholds: { challenge: 26, deny: 36, terminate: 70 },
+      challenge: {
+        kinds: [ChallengeKind.DPOP, ChallengeKind.STEP_UP],
+        triesMax: 3,
+        ttl: { seconds: 300n },
+        discharge: { seconds: 43_200n },
+      },
+      posture: { maxAge: { seconds: 3_600n }, missingBits: 10, staleBits: 6 },
+      autoLock: { seconds: 3_600n },
+      autoLockScope: AutoLockScope.ORIGIN,
+      response: { revealReasons: false, upstreamHeaders: true },
+    },
+  });
+  const table = new TableBuilder().pack();
+  const texts = new TextsBuilder().pack();
+  const hits = new HitsBuilder().pack();
+  const none = new Uint32Array(0);
+  return {
+    message: cut(policy),
+    revision: "shipped-1",
+    hasConditions: false,
+    identity: { apiKeys: { table, names: texts }, keySets: [], trustDomains: [], registeredKeys: [] },
+    addresses: { hits, ranges: new RangesBuilder((earlier) => earlier).pack() },
+    fingerprints: { hits, table, hitOf: none },
+    geo: { databases: [], shipped: true },
+    posture: { table, facts: texts, factsOf: none },
+  };
+}
+
+/** The shipped policy. */
 export function defaultPolicy(networks?: Networks): Policy {
-  const parsed = parsePolicy(DEFAULT_POLICY_TEXT, "default-policy.yaml");
-  if (!parsed.ok) throw new Error(parsed.problems.map(formatProblem).join("\n"));
-  const compiled = compilePolicy(parsed.document, new Map(), "shipped", networks);
-  if (!compiled.ok) throw new Error(compiled.problems.map(formatProblem).join("\n"));
-  return compiled.policy;
+  return finish(policySteps(shippedPolicy(), networks, noConditions));
 }

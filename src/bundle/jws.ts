@@ -1,6 +1,5 @@
 /** JSON Web Signatures of bundles: general JSON form (RFC 7515, 7.2.1), Ed25519 (RFC 8037), several signers. */
 
-import { flattenedVerify, GeneralSign, importJWK } from "jose";
 import type { TrustedKey } from "../model/bundle.ts";
 import { OperatingError } from "../model/errors.ts";
 
@@ -74,6 +73,7 @@ export function unsignedJws(bytes: Uint8Array): Jws {
 
 /** Adds the signature of a key in place of an earlier one of the same key; signatures stand in order of their keys. */
 export async function addSignature(jws: Jws, type: JwsType, { kid, x, d }: SigningKey): Promise<Jws> {
+  const { GeneralSign, importJWK } = await import("jose");
   const key = await importJWK({ kty: "OKP", crv: "Ed25519", x, d }, "EdDSA");
   const { signatures } = await new GeneralSign(jws.bytes)
     .addSignature(key)
@@ -130,6 +130,7 @@ async function check(
   if (typeof signature.signature !== "string" || fromBase64url(signature.signature)?.byteLength !== 64) {
     return { fault: "expected a signature of 64 bytes as base64url" };
   }
+  const { flattenedVerify, importJWK } = await import("jose"); // of no use for what is not signed
   try {
     await flattenedVerify(
       { payload, protected: signature.protected as string, signature: signature.signature },

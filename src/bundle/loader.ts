@@ -5,7 +5,6 @@ import { Worker } from "node:worker_threads";
 import { SECOND_MS } from "../model/units.ts";
 import type { LoadOptions, LoadResult, NotLoaded, PolicyOrigin, PreparedLoad } from "./load.ts";
 import type { LoadOrder } from "./load-worker.ts";
-import { finishPolicy } from "./paced.ts";
 import { fileProblem } from "./problem.ts";
 import { shippedNetworks } from "./shipped-networks.ts";
 
@@ -54,6 +53,13 @@ export class PolicyLoader {
     return next;
   }
 
+  /** Brings the thread up ahead of the first load, which will not be long in coming. */
+  warm(): void {
+    if (this.worker !== undefined || this.closed) return;
+    this.start();
+    this.rest();
+  }
+
   /** Ends the thread; loads under way are refused. */
   async close(): Promise<void> {
     this.closed = true;
@@ -65,14 +71,19 @@ export class PolicyLoader {
     if (this.closed) return refusal(origin, "a program that is ending");
     clearTimeout(this.idle);
     const result = await this.prepare(origin, options);
-    if (this.worker !== undefined) {
-      this.idle = setTimeout(() => void this.end(), this.idleMs);
-      this.idle.unref();
-      this.worker.unref();
-    }
+    this.rest();
     if (!result.ok) return result;
     const { prepared, ...rest } = result;
+    const { finishPolicy } = await import("./paced.ts"); // not before: a start brings up the thread first of all
     return { ...rest, policy: await finishPolicy(prepared, this.networks) };
+  }
+
+  /** Keeps the thread for a while; it keeps nothing else running. */
+  private rest(): void {
+    if (this.worker === undefined) return;
+    this.idle = setTimeout(() => void this.end(), this.idleMs);
+    this.idle.unref();
+    this.worker.unref();
   }
 
   private async prepare(origin: PolicyOrigin, options: LoadOptions): Promise<PreparedLoad> {

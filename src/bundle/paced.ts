@@ -4,6 +4,7 @@ import { indexPolicyLocks } from "../check/locks.ts";
 import { prepareRules } from "../decide/rules.ts";
 import type { Policy } from "../model/policy.ts";
 import { policySteps } from "./compile.ts";
+import { noConditions } from "./compile-rules.ts";
 import type { Networks } from "./networks.ts";
 import type { Prepared } from "./prepare.ts";
 import type { Steps } from "./steps.ts";
@@ -11,9 +12,13 @@ import type { Steps } from "./steps.ts";
 /** How long requests may have to wait for one slice of the work. */
 const SLICE_MS = 0.5;
 
-/** Makes the policy, and whatever the line would otherwise make of it at its first request. */
+/**
+ * Makes the policy, and whatever the line would otherwise make of it at its first request. The first policy with conditions
+ * takes a moment longer: what evaluates them is loaded for it.
+ */
 export async function finishPolicy(prepared: Prepared, networks: Networks | undefined): Promise<Policy> {
-  const policy = await paced(policySteps(prepared, networks));
+  const conditionOf = prepared.hasConditions ? (await import("./conditions.ts")).compileCondition : noConditions;
+  const policy = await paced(policySteps(prepared, networks, conditionOf));
   await paced(indexPolicyLocks(policy.locks));
   await prepareRules(policy, () => new Promise(setImmediate));
   return policy;

@@ -1,6 +1,8 @@
 /** Does all of a policy's work that can be done away from requests, and packs what comes of it for a quick start. */
 
 import type { PolicyFile } from "../gen/sallyport/policy/v1/policy_pb.ts";
+import { type PackedIdentity, packIdentity } from "./compile-identity.ts";
+import { type FileContents, Files } from "./files.ts";
 import {
   type PackedAddresses,
   type PackedFingerprints,
@@ -10,9 +12,7 @@ import {
   packFingerprints,
   packGeo,
   packPostureFacts,
-} from "./compile-data.ts";
-import { type PackedIdentity, packIdentity } from "./compile-identity.ts";
-import { type FileContents, Files } from "./files.ts";
+} from "./pack-data.ts";
 import type { PolicyDocument } from "./parse.ts";
 import { cut, type Pieces } from "./pieces.ts";
 import type { Problem } from "./problem.ts";
@@ -25,6 +25,8 @@ export interface Prepared {
   /** What the policy states, without the data that is packed beside it. */
   readonly message: Pieces;
   readonly revision: string;
+  /** Whether any rule has a condition. */
+  readonly hasConditions: boolean;
   readonly identity: PackedIdentity;
   readonly addresses: PackedAddresses;
   readonly fingerprints: PackedFingerprints;
@@ -49,6 +51,7 @@ export function preparePolicy(document: PolicyDocument, contents: FileContents, 
   const prepared: Prepared = {
     message: cut(withoutData(document.policy)),
     revision: metadata?.revision || revision,
+    hasConditions: (spec?.rules ?? []).some(({ when }) => when !== ""),
     identity: packIdentity(spec?.identity, files),
     addresses: packAddresses(spec?.lists?.addresses ?? [], files),
     fingerprints: packFingerprints(spec?.lists?.fingerprints ?? [], files),

@@ -9,6 +9,7 @@ import { OperatingError } from "../model/errors.ts";
 import { decode } from "./decode.ts";
 import { formatProblem } from "./problem.ts";
 import { parseTree } from "./tree.ts";
+import { rootDigest } from "./trust-text.ts";
 import { reportViolations } from "./violations.ts";
 
 const validator = createValidator();
@@ -122,13 +123,8 @@ export function trustFor(handedOut: TrustRoot, remembered: Trust | undefined): T
   return { root: handedOut, accepted: kept ? remembered.accepted : undefined, anchor };
 }
 
-/** The text of a state file. */
-export function writeTrust({ root, accepted, anchor }: Trust): string {
-  return `${JSON.stringify({ root, accepted, anchor: anchor ?? rootDigest(root) }, undefined, 2)}\n`;
-}
-
 /**
- * Reads a state file that {@link writeTrust} wrote.
+ * Reads a state file that `writeTrust` wrote.
  * @throws {OperatingError} ERR_STATE_INVALID
  */
 export function readTrust(text: string, file: string): Trust {
@@ -173,14 +169,6 @@ function rootFault({ threshold, keys }: TrustRoot): string | undefined {
       return `keys[${index}]: expected every key once, got it twice`;
   }
   return undefined;
-}
-
-/** Names a root by what counts of it: version, threshold and keys; hex. */
-export function rootDigest({ version, threshold, keys, restartsRevisions }: TrustRoot): string {
-  const kids = keys.map(({ kid }) => kid).sort();
-  return createHash("sha256")
-    .update(JSON.stringify([version, threshold, restartsRevisions === true, kids]))
-    .digest("hex");
 }
 
 function isFacts(value: unknown): value is BundleFacts {

@@ -1,7 +1,7 @@
 /** Gathers a policy and every file that it names, and checks the very bytes that go into a bundle. */
 
 import { basename, dirname, resolve } from "node:path";
-import { compilePolicy } from "../bundle/compile.ts";
+import { compilePolicy } from "../bundle/compile-document.ts";
 import { namedFiles } from "../bundle/files.ts";
 import { fileNameFault } from "../bundle/manifest.ts";
 import { parsePolicy } from "../bundle/parse.ts";

@@ -39,7 +39,7 @@ export const doctorCommand: Command = {
   ],
   run: async (invocation, terminal) => {
     const findings: Finding[] = [];
-    const read = readConfig(sourcesOf(invocation, terminal));
+    const read = readConfig(await sourcesOf(invocation, terminal));
     if (!read.ok) {
       for (const problem of read.problems) findings.push({ level: "bad", about: "settings", message: problem });
       return report(findings, invocation.json, terminal.out);

@@ -1,12 +1,13 @@
 /** `sallyport serve`: the sidecar. */
 
 import { readFileSync } from "node:fs";
+import { PolicyLoader } from "../bundle/loader.ts";
 import { OperatingError } from "../model/errors.ts";
-import { readConfig } from "../server/config.ts";
+import { type ConfigSources, type FileSettings, readConfig, type ServeConfig } from "../server/config.ts";
 import { SETTINGS, type Setting } from "../server/settings.ts";
-import { startSidecar } from "../server/sidecar.ts";
+import type { Sidecar } from "../server/sidecar.ts";
 import { VERSION } from "../server/version.ts";
-import { createLog } from "../telemetry/log.ts";
+import { createLog, type Logger } from "../telemetry/log.ts";
 import { type Command, EXIT_BAD, EXIT_GOOD, type Invocation, type Terminal } from "./command.ts";
 
 export const serveCommand: Command = {
@@ -27,13 +28,13 @@ export const serveCommand: Command = {
     })),
   ],
   run: async (invocation, terminal) => {
-    const read = readConfig(sourcesOf(invocation, terminal));
+    const read = readConfig(await sourcesOf(invocation, terminal));
     if (!read.ok) {
       for (const problem of read.problems) terminal.err(problem);
       return EXIT_BAD;
     }
     const log = createLog(read.config.logLevel);
-    const sidecar = await startSidecar(read.config, log);
+    const sidecar = await start(read.config, log);
     log.info({ event: "started", version: VERSION, ...sidecar.addresses }, "answering Envoy");
     const signal = await untilSignal();
     log.info({ event: "stopping", signal }, "draining");
@@ -43,13 +44,24 @@ export const serveCommand: Command = {
   },
 };
 
-export function sourcesOf({ values }: Invocation, { environment }: Terminal) {
+/** Policy is read on a thread of its own, which comes up while the rest of the program is loaded here. */
+async function start(config: ServeConfig, log: Logger): Promise<Sidecar> {
+  const loader = new PolicyLoader();
+  if (config.policy !== undefined) loader.warm();
+  const { startSidecar } = await import("../server/sidecar.ts");
+  return startSidecar(config, log, loader);
+}
+
+export async function sourcesOf({ values }: Invocation, { environment }: Terminal): Promise<ConfigSources> {
   const path = values.config ?? environment.SALLYPORT_CONFIG;
-  return {
-    flags: values,
-    environment,
-    file: path === undefined ? undefined : { name: path, text: readText(path) },
-  };
+  return { flags: values, environment, file: path === undefined ? undefined : await readSettings(path) };
+}
+
+/** Most sidecars are set up by flags and environment: what reads YAML is loaded only for a file. */
+async function readSettings(path: string): Promise<FileSettings> {
+  const text = readText(path);
+  const { readConfigFile } = await import("../server/config-file.ts");
+  return readConfigFile({ name: path, text });
 }
 
 function readText(path: string): string {

@@ -7,7 +7,7 @@ import {
   type Decision,
   DecisionSchema,
   GetShadowResponseSchema,
-  type GetStatusResponse,
+  type GetStatusResponseSchema,
   LocalService,
   type Lock as LockMessage,
   LockSchema,
@@ -42,10 +42,10 @@ export const CODE_HEADER = "sallyport-error-code";
 export interface ApiOptions {
   readonly line: Line;
   readonly recent: RecentDecisions;
-  readonly shadow: () => MessageInitShape<typeof GetShadowResponseSchema>;
+  readonly shadow: (messageOf: typeof decisionMessage) => MessageInitShape<typeof GetShadowResponseSchema>;
   /** Locks of the policy in force, shown beside the table's. */
   readonly policyLocks: () => readonly Lock[];
-  readonly status: () => Omit<GetStatusResponse, "$typeName" | "$unknown">;
+  readonly status: () => MessageInitShape<typeof GetStatusResponseSchema>;
   readonly now: () => number;
   readonly newId: () => string;
   readonly token: string | undefined;
@@ -76,7 +76,7 @@ export function localApi(options: ApiOptions): (router: ConnectRouter) => void {
       watchDecisions: async function* ({ recent: count, scoreMin }, context) {
         yield* watch(recent, Math.min(count, RECENT_MAX), scoreMin, context.signal);
       },
-      getShadow: () => create(GetShadowResponseSchema, options.shadow()),
+      getShadow: () => create(GetShadowResponseSchema, options.shadow(decisionMessage)),
       listLocks: () => ({
         locks: [
           ...options.policyLocks().filter(({ expiresAtMs }) => expiresAtMs === undefined || now() < expiresAtMs),

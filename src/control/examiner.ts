@@ -2,7 +2,8 @@
 
 import { create } from "@bufbuild/protobuf";
 import { readBundle } from "../bundle/bundle-file.ts";
-import { readTrust, trustFor, writeTrust } from "../bundle/trust.ts";
+import { readTrust, trustFor } from "../bundle/trust.ts";
+import { writeTrust } from "../bundle/trust-text.ts";
 import { verifyBundle } from "../bundle/verify.ts";
 import { BundleRefSchema } from "../gen/sallyport/control/v1/control_pb.ts";
 import type { TrustRoot } from "../model/bundle.ts";

@@ -4,7 +4,6 @@
  * are those of `proto/envoy/data/accesslog/v3/accesslog.proto`; what is given twice counts as protobuf has it.
  */
 
-import { AccessLogType } from "../gen/envoy/data/accesslog/v3/accesslog_pb.ts";
 import type { Outcome } from "../model/facts.ts";
 import type { EpochMs } from "../model/units.ts";
 import { isText, textOf, WireCursor } from "./wire-cursor.ts";
@@ -61,7 +60,7 @@ function readEntries(cursor: WireCursor, end: number, kind: number, now: EpochMs
 class Entry {
   /** Key under which the filter that asked put our verdict. */
   readonly namespace: string;
-  type: number = AccessLogType.NotSet;
+  type: number = NOT_SET;
   decisionId: string | undefined;
   requestId: string | undefined;
   status: number | undefined;
@@ -96,14 +95,21 @@ function size(bytes: number | undefined): number | undefined {
   return bytes !== undefined && bytes >= 0 && bytes <= Number.MAX_SAFE_INTEGER ? bytes : undefined;
 }
 
+/** Of `AccessLogType`, those that tell an outcome. */
+const NOT_SET = 0;
+const TCP_PERIODIC = 2;
+const TCP_CONNECTION_END = 3;
+const DOWNSTREAM_PERIODIC = 5;
+const DOWNSTREAM_END = 6;
+
 function stageOf(type: number): Outcome["stage"] | undefined {
   switch (type) {
-    case AccessLogType.DownstreamPeriodic:
-    case AccessLogType.TcpPeriodic:
+    case DOWNSTREAM_PERIODIC:
+    case TCP_PERIODIC:
       return "periodic";
-    case AccessLogType.NotSet:
-    case AccessLogType.DownstreamEnd:
-    case AccessLogType.TcpConnectionEnd:
+    case NOT_SET:
+    case DOWNSTREAM_END:
+    case TCP_CONNECTION_END:
       return "end";
     default:
       return undefined;

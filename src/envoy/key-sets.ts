@@ -1,9 +1,10 @@
 /** Issuers' public keys: fetched beforehand, refreshed in the background, swapped in whole; the last good set stays. */
 
-import { createLocalJWKSet, type JSONWebKeySet } from "jose";
+import type { createLocalJWKSet, JSONWebKeySet } from "jose";
 import { OperatingError } from "../model/errors.ts";
 import type { IssuerPolicy } from "../model/policy.ts";
 import { MINUTE_MS, SECOND_MS } from "../model/units.ts";
+import { loadJose } from "./jose.ts";
 
 export type Keys = ReturnType<typeof createLocalJWKSet>;
 
@@ -39,11 +40,12 @@ export class KeySets {
   }
 
   /** The keys at hand, or `undefined` while none were ever fetched. */
-  keysFor(issuer: IssuerPolicy): Keys | undefined {
+  async keysFor(issuer: IssuerPolicy): Promise<Keys | undefined> {
     if (issuer.jwks.kind === "url") return this.entry(issuer.jwks.url).keys;
     let keys = this.inline.get(issuer.jwks.keys);
     if (keys === undefined) {
-      keys = createLocalJWKSet(JSON.parse(issuer.jwks.keys) as JSONWebKeySet);
+      const jose = await loadJose();
+      keys = jose.createLocalJWKSet(JSON.parse(issuer.jwks.keys) as JSONWebKeySet);
       this.inline.set(issuer.jwks.keys, keys);
     }
     return keys;
@@ -54,6 +56,7 @@ export class KeySets {
     const wanted = new Set(issuers.flatMap(({ jwks }) => (jwks.kind === "url" ? [jwks.url] : [])));
     for (const url of this.byUrl.keys()) if (!wanted.has(url)) this.byUrl.delete(url);
     this.inline.clear();
+    if (issuers.length > 0) await loadJose(); // before their first token, which would wait for it
     const due = [...wanted].filter((url) => this.options.now() - this.entry(url).fetchedAtMs >= REFRESH_MS);
     await Promise.all(due.map((url) => this.fetchOnce(this.entry(url))));
   }
@@ -97,7 +100,8 @@ export class KeySets {
       if (!response.ok) throw new Error(`expected status 200, got ${response.status}`);
       const text = await response.text();
       if (text.length > JWKS_BYTES_MAX) throw new Error(`expected at most ${JWKS_BYTES_MAX} bytes, got ${text.length}`);
-      entry.keys = createLocalJWKSet(JSON.parse(text) as JSONWebKeySet);
+      const jose = await loadJose();
+      entry.keys = jose.createLocalJWKSet(JSON.parse(text) as JSONWebKeySet);
     } catch (cause) {
       if (this.closing.signal.aborted) return;
       // Keeps the last good keys; tokens of an issuer without any stay unverified and name nobody.

@@ -1,12 +1,13 @@
 /** Verifies bearer tokens before the line sees them, and remembers what was verified. */
 
-import { decodeJwt, decodeProtectedHeader, errors, type JWTPayload, type JWTVerifyOptions, jwtVerify } from "jose";
+import type { JWTPayload, JWTVerifyOptions } from "jose";
 import { tokenFromClaims, tokenId } from "../identity/jwt-claims.ts";
 import { keyedHash } from "../identity/keyed-hash.ts";
 import { parseSpiffeId } from "../identity/spiffe.ts";
 import type { TokenFacts } from "../model/identity.ts";
 import type { IdentityPolicy, IssuerPolicy, TrustDomainPolicy } from "../model/policy.ts";
 import { MINUTE_MS, SECOND_MS } from "../model/units.ts";
+import { loadJose } from "./jose.ts";
 import type { KeySets, Keys } from "./key-sets.ts";
 
 /** Longer tokens are refused unread; Envoy's own limit for all headers together is 60 KiB. */
@@ -108,6 +109,7 @@ export class Tokens {
     issuers: readonly IssuerPolicy[],
     trustDomains: TrustDomains,
   ): Promise<TokenFacts> {
+    const { decodeJwt } = await loadJose();
     let claims: Record<string, unknown>;
     try {
       claims = decodeJwt(bearer);
@@ -149,9 +151,10 @@ export class Tokens {
       algorithms: SVID_ALGORITHMS,
       clockToleranceMs: SVID_TOLERANCE_MS,
     };
-    const keys = this.keySets.keysFor(issuer);
+    const keys = await this.keySets.keysFor(issuer);
     if (keys === undefined) return unverified(id, UNKNOWN_KEY);
     try {
+      const { decodeProtectedHeader } = await loadJose();
       const { typ } = decodeProtectedHeader(bearer);
       if (typ !== undefined && typ !== "JWT" && typ !== "JOSE")
         return unverified(id, "of a type that is no JWT-SVID's");
@@ -164,12 +167,12 @@ export class Tokens {
       });
       return tokenFromClaims({ ...payload, iss: issuer.issuer }, this.key, bearer);
     } catch (error) {
-      return refusalOf(error, id); // fails to unverified: the token names nobody
+      return await refusalOf(error, id); // fails to unverified: the token names nobody
     }
   }
 
   private async check(bearer: string, hash: string, id: string, issuer: IssuerPolicy): Promise<TokenFacts> {
-    const keys = this.keySets.keysFor(issuer);
+    const keys = await this.keySets.keysFor(issuer);
     if (keys === undefined) return unverified(`token:${hash}`, UNKNOWN_KEY);
     try {
       const payload = await payloadOf(bearer, keys, {
@@ -182,7 +185,7 @@ export class Tokens {
       const token = tokenFromClaims(payload, this.key, bearer);
       return token.kind === "verified" ? { ...token, id } : token;
     } catch (error) {
-      return refusalOf(error, `token:${hash}`); // fails to unverified: the token names nobody
+      return await refusalOf(error, `token:${hash}`); // fails to unverified: the token names nobody
     }
   }
 }
@@ -196,6 +199,7 @@ function trustDomainOf(subject: unknown, trustDomains: TrustDomains): TrustDomai
 
 /** A token need not name its key (RFC 7515, section 4.1.4): then any of the issuer's that fits may have signed it. */
 async function payloadOf(bearer: string, keys: Keys, options: JWTVerifyOptions): Promise<JWTPayload> {
+  const { errors, jwtVerify } = await loadJose();
   try {
     return (await jwtVerify(bearer, keys, options)).payload;
   } catch (error) {
@@ -217,7 +221,8 @@ async function payloadOf(bearer: string, keys: Keys, options: JWTVerifyOptions):
 
 const UNKNOWN_KEY = "signed with a key that the issuer does not publish";
 
-function refusalOf(error: unknown, id: string): TokenFacts {
+async function refusalOf(error: unknown, id: string): Promise<TokenFacts> {
+  const { errors } = await loadJose();
   if (error instanceof errors.JWSSignatureVerificationFailed) return forged(id, "signature does not verify");
   if (error instanceof errors.JOSEAlgNotAllowed) return forged(id, "signature algorithm not allowed");
   if (error instanceof errors.JWTExpired) return unverified(id, "past its end");

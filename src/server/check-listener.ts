@@ -5,7 +5,8 @@ import { unaryService } from "../envoy/service.ts";
 import { OperatingError } from "../model/errors.ts";
 import { UnaryServer } from "../transport/server.ts";
 import { GrpcFailure, type UnaryMethod } from "../transport/unary.ts";
-import { AUTHORIZATION, GrpcListener, removeDeadSocket } from "./grpc.ts";
+import { GrpcListener, removeDeadSocket } from "./grpc.ts";
+import { HEALTH_CHECK_PATH, Health } from "./grpc-health.ts";
 
 /** One address that is served. */
 export interface Listener {
@@ -33,7 +34,7 @@ export interface CheckListenerOptions {
 export function checkListener(options: CheckListenerOptions): Listener {
   const { address, transport, check, onError } = options;
   if (transport === "auto" && isLocal(address)) return new LocalListener(options);
-  return new GrpcListener(address, [unaryService(check, onError)], { reflection: false });
+  return new GrpcListener(address, [unaryService(check, onError)]);
 }
 
 /** Whether only this pod reaches an address. */
@@ -44,12 +45,12 @@ function isLocal(address: string): boolean {
 class LocalListener implements Listener {
   private readonly address: string;
   private readonly server: UnaryServer;
-  private serving = false;
+  private readonly health = new Health();
   private bound = "";
 
   constructor({ address, check, onError, onRefused }: CheckListenerOptions) {
     this.address = address;
-    const health: UnaryMethod = { path: HEALTH_PATH, handle: (message) => this.health(message) };
+    const health: UnaryMethod = { path: HEALTH_CHECK_PATH, handle: (message) => this.checkHealth(message) };
     this.server = new UnaryServer([check, health], { onError, onRefused });
   }
 
@@ -71,24 +72,19 @@ class LocalListener implements Listener {
   }
 
   setServing(serving: boolean): void {
-    this.serving = serving;
+    this.health.setServing(serving);
   }
 
   close(timeoutMs: number): Promise<void> {
     return this.server.close(timeoutMs);
   }
 
-  /** `grpc.health.v1.Health/Check`: a HealthCheckRequest names a service in field 1, or none. */
-  private health(message: Uint8Array): Uint8Array {
-    const service = message.length === 0 ? "" : Buffer.from(message.subarray(2)).toString();
-    const known = message.length === 0 || (message[0] === 0x0a && message[1] === message.length - 2);
-    if (!known || (service !== "" && service !== AUTHORIZATION)) throw new GrpcFailure(NOT_FOUND, "unknown service");
-    return this.serving ? SERVING : NOT_SERVING;
+  private checkHealth(message: Uint8Array): Uint8Array {
+    const answer = this.health.check(message);
+    if (answer === undefined) throw new GrpcFailure(NOT_FOUND, "unknown service");
+    return answer;
   }
 }
 
-const HEALTH_PATH = "/grpc.health.v1.Health/Check";
+/** google.rpc.Code */
 const NOT_FOUND = 5;
-/** HealthCheckResponse with its status, field 1. */
-const SERVING = Uint8Array.of(0x08, 1);
-const NOT_SERVING = Uint8Array.of(0x08, 2);

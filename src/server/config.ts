@@ -1,6 +1,5 @@
 /** Reads the settings of `serve` from flags, environment and a YAML file; reports everything wrong at once. */
 
-import { isMap, isScalar, LineCounter, parseDocument } from "yaml";
 import { suggest } from "../bundle/problem.ts";
 import type { OnOverload } from "../envoy/authorizer.ts";
 import { LABELS_MAX, type Places, parseLabels, readPlaces } from "./policy-config.ts";
@@ -73,14 +72,21 @@ export interface ConfigSources {
   /** Values of flags by setting name. */
   readonly flags: Readonly<Record<string, string | undefined>>;
   readonly environment: Readonly<Record<string, string | undefined>>;
-  readonly file: { readonly name: string; readonly text: string } | undefined;
+  readonly file: FileSettings | undefined;
+}
+
+/** What a settings file says; see `readConfigFile`. */
+export interface FileSettings {
+  readonly settings: ReadonlyMap<string, Given>;
+  readonly problems: readonly string[];
 }
 
 export type ReadConfig =
   | { readonly ok: true; readonly config: ServeConfig }
   | { readonly ok: false; readonly problems: readonly string[] };
 
-interface Given {
+/** A setting as it was written. */
+export interface Given {
   readonly text: string;
   /** For messages: `--flag`, `SALLYPORT_NAME` or `file.yaml:3:1 key`. */
   readonly where: string;
@@ -88,8 +94,7 @@ interface Given {
 
 /** Flags win over the environment, the environment over the file, the file over defaults. */
 export function readConfig(sources: ConfigSources): ReadConfig {
-  const problems: string[] = [];
-  const fromFile = sources.file === undefined ? new Map<string, Given>() : readFile(sources.file, problems);
+  const problems: string[] = [...(sources.file?.problems ?? [])];
   for (const name of Object.keys(sources.environment)) {
     if (OTHER_COMMANDS.some((prefix) => name.startsWith(prefix))) continue;
     if (name.startsWith("SALLYPORT_") && !KNOWN_ENVIRONMENT.has(name)) {
@@ -102,7 +107,7 @@ export function readConfig(sources: ConfigSources): ReadConfig {
     const variable = environmentName(setting.name);
     const text = sources.environment[variable];
     if (text !== undefined && text !== "") return { text, where: variable };
-    return fromFile.get(setting.name);
+    return sources.file?.settings.get(setting.name);
   };
   const values = new Map<SettingName, string | number | undefined>();
   for (const setting of SETTINGS as readonly (Setting & { name: SettingName })[]) {
@@ -203,32 +208,6 @@ function staleAfter(values: ReadonlyMap<SettingName, string | number | undefined
 
 const STALE_POLLS = 3;
 
-function readFile(file: { readonly name: string; readonly text: string }, problems: string[]): Map<string, Given> {
-  const found = new Map<string, Given>();
-  const lines = new LineCounter();
-  const document = parseDocument(file.text, { lineCounter: lines, uniqueKeys: true });
-  const at = (offset: number | undefined): string => {
-    const { line, col } = lines.linePos(offset ?? 0);
-    return `${file.name}:${line}:${col}`;
-  };
-  for (const error of document.errors) problems.push(`${at(error.pos[0])}: ${error.message.split("\n")[0]}`);
-  const { contents } = document;
-  if (document.errors.length > 0 || contents === null || (isScalar(contents) && contents.value === null)) return found;
-  if (!isMap(contents)) {
-    problems.push(`${at(contents.range?.[0])}: expected a mapping of settings`);
-    return found;
-  }
-  const names = SETTINGS.map(({ name }) => name as string);
-  for (const { key, value } of contents.items) {
-    const name = isScalar(key) ? String(key.value) : "";
-    const where = `${at(isScalar(key) ? key.range?.[0] : undefined)} ${name}`;
-    if (!names.includes(name)) problems.push(`${where}: unknown setting${suggestion(name, names)}`);
-    else if (!isScalar(value) || value.value === null) problems.push(`${where}: expected a single value`);
-    else found.set(name, { text: String(value.value), where });
-  }
-  return found;
-}
-
 type Parsed = { readonly value: string | number } | { readonly wanted: string };
 
 function parse(setting: Setting, text: string): Parsed {
@@ -286,7 +265,8 @@ function formatDuration(ms: number): string {
   return `${ms}ms`;
 }
 
-function suggestion(found: string, names: readonly string[]): string {
+/** `; did you mean …?`, or nothing. */
+export function suggestion(found: string, names: readonly string[]): string {
   const meant = suggest(found, names);
   return meant === undefined ? "" : `; did you mean ${meant}?`;
 }

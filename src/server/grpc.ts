@@ -1,16 +1,10 @@
-/** The gRPC listeners: Check calls on one address; access logs, health and reflection on another. */
+/** The gRPC library's listener: access logs, held streams and reflection; Check calls where others than this pod reach it. */
 
 import { chmodSync, rmSync, statSync } from "node:fs";
-import { type DescFile, toBinary } from "@bufbuild/protobuf";
-import { FileDescriptorProtoSchema } from "@bufbuild/protobuf/wkt";
 import { Server, ServerCredentials } from "@grpc/grpc-js";
-import type { PackageDefinition } from "@grpc/proto-loader";
-import { ReflectionService } from "@grpc/reflection";
-import { HealthImplementation } from "grpc-health-check";
 import type { GrpcService } from "../envoy/service.ts";
-import { file_envoy_service_accesslog_v3_als } from "../gen/envoy/service/accesslog/v3/als_pb.ts";
-import { file_envoy_service_auth_v3_external_auth } from "../gen/envoy/service/auth/v3/external_auth_pb.ts";
 import { OperatingError } from "../model/errors.ts";
+import { Health } from "./grpc-health.ts";
 
 /** Envoy's largest CheckRequest: its headers (60 KiB) twice encoded, a certificate, and what body a filter adds. */
 const MESSAGE_BYTES_MAX = 4 * 1024 * 1024;
@@ -22,18 +16,20 @@ export class GrpcListener {
     "grpc.max_receive_message_length": MESSAGE_BYTES_MAX,
     "grpc.max_concurrent_streams": 8192,
   });
-  private readonly health: HealthImplementation;
+  private readonly health = new Health();
   private readonly services: readonly GrpcService[];
   private bound = "";
 
-  /** @param address `HOST:PORT` or `unix:PATH` */
-  constructor(address: string, services: readonly GrpcService[], options: { readonly reflection: boolean }) {
+  /**
+   * @param address `HOST:PORT` or `unix:PATH`
+   * @param services served beside `grpc.health.v1.Health`
+   */
+  constructor(address: string, services: readonly GrpcService[]) {
     this.address = address;
     this.services = services;
-    this.health = new HealthImplementation({ "": "NOT_SERVING", [AUTHORIZATION]: "NOT_SERVING" });
-    for (const { definition, implementation } of services) this.server.addService(definition, implementation);
-    this.health.addToServer(this.server);
-    if (options.reflection) new ReflectionService(reflected()).addToServer(this.server);
+    for (const { definition, implementation } of [...services, this.health.service()]) {
+      this.server.addService(definition, implementation);
+    }
   }
 
   /** The address in use, with the real port where 0 was asked for. */
@@ -59,9 +55,7 @@ export class GrpcListener {
   }
 
   setServing(serving: boolean): void {
-    const status = serving ? "SERVING" : "NOT_SERVING";
-    this.health.setStatus("", status);
-    this.health.setStatus(AUTHORIZATION, status);
+    this.health.setServing(serving);
   }
 
   /** Takes no new calls, ends endless ones, and waits for the others; cuts what is left after `timeoutMs`. */
@@ -80,25 +74,8 @@ export class GrpcListener {
   }
 }
 
-/** Name of the service for health checks. */
-export const AUTHORIZATION = "envoy.service.auth.v3.Authorization";
-
 /** A crashed process leaves its socket behind; anything that is no socket is left alone and fails the bind. */
 export function removeDeadSocket(path: string): void {
   const found = statSync(path, { throwIfNoEntry: false });
   if (found?.isSocket() === true) rmSync(path);
-}
-
-/** Descriptors of what is served, in the form that the reflection package reads. */
-function reflected(): PackageDefinition {
-  const files = new Map<string, Buffer>();
-  const add = (file: DescFile): void => {
-    if (files.has(file.proto.name)) return;
-    for (const dependency of file.dependencies) add(dependency);
-    files.set(file.proto.name, Buffer.from(toBinary(FileDescriptorProtoSchema, file.proto)));
-  };
-  for (const file of [file_envoy_service_auth_v3_external_auth, file_envoy_service_accesslog_v3_als]) add(file);
-  return {
-    sallyport: { format: "Protocol Buffer 3 DescriptorProto", type: {}, fileDescriptorProtos: [...files.values()] },
-  } as unknown as PackageDefinition;
 }

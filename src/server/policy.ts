@@ -3,7 +3,7 @@
 import type { Registry } from "prom-client";
 import { CurrentPolicy } from "../bundle/current.ts";
 import { defaultPolicy } from "../bundle/default-policy.ts";
-import { PolicyLoader } from "../bundle/loader.ts";
+import type { PolicyLoader } from "../bundle/loader.ts";
 import { shippedNetworks } from "../bundle/shipped-networks.ts";
 import { FileSource } from "../bundle/sync/file-source.ts";
 import { type KeeperEvents, PolicyKeeper } from "../bundle/sync/keeper.ts";
@@ -18,7 +18,7 @@ import { type LoadSource, PolicyMetrics } from "../telemetry/policy-metrics.ts";
 import type { PolicyPlace, ServeConfig } from "./config.ts";
 import { denying, effective } from "./effective-policy.ts";
 import type { FleetOrders } from "./fleet-orders.ts";
-import { startTrust } from "./policy-trust.ts";
+import type { startTrust } from "./policy-trust.ts";
 import { VERSION } from "./version.ts";
 
 /** How often a state folder that did not take the last good bundle is tried again. */
@@ -57,6 +57,8 @@ export interface RunningPolicy {
 export interface PolicyOptions {
   readonly config: ServeConfig;
   readonly sidecarId: string;
+  /** Closed by whoever made it. */
+  readonly loader: PolicyLoader;
   readonly log: Logger;
   readonly registry: Registry;
   /** Told after another policy has taken its place. */
@@ -85,7 +87,6 @@ export async function startPolicy(options: PolicyOptions): Promise<RunningPolicy
 class Running implements RunningPolicy {
   private readonly options: PolicyOptions;
   private readonly metrics: PolicyMetrics;
-  private readonly loader = new PolicyLoader();
   private readonly closers: (() => Promise<void> | void)[] = [];
   private readonly current: CurrentPolicy;
   /** With `policy-on-expiry: deny`: what counts once the bundle in force is past its time. */
@@ -112,7 +113,6 @@ class Running implements RunningPolicy {
       const { loadedAtMs, bundle, confirmedAtMs, freshness } = this.status();
       return { loadedAtMs, revision: bundle?.revision, expiresAtMs: bundle?.expiresAtMs, confirmedAtMs, freshness };
     });
-    this.closers.push(() => this.loader.close());
   }
 
   get(): Policy {
@@ -163,7 +163,7 @@ class Running implements RunningPolicy {
     const state = config.stateDir === undefined ? undefined : new PolicyState(config.stateDir);
     const kept = await this.readState(state);
     const trust =
-      config.bundleKeys === undefined ? undefined : await startTrust(config.bundleKeys, kept.trust, state, log);
+      config.bundleKeys === undefined ? undefined : await trustIn(config.bundleKeys, kept.trust, state, log);
     if (config.policy !== undefined || config.control !== undefined) {
       await this.follow(trust, state, kept.bundle);
     } else if (config.bundleKeys !== undefined) {
@@ -313,7 +313,7 @@ class Running implements RunningPolicy {
     staleAfterMs: number | undefined,
   ) {
     return {
-      loader: this.loader,
+      loader: this.options.loader,
       label,
       trust,
       state,
@@ -401,6 +401,11 @@ class Running implements RunningPolicy {
       monotonicMs: () => performance.now(),
     });
   }
+}
+
+/** Keys have schemas and texts of their own: what reads them is loaded only where some are configured. */
+async function trustIn(...given: Parameters<typeof startTrust>): Promise<Trust> {
+  return (await import("./policy-trust.ts")).startTrust(...given);
 }
 
 function summaryOf(kept: { readonly refusal: unknown; readonly failure: unknown } | undefined): string {

@@ -2,7 +2,7 @@
 
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import { Shadow } from "../check/shadow.ts";
-import { decisionMessage } from "../console/api.ts";
+import type { decisionMessage } from "../console/api.ts";
 import type { GetShadowResponseSchema } from "../gen/sallyport/local/v1/local_pb.ts";
 import type { Line } from "../model/line.ts";
 import type { Policy } from "../model/policy.ts";
@@ -13,8 +13,11 @@ import type { Metrics } from "../telemetry/metrics.ts";
 export interface Shadowing {
   /** Judges as the line it was made of does; differences of the candidate are noted on the verdicts. */
   readonly line: Line;
-  /** For the local API. */
-  readonly report: () => MessageInitShape<typeof GetShadowResponseSchema>;
+  /**
+   * For the local API.
+   * @param messageOf what it tells decisions by
+   */
+  readonly report: (messageOf: typeof decisionMessage) => MessageInitShape<typeof GetShadowResponseSchema>;
 }
 
 /**
@@ -45,7 +48,7 @@ export function shadowed(
   });
   return {
     line: shadow.around(line),
-    report: () => {
+    report: (messageOf) => {
       const { candidate: policy, checks, errors, differences } = shadow.report();
       if (policy === undefined) return { loaded: false };
       return {
@@ -59,7 +62,7 @@ export function shadowed(
           active,
           candidate: other,
           requests: BigInt(requests),
-          samples: samples.map(({ facts, verdict }) => decisionMessage(recordOf(facts, verdict, 0))),
+          samples: samples.map(({ facts, verdict }) => messageOf(recordOf(facts, verdict, 0))),
         })),
       };
     },

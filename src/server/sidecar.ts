@@ -2,8 +2,8 @@
 
 import { randomBytes, randomUUID } from "node:crypto";
 import { closeSync, openSync, readFileSync, writeSync } from "node:fs";
-import { create } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
+import type { PolicyLoader } from "../bundle/loader.ts";
 import { NONCE_SECRET_BYTES_MIN, Nonces } from "../challenge/nonce.ts";
 import { createLine } from "../check/line.ts";
 import { recording } from "../check/recording.ts";
@@ -16,7 +16,6 @@ import { KeySets } from "../envoy/key-sets.ts";
 import { Proofs } from "../envoy/proofs.ts";
 import { accessLogService, CHECK_PATH } from "../envoy/service.ts";
 import { Tokens } from "../envoy/tokens.ts";
-import { ScoreBandSchema } from "../gen/sallyport/local/v1/local_pb.ts";
 import { OperatingError } from "../model/errors.ts";
 import type { Line, LockChange } from "../model/line.ts";
 import type { Policy } from "../model/policy.ts";
@@ -36,6 +35,7 @@ import { FairShares, LoadWatch } from "./load-watch.ts";
 import { keepLocks, LockJournal } from "./lock-journal.ts";
 import { type PolicyStatus, type RunningPolicy, startPolicy } from "./policy.ts";
 import { pooledRandom } from "./random.ts";
+import { reflectionServices } from "./reflection.ts";
 import { startSaving } from "./saving.ts";
 import { shadowed } from "./shadowing.ts";
 import { StateFiles } from "./state-files.ts";
@@ -59,16 +59,17 @@ export interface Sidecar {
 
 /**
  * Starts a sidecar.
+ * @param loader loads its policies, and is closed with it
  * @throws {OperatingError} ERR_POLICY_INVALID with every problem at once, ERR_LISTEN, ERR_STATE_UNWRITABLE, …; nothing
  *   keeps running then
  */
-export async function startSidecar(config: ServeConfig, log: Logger): Promise<Sidecar> {
-  const closers: (() => Promise<void> | void)[] = [];
+export async function startSidecar(config: ServeConfig, log: Logger, loader: PolicyLoader): Promise<Sidecar> {
+  const closers: (() => Promise<void> | void)[] = [() => loader.close()];
   const stop = async (): Promise<void> => {
     for (const close of closers.splice(0).reverse()) await close();
   };
   try {
-    const addresses = await assemble(config, log, closers);
+    const addresses = await assemble(config, log, loader, closers);
     return { addresses, stop };
   } catch (error) {
     await stop();
@@ -79,6 +80,7 @@ export async function startSidecar(config: ServeConfig, log: Logger): Promise<Si
 async function assemble(
   config: ServeConfig,
   log: Logger,
+  loader: PolicyLoader,
   closers: (() => Promise<void> | void)[],
 ): Promise<Sidecar["addresses"]> {
   const now = Date.now;
@@ -164,6 +166,7 @@ async function assemble(
   const policy = await startPolicy({
     config,
     sidecarId,
+    loader,
     orders,
     log,
     registry: metrics.registry,
@@ -266,24 +269,21 @@ async function assemble(
     onError,
     onRefused: (reason) => metrics.connectionsRefused.inc({ reason }),
   });
-  const streams = new GrpcListener(
-    config.streamsAddress,
-    [
-      accessLogService(
-        (bytes) => outcomesOf(bytes, toEpochMs(now())),
-        (outcomes) => {
-          for (const outcome of outcomes) {
-            metrics.outcomes.inc({ stage: outcome.stage });
-            line.outcome(outcome);
-            holding.reported(outcome);
-          }
-        },
-        onError,
-      ),
-      holding.service,
-    ],
-    { reflection: true },
-  );
+  const streams = new GrpcListener(config.streamsAddress, [
+    accessLogService(
+      (bytes) => outcomesOf(bytes, toEpochMs(now())),
+      (outcomes) => {
+        for (const outcome of outcomes) {
+          metrics.outcomes.inc({ stage: outcome.stage });
+          line.outcome(outcome);
+          holding.reported(outcome);
+        }
+      },
+      onError,
+    ),
+    holding.service,
+    ...reflectionServices(onError),
+  ]);
   // Checks end first: the outcomes of the last ones still come in.
   closers.push(() => authorizer.settle());
   for (const listener of [streams, check]) {
@@ -320,9 +320,7 @@ async function assemble(
         locks,
         extAuthzAddress: check.boundAddress,
         streamsAddress: streams.boundAddress,
-        scoreBands: bandsOf(line, policy).map((band) =>
-          create(ScoreBandSchema, { ...band, requests: BigInt(band.requests) }),
-        ),
+        scoreBands: bandsOf(line, policy).map((band) => ({ ...band, requests: BigInt(band.requests) })),
         scored: BigInt(scored),
       };
     },

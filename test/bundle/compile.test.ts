@@ -2,11 +2,12 @@
 
 import { readFileSync } from "node:fs";
 import t from "tap";
-import { compilePolicy } from "../../src/bundle/compile.ts";
-import { DEFAULT_POLICY_TEXT, defaultPolicy } from "../../src/bundle/default-policy.ts";
+import { compilePolicy } from "../../src/bundle/compile-document.ts";
+import { DEFAULT_POLICY_TEXT, defaultPolicy, shippedPolicy } from "../../src/bundle/default-policy.ts";
 import type { FileContent } from "../../src/bundle/files.ts";
 import { namedFiles } from "../../src/bundle/files.ts";
 import { parsePolicy } from "../../src/bundle/parse.ts";
+import { preparePolicy } from "../../src/bundle/prepare.ts";
 import { formatProblem } from "../../src/bundle/problem.ts";
 import type { Policy } from "../../src/model/policy.ts";
 import { SIGNALS } from "../../src/signals/catalog.ts";
@@ -237,6 +238,13 @@ t.test("an empty policy has the stated defaults", async (t) => {
   t.equal(policy.autoLockMs, 3_600_000);
   t.equal(policy.identity.apiKeyHeader, undefined);
   t.equal(policy.addresses.lookup("192.0.2.7"), undefined);
+});
+
+t.test("the shipped policy that is ready made is what its text says", async (t) => {
+  const parsed = parsePolicy(DEFAULT_POLICY_TEXT, "default.yaml");
+  if (!parsed.ok) throw new Error("does not parse");
+  const read = preparePolicy(parsed.document, new Map(), "none");
+  t.strictSame({ ok: true, prepared: shippedPolicy() }, read);
 });
 
 t.test("the shipped policy spells out the defaults", async (t) => {

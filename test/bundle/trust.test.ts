@@ -16,9 +16,9 @@ import {
   thumbprint,
   trustFor,
   writeRootPayload,
-  writeTrust,
   writeTrustRoot,
 } from "../../src/bundle/trust.ts";
+import { writeTrust } from "../../src/bundle/trust-text.ts";
 import type { BundleFacts } from "../../src/model/bundle.ts";
 import { alice, bob, carol, rootOf } from "../support/bundles.ts";
 

@@ -1,7 +1,7 @@
 /** Tests what rules change on the line: signals, challenges, who is told what. */
 
 import t from "tap";
-import { compilePolicy } from "../../src/bundle/compile.ts";
+import { compilePolicy } from "../../src/bundle/compile-document.ts";
 import { parsePolicy } from "../../src/bundle/parse.ts";
 import { formatProblem } from "../../src/bundle/problem.ts";
 import { createLine } from "../../src/check/line.ts";

@@ -8,7 +8,7 @@ import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import t from "tap";
 import { runCommand } from "../../scripts/demo/sidecar.ts";
-import { writeTrust } from "../../src/bundle/trust.ts";
+import { writeTrust } from "../../src/bundle/trust-text.ts";
 import { trustFrom } from "../../src/cli/trust.ts";
 import { command } from "../support/command.ts";
 

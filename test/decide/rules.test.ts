@@ -2,7 +2,7 @@
 
 import fc from "fast-check";
 import t from "tap";
-import { compilePolicy } from "../../src/bundle/compile.ts";
+import { compilePolicy } from "../../src/bundle/compile-document.ts";
 import { parsePolicy } from "../../src/bundle/parse.ts";
 import { formatProblem } from "../../src/bundle/problem.ts";
 import { finishRules, type Matched, peerGroupOf, stageRules } from "../../src/decide/rules.ts";

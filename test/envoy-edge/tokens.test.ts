@@ -282,7 +282,7 @@ for (const { name, answer, why } of badAnswers) {
       fetch: (async () => answer()) as unknown as typeof fetch,
     });
     await keySets.refresh([byUrl()]);
-    t.equal(keySets.keysFor(byUrl()), undefined);
+    t.equal(await keySets.keysFor(byUrl()), undefined);
     t.match(problems, [why]);
     t.match(problems, [/^ERR_JWKS /]);
   });
@@ -292,8 +292,8 @@ t.test("keys of issuers that the policy no longer names are forgotten", async (t
   const { keySets } = create();
   await keySets.refresh([byUrl("https://a.example/jwks"), byUrl("https://b.example/jwks")]);
   await keySets.refresh([byUrl("https://b.example/jwks")]);
-  t.equal(keySets.keysFor(byUrl("https://a.example/jwks")), undefined);
-  t.not(keySets.keysFor(byUrl("https://b.example/jwks")), undefined);
+  t.equal(await keySets.keysFor(byUrl("https://a.example/jwks")), undefined);
+  t.not(await keySets.keysFor(byUrl("https://b.example/jwks")), undefined);
 });
 
 t.test("results are remembered of ten thousand tokens at most", async (t) => {

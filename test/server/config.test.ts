@@ -1,5 +1,6 @@
 import t from "tap";
 import { parseDuration, readConfig } from "../../src/server/config.ts";
+import { readConfigFile } from "../../src/server/config-file.ts";
 import { environmentName, SETTINGS } from "../../src/server/settings.ts";
 
 interface Given {
@@ -9,7 +10,11 @@ interface Given {
 }
 
 function read({ flags = {}, environment = {}, file }: Given) {
-  return readConfig({ flags, environment, file: file === undefined ? undefined : { name: "c.yaml", text: file } });
+  return readConfig({
+    flags,
+    environment,
+    file: file === undefined ? undefined : readConfigFile({ name: "c.yaml", text: file }),
+  });
 }
 
 function config(given: Given) {

@@ -4,7 +4,7 @@ import { webcrypto } from "node:crypto";
 import type { BundleFacts, PolicyFreshness, Trust } from "../../model/bundle.ts";
 import { OperatingError } from "../../model/errors.ts";
 import type { Loaded, LoadOptions, LoadResult, PolicyOrigin } from "../load.ts";
-import { writeTrust } from "../trust.ts";
+import { writeTrust } from "../trust-text.ts";
 import { readBundleFile } from "./bundle-bytes.ts";
 import { type Refusal, refusalFor, refusalOf, unsigned } from "./refusal.ts";
 import type { OfferNote, OfferResult, OriginLoader, SourceListener } from "./source.ts";

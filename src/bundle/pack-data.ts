@@ -1,6 +1,6 @@
 /**
- * The data of a policy: lists, databases and posture facts, written in it or in files that it names. It is packed where
- * it may take its time, and opened where requests are waiting.
+ * Packs the data of a policy: lists, databases and posture facts, written in it or in files that it names. It may take its
+ * time; `open-data.ts` opens what comes of it, where requests are waiting.
  */
 
 import { timestampMs } from "@bufbuild/protobuf/wkt";
@@ -13,19 +13,18 @@ import {
   ListFormat,
   type Posture,
 } from "../gen/sallyport/policy/v1/policy_pb.ts";
-import type { AddressLists, GeoLookup, ListHit, Lookup, PostureFacts } from "../model/policy.ts";
+import type { PostureFacts } from "../model/policy.ts";
 import { type AddressRange, readRanges } from "./address.ts";
 import { ALWAYS_FRESH_MS, LIST_BITS } from "./defaults.ts";
 import { type Files, SHIPPED_OR_NONE } from "./files.ts";
-import { type Database, type DatabaseKind, geoLookup, openDatabase, reopenDatabase } from "./geo.ts";
+import { type DatabaseKind, openDatabase } from "./geo.ts";
 import { Words } from "./growing.ts";
 import { type CsvColumns, type Entries, readCsvFile, readListFile } from "./list-file.ts";
-import { Hits, HitsBuilder, type PackedHits } from "./list-hits.ts";
+import { HitsBuilder, type PackedHits } from "./list-hits.ts";
 import { readMmdbList } from "./mmdb-list.ts";
-import type { Networks } from "./networks.ts";
-import { type PackedTable, type PackedTexts, TableBuilder, TextLookup, TextsBuilder, textAt } from "./packed-table.ts";
+import { type PackedTable, type PackedTexts, TableBuilder, TextsBuilder } from "./packed-table.ts";
 import { parseFacts } from "./parse.ts";
-import { type PackedRanges, RangesBuilder, SortedLists } from "./ranges.ts";
+import { type PackedRanges, RangesBuilder } from "./ranges.ts";
 
 /** Most ranges and most fingerprints of all lists together. */
 const LISTED_MAX = 4_000_000;
@@ -66,10 +65,6 @@ export function packAddresses(lists: readonly AddressList[], files: Files): Pack
   return { hits: hits.pack(), ranges: ranges.pack() };
 }
 
-export function openAddresses({ hits, ranges }: PackedAddresses): AddressLists {
-  return new SortedLists(ranges, new Hits(hits));
-}
-
 export interface PackedFingerprints {
   readonly hits: PackedHits;
   readonly table: PackedTable;
@@ -101,11 +96,6 @@ export function packFingerprints(lists: readonly FingerprintList[], files: Files
   if (table.size >= LISTED_MAX)
     files.report("spec.lists.fingerprints", `fewer than ${LISTED_MAX} values in all`, "more");
   return { hits: hits.pack(), table: table.pack(), hitOf: numbers.pack() };
-}
-
-export function openFingerprints({ hits, table, hitOf }: PackedFingerprints): Lookup<ListHit> {
-  const opened = new Hits(hits);
-  return new TextLookup(table, (number) => opened.at(hitOf[number]!));
 }
 
 /** Numbers of the list's hits, by bits; the list's own where an entry has none. */
@@ -176,11 +166,6 @@ export function packGeo(geo: Geo | undefined, files: Files): PackedGeo {
   return { databases, shipped: geo?.asn === undefined || geo.asn === "" || geo.asn === "builtin" };
 }
 
-export function openGeo({ databases, shipped }: PackedGeo, networks: Networks | undefined): GeoLookup {
-  const opened = databases.map(({ kind, bytes }): Database => reopenDatabase(kind, bytes));
-  return geoLookup(opened, shipped ? networks : undefined);
-}
-
 export interface PackedPosture {
   readonly table: PackedTable;
   /** Of each subject, as JSON. */
@@ -209,14 +194,6 @@ export function packPostureFacts(posture: Posture | undefined, files: Files): Pa
     else files.problems.push(...parsed.problems);
   }
   return { table: table.pack(), facts: texts.pack(), factsOf: latest.pack() };
-}
-
-export function openPostureFacts({ table, facts, factsOf }: PackedPosture): Lookup<PostureFacts> {
-  return new TextLookup(table, (number) => {
-    const { facts: given, ...stated } = JSON.parse(textAt(facts, factsOf[number]!)) as PostureFacts;
-    // Without a prototype: a fact that is asked for by a name such as `constructor` is absent.
-    return { facts: Object.assign(Object.create(null), given) as Record<string, string>, ...stated };
-  });
 }
 
 function statementOf({ facts, source, reportedAt }: Facts, origin: string): PostureFacts {
