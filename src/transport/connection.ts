@@ -110,6 +110,8 @@ export class Connection {
   private drainTimer: NodeJS.Timeout | undefined;
   /** The client opens no more streams: it said GOAWAY, or ended its half of the socket. */
   private leaving = false;
+  /** The client has ended its half of the socket: not even a window update will come. */
+  private inputEnded = false;
   /** Nothing more is read or answered. */
   private over = false;
 
@@ -877,7 +879,8 @@ export class Connection {
       const length = Math.min(stream.sendWindow, this.sendWindow, this.peerFrameBytesMax, rest.length);
       if (length <= 0) {
         stream.unsent = rest;
-        this.blocked.add(stream);
+        if (this.inputEnded) this.closeStream(stream, Gone.resetByPeer);
+        else this.blocked.add(stream);
         return;
       }
       const last = length === rest.length;
@@ -1022,8 +1025,11 @@ export class Connection {
 
   private hearEnd(): void {
     this.leaving = true;
-    // Requests that are not whole by now never will be; whole ones are still answered.
-    for (const stream of [...this.streams.values()]) if (!stream.ended) this.closeStream(stream, Gone.resetByPeer);
+    this.inputEnded = true;
+    // Requests that are not whole by now never will be, and no window opens any more; others are still answered.
+    for (const stream of [...this.streams.values()]) {
+      if (!stream.ended || stream.unsent !== undefined) this.closeStream(stream, Gone.resetByPeer);
+    }
     this.endIfDone();
   }
 

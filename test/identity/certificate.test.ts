@@ -1,5 +1,5 @@
 import "reflect-metadata";
-import { webcrypto } from "node:crypto";
+import { createHash, webcrypto, X509Certificate } from "node:crypto";
 import { existsSync, readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import * as x509 from "@peculiar/x509";
@@ -24,6 +24,31 @@ t.test("a leaf with one SPIFFE ID is read with all that is told of it", async (t
       x5tS256: Buffer.from(sha256, "hex").toString("base64url"),
     },
   });
+});
+
+t.test("a certificate's key is known by the SHA-256 of its SubjectPublicKeyInfo, whatever kind it is", async (t) => {
+  const kinds = [
+    { name: "ECDSA", namedCurve: "P-256", hash: "SHA-256" },
+    { name: "ECDSA", namedCurve: "P-384", hash: "SHA-384" },
+    {
+      name: "RSASSA-PKCS1-v1_5",
+      modulusLength: 2048,
+      publicExponent: Uint8Array.of(1, 0, 1),
+      hash: "SHA-256",
+    },
+    { name: "Ed25519" },
+  ];
+  for (const algorithm of kinds) {
+    const keys = (await webcrypto.subtle.generateKey(algorithm, true, ["sign", "verify"])) as webcrypto.CryptoKeyPair;
+    const certificate = await x509.X509CertificateGenerator.createSelfSigned(
+      { name: "CN=any", keys: keys as never, signingAlgorithm: algorithm },
+      webcrypto as never,
+    );
+    const pem = certificate.toString("pem");
+    const spki = new X509Certificate(pem).publicKey.export({ type: "spki", format: "der" });
+    const wanted = createHash("sha256").update(spki).digest("hex");
+    t.match(parsePeerCertificate(pem), { ok: true, certificate: { keySha256: wanted } }, algorithm.name);
+  }
 });
 
 t.test("a certificate without SPIFFE ID names nobody and is no fault", async (t) => {

@@ -249,6 +249,23 @@ t.test("windows made smaller while answers wait go negative and recover", async 
   client.socket.destroy();
 });
 
+t.test("an answer that waits for a window of a client that has ended is given up, now or when it comes", async (t) => {
+  const settle: (() => void)[] = [];
+  const { port, server } = await serve(t, {
+    handle: (message) =>
+      message.length === 4 ? new Promise((resolve) => settle.push(() => resolve(Buffer.from("late")))) : message,
+  });
+  const client = new RawClient(port);
+  client.write(frame(FrameType.settings, 0, 0, Buffer.of(0, 4, 0, 0, 0, 0)), call(1), call(3, "late"));
+  await client.next((found) => found.type === FrameType.headers && found.streamId === 1);
+  client.socket.end();
+  while (server.openStreams > 1) await new Promise((resolve) => setImmediate(resolve));
+  settle[0]?.();
+  await client.close();
+  while (server.connections > 0) await new Promise((resolve) => setImmediate(resolve));
+  t.same([server.connections, server.openStreams], [0, 0]);
+});
+
 t.test("a smaller table of the client's is acknowledged in the next block", async (t) => {
   const client = new RawClient((await serve(t)).port);
   client.write(frame(FrameType.settings, 0, 0, Buffer.of(0, 1, 0, 0, 0, 0)), call(1), call(3));
