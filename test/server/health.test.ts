@@ -138,3 +138,22 @@ t.test("metrics name decisions, never callers", async (t) => {
   const names = [...text.matchAll(/^# TYPE (\S+) (\S+)$/gm)];
   for (const [, name, type] of names) if (type === "counter") t.match(name, /_(?:total|seconds|bytes)$/);
 });
+
+t.test("the library's address tells watchers their status at once, and lists what it knows", async (t) => {
+  const watched = async (service: string): Promise<readonly number[]> => {
+    const request = service === "" ? Buffer.alloc(0) : Buffer.from(field(1, service));
+    const watch = streams.makeServerStreamRequest("/grpc.health.v1.Health/Watch", raw, raw, request);
+    watch.on("error", () => {}); // cancelled below
+    const [answer] = (await once(watch, "data")) as [Buffer];
+    watch.cancel();
+    return [...answer];
+  };
+  t.same(await watched(""), [0x08, SERVING]);
+  t.same(await watched("envoy.service.auth.v3.Authorization"), [0x08, SERVING]);
+  t.same(await watched("no.such.Service"), [0x08, 3], "SERVICE_UNKNOWN");
+  const list = await unary(streams, "/grpc.health.v1.Health/List", Buffer.alloc(0));
+  const status = Buffer.from(field(2, Buffer.of(0x08, SERVING)));
+  const named = Buffer.concat([Buffer.from(field(1, "envoy.service.auth.v3.Authorization")), status]);
+  const whole = Buffer.concat([Buffer.of(0x0a, 0), status]);
+  t.same(list, Buffer.concat([Buffer.from(field(1, whole)), Buffer.from(field(1, named))]));
+});
