@@ -16,7 +16,8 @@ const raw = (bytes: Buffer): Buffer => bytes;
 export type Checked = CheckResponse | number;
 
 export interface CheckClient {
-  send(bytes: Uint8Array): Promise<Checked>;
+  /** @param timeoutMs told to the server, and kept here */
+  send(bytes: Uint8Array, timeoutMs?: number): Promise<Checked>;
   /** Decision as the access log would show it; `error` for a call that failed. */
   decision(bytes: Uint8Array): Promise<string>;
   close(): void;
@@ -28,11 +29,12 @@ export function checkClient(address: string): CheckClient {
     "grpc.use_local_subchannel_pool": 1,
     "grpc.max_send_message_length": -1,
   });
-  const send = (bytes: Uint8Array): Promise<Checked> =>
+  const send = (bytes: Uint8Array, timeoutMs?: number): Promise<Checked> =>
     new Promise((resolve) => {
-      client.makeUnaryRequest(CHECK, raw, raw, Buffer.from(bytes), (error: ServiceError | null, answer?: Buffer) =>
-        resolve(answer === undefined ? (error?.code ?? -1) : fromBinary(CheckResponseSchema, answer)),
-      );
+      const options = timeoutMs === undefined ? {} : { deadline: Date.now() + timeoutMs };
+      const take = (error: ServiceError | null, answer?: Buffer): void =>
+        resolve(answer === undefined ? (error?.code ?? -1) : fromBinary(CheckResponseSchema, answer));
+      client.makeUnaryRequest(CHECK, raw, raw, Buffer.from(bytes), options, take);
     });
   return {
     send,
