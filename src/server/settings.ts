@@ -209,7 +209,7 @@ export const SETTINGS = [
     name: "overload-delay",
     kind: "duration",
     fallback: "20ms",
-    range: [5, 10_000],
+    range: [5, 60_000],
     summary:
       "How late this process may run before it counts as pressed: from then on callers who ask for more than twice their fair share are answered as `on-overload` says, from twice that on every caller.",
   },

@@ -93,7 +93,7 @@ t.test("an Envoy that streams its access log does not hold up the end", async (t
 t.test("while it drains it says so, and still answers who is there; watchers of its health hear of it", async (t) => {
   const sidecar = await startSidecarProcess({ name: "draining", folder, flags: FOR_EVER });
   t.match(await readiness(sidecar), { status: 200, ready: true, state: "serving" });
-  const client = new Client(sidecar.extAuthz, credentials.createInsecure());
+  const client = new Client(sidecar.streams, credentials.createInsecure());
   t.teardown(() => client.close());
   const watch = client.makeServerStreamRequest("/grpc.health.v1.Health/Watch", raw, raw, Buffer.alloc(0));
   watch.on("error", () => {}); // cancelled below
@@ -115,7 +115,7 @@ t.test("while it drains it says so, and still answers who is there; watchers of 
 
 t.test("what does not end in time is cut, and the end is good all the same", async (t) => {
   const sidecar = await startSidecarProcess({ name: "cut", folder, flags: ["--drain-timeout", "50ms"] });
-  const client = new Client(sidecar.extAuthz, credentials.createInsecure());
+  const client = new Client(sidecar.streams, credentials.createInsecure());
   t.teardown(() => client.close());
   const watch = client.makeServerStreamRequest("/grpc.health.v1.Health/Watch", raw, raw, Buffer.alloc(0));
   const failed = once(watch, "error");
