@@ -31,7 +31,7 @@ export interface TransportLimits {
    *
    * Envoy resets every call it gives up on. At most `streamsMax` are open, and a check has 250 ms or so before it is
    * given up: 1,024 × 4 per second is a full house timing out over and over, which the refill alone allows. An attacker
-   * within it makes us decode 4,096 short header blocks a second, about one hundredth of a core.
+   * within it makes us decode 4,096 short header blocks a second.
    */
   readonly clientResetsBurst: number;
   readonly clientResetsPerSecond: number;
