@@ -1,0 +1,30 @@
+/**
+ * Keeps V8's young generation small. By default its semi-spaces grow to 16 MiB each under load; collecting one then takes
+ * some ten milliseconds when thousands of callers' verdicts are alive in it, and every check that comes meanwhile waits.
+ * The same work in smaller pieces costs a few per cent more processor time, a fraction of the delay, and less memory.
+ *
+ * V8 takes `--max-semi-space-size` only before it starts, which would be the operator's to remember; how fast a semi-space
+ * grows it asks whenever it grows one (`--semi-space-growth-factor`).
+ */
+
+import { getHeapSpaceStatistics, setFlagsFromString } from "node:v8";
+
+/** Both semi-spaces together. */
+const NEW_SPACE_BYTES = 4 * 1024 * 1024;
+const BATCHES_MAX = 64;
+const BATCH_OBJECTS = 4_096;
+
+/** Lets the young generation grow to its size, and no further. Once, at the start: before much else has made it grow. */
+export function keepYoungGenerationSmall(): void {
+  setFlagsFromString("--semi-space-growth-factor=2");
+  // It grows when much of it survives: what is kept here for a moment makes it do so.
+  const kept: object[] = [];
+  for (let batch = 0; batch < BATCHES_MAX && newSpaceBytes() < NEW_SPACE_BYTES; batch++) {
+    for (let i = 0; i < BATCH_OBJECTS; i++) kept.push({ batch, i, next: kept[0] });
+  }
+  setFlagsFromString("--semi-space-growth-factor=1");
+}
+
+function newSpaceBytes(): number {
+  return getHeapSpaceStatistics().find(({ space_name: name }) => name === "new_space")?.space_size ?? 0;
+}
