@@ -7,9 +7,10 @@ import type { Measured } from "./measured.ts";
 import type { Report } from "./report.ts";
 
 const UNDER_WAY = 64;
-/** Before it counts, a server answers so many checks, unless it is slow: compilers need them. */
+/** Before it counts, a server answers so many checks, unless it is slow: compilers need them, and callers get known. */
 const WARM_CHECKS = 20_000;
-const WARM_TURNS_MAX = 5;
+const WARM_CHECKS_PER_CALLER = 10;
+const WARM_TURNS_MAX = 12;
 const WARM_SECONDS = 1;
 /** Less is no measure of shipped behaviour: refusing is other work than allowing. */
 const ALLOWED_SHARE_MIN = 0.97;
@@ -86,8 +87,9 @@ export async function measureThroughput(
 }
 
 async function warm(one: Competitor, load: Measured): Promise<void> {
+  const wanted = Math.max(WARM_CHECKS, WARM_CHECKS_PER_CALLER * one.callers);
   let checks = 0;
-  for (let i = 0; i < WARM_TURNS_MAX && checks < WARM_CHECKS; i++) {
+  for (let i = 0; i < WARM_TURNS_MAX && checks < wanted; i++) {
     checks += (await turn(load, one, WARM_SECONDS, { underWay: UNDER_WAY })).sent;
   }
 }
