@@ -6,7 +6,7 @@
 
 import type { Outcome } from "../model/facts.ts";
 import type { EpochMs } from "../model/units.ts";
-import { isText, textOf, WireCursor } from "./wire-cursor.ts";
+import { isText, readText, WireCursor } from "./wire-cursor.ts";
 
 const HTTP_METADATA = "envoy.filters.http.ext_authz";
 const NETWORK_METADATA = "envoy.filters.network.ext_authz";
@@ -15,16 +15,13 @@ const GRPC_STATUS = "grpc-status";
 
 /**
  * Outcomes of one message, in order. Entries that tell no outcome (starts, tunnels) are left out.
- * @throws {WireError} when the bytes are no StreamAccessLogsMessage
+ * @throws {WireError | TypeError} when the bytes are no StreamAccessLogsMessage
  */
 export function outcomesOf(message: Uint8Array, now: EpochMs): readonly Outcome[] {
-  const bytes = Buffer.isBuffer(message)
-    ? message
-    : Buffer.from(message.buffer, message.byteOffset, message.byteLength);
-  const cursor = new WireCursor(bytes);
+  const cursor = new WireCursor(message);
   const outcomes: Outcome[] = [];
   let kind = 0;
-  while (cursor.at < bytes.length) {
+  while (cursor.at < message.length) {
     const field = cursor.field();
     if (field !== HTTP_LOGS && field !== TCP_LOGS) {
       cursor.skip(field, 1);
@@ -331,9 +328,4 @@ function readMapEntry(cursor: WireCursor, key: string): { readonly start: number
     } else cursor.skip(field, 5);
   }
   return fits ? { start, end } : undefined;
-}
-
-function readText(cursor: WireCursor): string {
-  cursor.text();
-  return textOf(cursor.bytes, cursor.start, cursor.end);
 }

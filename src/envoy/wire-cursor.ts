@@ -32,8 +32,8 @@ export class WireCursor {
   private readonly size: number;
   private wireType = 0;
 
-  constructor(bytes: Buffer) {
-    this.bytes = bytes;
+  constructor(bytes: Uint8Array) {
+    this.bytes = Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
     this.size = bytes.length;
   }
 
@@ -202,7 +202,16 @@ export function textOf(bytes: Buffer, start: number, end: number): string {
   return strict.decode(bytes.subarray(start, end));
 }
 
-/** The same with U+FFFD for what is no UTF-8. */
+/**
+ * Passes over length and text, and tells the text.
+ * @throws {TypeError} when it is no UTF-8
+ */
+export function readText(cursor: WireCursor): string {
+  cursor.span();
+  return textOf(cursor.bytes, cursor.start, cursor.end);
+}
+
+/** As {@link textOf}, with U+FFFD for what is no UTF-8. */
 export function lenientTextOf(bytes: Buffer, start: number, end: number): string {
   if (start === end) return "";
   if (isAscii(bytes, start, end)) return bytes.toString("latin1", start, end);

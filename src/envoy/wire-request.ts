@@ -90,8 +90,8 @@ export class WireRequest {
    * @throws {WireError} when they are no CheckRequest
    */
   constructor(bytes: Uint8Array, claims: ClaimsMemo) {
-    this.bytes = Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-    const cursor = new WireCursor(this.bytes);
+    const cursor = new WireCursor(bytes);
+    this.bytes = cursor.bytes;
     while (cursor.at < this.bytes.length) {
       const field = cursor.field();
       if (field === 1) this.readAttributes(cursor, claims);

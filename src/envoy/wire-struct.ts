@@ -1,7 +1,7 @@
 /** Reads `google.protobuf.Struct` from the wire into the JSON that it stands for. */
 
 import type { JsonObject, JsonValue } from "@bufbuild/protobuf";
-import { textOf, type WireCursor } from "./wire-cursor.ts";
+import { readText, type WireCursor } from "./wire-cursor.ts";
 
 /**
  * Adds to `json` the fields of a Struct up to `end`.
@@ -83,9 +83,4 @@ function readList(cursor: WireCursor, end: number, depth: number, list: JsonValu
     if (field === 1) list.push(readValue(cursor, cursor.message(depth + 1), depth + 1));
     else cursor.skip(field, depth);
   }
-}
-
-function readText(cursor: WireCursor): string {
-  cursor.span();
-  return textOf(cursor.bytes, cursor.start, cursor.end);
 }

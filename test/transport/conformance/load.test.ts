@@ -5,7 +5,7 @@ import { fileURLToPath } from "node:url";
 import t from "tap";
 import type { SidecarProcess } from "../../../scripts/demo/sidecar.ts";
 import { checkBytes } from "../../support/check-client.ts";
-import { metric } from "../../support/guarded.ts";
+import { eventually, metric } from "../../support/guarded.ts";
 import { CHECK_PATH, runTool, serve, toolOrSkip, transports } from "./served.ts";
 
 const CALLS = 20_000;
@@ -62,13 +62,10 @@ for (const transport of await transports()) {
   }
 }
 
-/** Checks counted, which follows their answers: waited for until there are as many as expected. */
-async function checksOf(sidecar: SidecarProcess, expected: number): Promise<number> {
-  let checks = 0;
-  for (let tries = 0; tries < 200; tries++) {
-    checks = await metric(sidecar, "sallyport_checks_total");
-    if (checks >= expected) break;
-    await new Promise((resolve) => setTimeout(resolve, 25));
-  }
-  return checks;
+/** Checks counted, which follows their answers: told once there are as many as expected. */
+function checksOf(sidecar: SidecarProcess, expected: number): Promise<number> {
+  return eventually(async () => {
+    const checks = await metric(sidecar, "sallyport_checks_total");
+    return checks >= expected ? checks : undefined;
+  });
 }
