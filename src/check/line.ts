@@ -168,13 +168,15 @@ class RequestLine implements Line {
     const answered = !again && this.settleChallenge(session, facts, identity, credentialUse);
     const closedWindow = again ? undefined : rollWindow(session, now);
 
+    const baseline = identity.proven ? this.baselines.get(principal) : undefined;
     const context: SignalContext = {
       facts,
       policy,
       identity,
       origin,
       route,
-      baseline: identity.proven ? this.baselines.get(principal) : undefined,
+      baseline,
+      forgotten: baseline === undefined && this.baselines.forgotten.has(principal),
       population,
       session,
       credentialUse,
@@ -426,7 +428,8 @@ class RequestLine implements Line {
     if (known !== undefined) this.baselines.touchKnown(known, facts.time);
     const baseline = known ?? this.baselines.touch(session.principal, facts.time);
     pending.baseline = baseline;
-    teach(baseline, this.baselines.population, pending, lesson, known === undefined);
+    const novel = known === undefined && !this.baselines.forgotten.has(session.principal);
+    teach(baseline, this.baselines.population, pending, lesson, novel);
     this.touchCredential(session, facts, origin);
     // What goes on after a challenge is one event with it, whoever it is: counted once, it does not become ordinary.
     if (session.standing.tries > 0 || lesson.suspect) return;
