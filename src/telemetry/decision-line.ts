@@ -27,26 +27,22 @@ export interface LeftOut {
  * the user agent, and of credentials only keyed hashes.
  */
 export function writeDecisionLine(line: TextWriter, record: DecisionRecord, labels: DecisionLogLabels): void {
-  put(line, '{"decision_id":', record.decisionId);
-  line.ascii(',"labels":');
-  line.utf8(encoded(labels));
-  line.ascii(',"timestamp":"');
-  line.ascii(timestamp(record.timeMs));
-  line.ascii('","input":{');
+  put(line, DECISION_ID, record.decisionId);
+  line.part(labelsPart(labels));
+  line.part(timestampPart(record.timeMs));
   putInput(line, record);
-  line.ascii(
-    record.enforced === "allow" ? '},"result":{"allowed":true,"risk":{' : '},"result":{"allowed":false,"risk":{',
-  );
-  putRisk(line, record);
-  line.ascii("}}");
+  line.part(record.enforced === "allow" ? ALLOWED : REFUSED);
+  line.number(record.score);
+  line.part(ruledPart(record));
+  putReasons(line, record.reasons);
+  line.part(REASONS_END);
   if (record.shadow !== undefined) {
-    line.ascii(',"shadow":');
+    line.part(SHADOW);
     line.utf8(JSON.stringify(shadowOf(record.shadow)));
   }
-  putBundle(line, record);
-  line.ascii('}},"metrics":{"timer_check_ns":');
+  line.part(bundlePart(record));
   line.number(record.latencyUs * 1_000);
-  line.ascii("}}");
+  line.part(LINE_END);
 }
 
 /** The line as text. */
@@ -122,60 +118,145 @@ interface DecisionLine {
   readonly metrics: { readonly timer_check_ns: number };
 }
 
+const DECISION_ID = ascii('{"decision_id":');
+const PRINCIPAL = ascii('"principal":');
+const PEER_GROUP = ascii(',"peer_group":');
+const CREDENTIAL = ascii(',"credential":');
+const PROTOCOL = ascii(',"protocol":');
+const METHOD = ascii(',"method":');
+const DESTINATION = ascii(',"destination":');
+const ROUTE = ascii(',"route":');
+const SOURCE_ADDRESS = ascii(',"source_address":');
+const USER_AGENT = ascii(',"user_agent":');
+const JA4 = ascii(',"ja4":');
+const REQUEST_ID = ascii(',"request_id":');
+const ALLOWED = ascii('},"result":{"allowed":true,"risk":{"score":');
+const REFUSED = ascii('},"result":{"allowed":false,"risk":{"score":');
+const REASON = ascii('{"signal":');
+const NEXT_REASON = ascii(',{"signal":');
+const BITS = ascii(',"bits":');
+const POINTS = ascii(',"points":');
+const SEEN = ascii(',"seen":');
+const EXPECTED = ascii(',"expected":');
+const REASON_END = ascii("}");
+const REASONS_END = ascii("]}}");
+const SHADOW = ascii(',"shadow":');
+const LINE_END = ascii("}}");
+
+function ascii(text: string): Uint8Array {
+  return Buffer.from(text, "latin1");
+}
+
 function putInput(line: TextWriter, record: DecisionRecord): void {
-  put(line, '"principal":', record.principal);
-  put(line, ',"peer_group":', record.peerGroup);
-  put(line, ',"credential":', record.credential);
-  put(line, ',"protocol":', record.protocol);
-  put(line, ',"method":', record.method);
-  put(line, ',"destination":', record.destination);
-  put(line, ',"route":', record.route);
-  put(line, ',"source_address":', record.sourceAddress);
-  put(line, ',"user_agent":', record.userAgent);
-  put(line, ',"ja4":', record.ja4);
-  put(line, ',"request_id":', record.requestId);
+  put(line, PRINCIPAL, record.principal);
+  put(line, PEER_GROUP, record.peerGroup);
+  put(line, CREDENTIAL, record.credential);
+  put(line, PROTOCOL, record.protocol);
+  put(line, METHOD, record.method);
+  put(line, DESTINATION, record.destination);
+  put(line, ROUTE, record.route);
+  put(line, SOURCE_ADDRESS, record.sourceAddress);
+  put(line, USER_AGENT, record.userAgent);
+  put(line, JA4, record.ja4);
+  put(line, REQUEST_ID, record.requestId);
 }
 
-function putRisk(line: TextWriter, record: DecisionRecord): void {
-  line.ascii('"score":');
-  line.number(record.score);
-  put(line, ',"decision":', record.decision);
-  put(line, ',"enforced":', record.enforced);
-  put(line, ',"because":', record.because);
-  put(line, ',"mode":', record.mode);
-  put(line, ',"basis":', record.basis);
-  put(line, ',"rule":', record.rule);
-  line.ascii(',"thresholds":');
-  line.ascii(encoded(record.thresholds));
-  if (record.ruleThresholds.length > 0) {
-    line.ascii(',"rule_thresholds":');
-    line.ascii(JSON.stringify(record.ruleThresholds));
-  }
-  if (record.conditionErrors !== undefined) {
-    line.ascii(',"condition_errors":');
-    line.utf8(JSON.stringify(record.conditionErrors));
-  }
-  line.ascii(record.answered ? ',"answered":true,"reasons":[' : ',"answered":false,"reasons":[');
-  let before = '{"signal":';
-  for (const { signal, bits, points, seen, expected } of record.reasons) {
-    put(line, before, signal);
-    line.ascii(',"bits":');
+function putReasons(line: TextWriter, reasons: readonly Reason[]): void {
+  for (let i = 0; i < reasons.length; i++) {
+    const { signal, bits, points, seen, expected } = reasons[i] as Reason;
+    put(line, i === 0 ? REASON : NEXT_REASON, signal);
+    line.part(BITS);
     line.number(bits);
-    line.ascii(',"points":');
+    line.part(POINTS);
     line.number(points);
-    put(line, ',"seen":', seen);
-    put(line, ',"expected":', expected);
-    line.ascii("}");
-    before = ',{"signal":';
+    put(line, SEEN, seen);
+    put(line, EXPECTED, expected);
+    line.part(REASON_END);
   }
-  line.ascii("]");
 }
 
-function putBundle(line: TextWriter, { bundle, policyName, policyRevision, policyFreshness }: DecisionRecord): void {
-  put(line, ',"bundles":{', bundle?.name ?? "policy");
-  put(line, ':{"name":', policyName);
-  put(line, ',"revision":', bundle === undefined ? policyRevision : String(bundle.revision));
-  put(line, ',"freshness":', policyFreshness);
+/** Adds a text after what names it; nothing at all where there is none to tell. */
+function put(line: TextWriter, name: Uint8Array, text: string | undefined): void {
+  if (text === undefined) return;
+  line.part(name);
+  line.json(text);
+}
+
+/** What a line says of how it came to be decided, and what that was made of. */
+interface Ruled {
+  readonly record: DecisionRecord;
+  readonly part: Uint8Array;
+}
+
+/** Few combinations come again and again: the latest of each decision is remembered as bytes. */
+const ruled = new Map<DecisionRecord["decision"], Ruled>();
+
+/** From the score to the reasons. */
+function ruledPart(record: DecisionRecord): Uint8Array {
+  const before = ruled.get(record.decision);
+  if (before !== undefined && isRuledAlike(before.record, record)) return before.part;
+  const { decision, enforced, because, mode, basis, rule, thresholds, ruleThresholds, conditionErrors } = record;
+  const fields = JSON.stringify({
+    ...{ decision, enforced, because, mode, basis, rule, thresholds },
+    rule_thresholds: ruleThresholds.length > 0 ? ruleThresholds : undefined,
+    condition_errors: conditionErrors,
+    answered: record.answered,
+  });
+  const part = Buffer.from(`,${fields.slice(1, -1)},"reasons":[`);
+  ruled.set(decision, { record, part });
+  return part;
+}
+
+function isRuledAlike(a: DecisionRecord, b: DecisionRecord): boolean {
+  return (
+    a.enforced === b.enforced &&
+    a.because === b.because &&
+    a.mode === b.mode &&
+    a.basis === b.basis &&
+    a.rule === b.rule &&
+    isSameThresholds(a.thresholds, b.thresholds) &&
+    isSameList(a.ruleThresholds, b.ruleThresholds) &&
+    a.conditionErrors === b.conditionErrors &&
+    a.answered === b.answered
+  );
+}
+
+function isSameThresholds(a: DecisionRecord["thresholds"], b: DecisionRecord["thresholds"]): boolean {
+  return a === b || (a.challenge === b.challenge && a.deny === b.deny && a.terminate === b.terminate);
+}
+
+function isSameList(a: readonly string[], b: readonly string[]): boolean {
+  return a === b || (a.length === b.length && a.every((one, i) => one === b[i]));
+}
+
+let bundled: { readonly record: DecisionRecord; readonly part: Uint8Array } | undefined;
+
+/** From the end of the result to the measured time. */
+function bundlePart(record: DecisionRecord): Uint8Array {
+  const { bundle, policyName, policyRevision, policyFreshness } = record;
+  const before = bundled?.record;
+  const same =
+    before !== undefined &&
+    before.bundle === bundle &&
+    before.policyName === policyName &&
+    before.policyRevision === policyRevision &&
+    before.policyFreshness === policyFreshness;
+  if (bundled === undefined || !same) {
+    const revision = bundle === undefined ? policyRevision : String(bundle.revision);
+    const bundles = { [bundle?.name ?? "policy"]: { name: policyName, revision, freshness: policyFreshness } };
+    const text = `,"bundles":${JSON.stringify(bundles)},"metrics":{"timer_check_ns":`;
+    bundled = { record, part: Buffer.from(text) };
+  }
+  return bundled.part;
+}
+
+let labelled: { readonly labels: DecisionLogLabels; readonly part: Uint8Array } | undefined;
+
+function labelsPart(labels: DecisionLogLabels): Uint8Array {
+  if (labelled?.labels !== labels) {
+    labelled = { labels, part: Buffer.from(`,"labels":${JSON.stringify(labels)},"timestamp":"`) };
+  }
+  return labelled.part;
 }
 
 /** Reasons are left out: the log says that the candidate differs, `sallyport shadow` and `replay` why. */
@@ -183,32 +264,13 @@ function shadowOf({ policyRevision, decision, score, rule }: ShadowVerdict): Rec
   return { revision: policyRevision, decision, score, rule };
 }
 
-/** Adds a text after what names it; nothing at all where there is none to tell. */
-function put(line: TextWriter, name: string, text: string | undefined): void {
-  if (text === undefined) return;
-  line.ascii(name);
-  line.json(text);
-}
-
-/** Texts of objects that come again and again, by identity: labels of the process, thresholds of policies and rules. */
-const encodings = new WeakMap<object, string>();
-
-function encoded(value: object): string {
-  let text = encodings.get(value);
-  if (text === undefined) {
-    text = JSON.stringify(value);
-    encodings.set(value, text);
-  }
-  return text;
-}
-
 let stampedMs = Number.NaN;
-let stamp = "";
+let stamp: Uint8Array = ascii("");
 
 /** RFC 3339, in milliseconds; requests of the same millisecond share it. */
-function timestamp(ms: number): string {
+function timestampPart(ms: number): Uint8Array {
   if (ms !== stampedMs) {
-    stamp = new Date(ms).toISOString();
+    stamp = ascii(`${new Date(ms).toISOString()}","input":{`);
     stampedMs = ms;
   }
   return stamp;

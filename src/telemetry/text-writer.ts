@@ -44,9 +44,11 @@ export class TextWriter {
     this.at = at + length;
   }
 
-  byte(value: number): void {
-    this.room(1);
-    this.buffer[this.at++] = value;
+  /** Text that was encoded before. */
+  part(part: Uint8Array): void {
+    this.room(part.length);
+    this.buffer.set(part, this.at);
+    this.at += part.length;
   }
 
   /** Any text as JSON writes it, with its quotes (RFC 8259, section 7). */
