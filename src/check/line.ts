@@ -292,20 +292,9 @@ class RequestLine implements Line {
       newSignals: judged.newSignals,
       closedWindow: judged.closedWindow,
     };
-    this.pending.add({
-      decisionId: verdict.decisionId,
-      requestId: facts.requestId,
-      destination: facts.destination,
-      route,
-      policy: context.policy,
-      session,
-      baseline,
-      teaches,
-      lesson,
-      bytesBits: 0,
-      older: undefined,
-      newer: undefined,
-    });
+    const { destination } = facts;
+    const awaiting = { destination, route, policy: context.policy, session, baseline, teaches, lesson };
+    this.pending.add(verdict.decisionId, facts.requestId, awaiting);
     return verdict;
   }
 
