@@ -292,9 +292,20 @@ class RequestLine implements Line {
       newSignals: judged.newSignals,
       closedWindow: judged.closedWindow,
     };
-    const { destination } = facts;
-    const awaiting = { destination, route, policy: context.policy, session, baseline, teaches, lesson };
-    this.pending.add(verdict.decisionId, facts.requestId, awaiting);
+    this.pending.add({
+      decisionId: verdict.decisionId,
+      requestId: facts.requestId,
+      destination: facts.destination,
+      route,
+      policy: context.policy,
+      session,
+      baseline,
+      teaches,
+      lesson,
+      bytesBits: 0,
+      older: undefined,
+      newer: undefined,
+    });
     return verdict;
   }
 
@@ -308,7 +319,7 @@ class RequestLine implements Line {
   }
 
   outcome(outcome: Outcome): void {
-    const pending = this.pending.find(outcome.decisionId, outcome.requestId);
+    const pending = this.pending.reported(outcome.decisionId, outcome.requestId);
     if (pending === undefined || !pending.teaches) return;
     this.lasting.note(pending.destination, pending.route, outcome.stage, outcome.durationMs);
     const baseline = this.baselineOf(pending);
