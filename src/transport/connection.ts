@@ -231,7 +231,7 @@ export class Connection {
     this.leaving = true;
     this.sender.inputEnded = true;
     // Requests that are not whole by now never will be, and no window opens any more; others are still answered.
-    for (const stream of [...this.streams.all()]) {
+    for (const stream of this.streams.all()) {
       if (!stream.ended || stream.unsent !== undefined) this.streams.close(stream, Gone.resetByPeer);
     }
     this.endIfDone();

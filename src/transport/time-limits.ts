@@ -47,7 +47,7 @@ export class TimeLimits {
     if (since !== undefined && nowMs - since > limits.frameMsMax) {
       throw new ConnectionError(ErrorCode.enhanceYourCalm, "frame too slow", "slow-frame");
     }
-    for (const stream of this.streams.all()) this.endIfLate(stream, nowMs);
+    for (const stream of this.streams.all()) if (!stream.closed) this.endIfLate(stream, nowMs);
   }
 
   private endIfLate(stream: Stream, nowMs: number): void {
