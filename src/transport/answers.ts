@@ -27,7 +27,7 @@ export class Answers {
     this.sender = sender;
   }
 
-  /** Copies the message before it returns. */
+  /** @param message copied before this returns: it may be a view that the next call changes */
   message(stream: Stream, message: Uint8Array): void {
     if (!(message instanceof Uint8Array)) {
       this.error(stream, new TypeError("a handler answered with something else than bytes"));
