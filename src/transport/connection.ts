@@ -224,6 +224,7 @@ export class Connection {
     this.pausedSinceMs = undefined;
     this.clock.tick();
     this.reader.restartWait();
+    this.blocks.restartWait();
     this.socket.resume();
   }
 

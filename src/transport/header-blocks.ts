@@ -23,7 +23,7 @@ interface OpenBlock {
   readonly streamId: number;
   readonly endStream: boolean;
   readonly selfDependent: boolean;
-  readonly sinceMs: number;
+  sinceMs: number;
   readonly parts: Buffer[];
   bytes: number;
   continuations: number;
@@ -45,6 +45,11 @@ export class HeaderBlocks {
   /** Since when the end of the open block is waited for; undefined without one. */
   get waitingSinceMs(): number | undefined {
     return this.block?.sinceMs;
+  }
+
+  /** Counts the wait for the rest of a block from now on: it has waited for us, not for the client. */
+  restartWait(): void {
+    if (this.block !== undefined) this.block.sinceMs = this.clock.nowMs;
   }
 
   /** @throws {ConnectionError} when a frame comes in the middle of a header block that is not its next part */
