@@ -256,43 +256,52 @@ t.test(
   },
 );
 
-t.test("a header block that waited for a paused connection does not count as slow", async (t) => {
-  const CALLS = 10;
-  let nowMs = 0;
-  let handled = 0;
-  let asked = 0;
-  const served = await serve(t, {
-    limits: { frameMsMax: 200, outputPauseBytes: 1000 },
-    now: () => {
-      asked += 1;
-      return nowMs;
-    },
-    handle: () => {
-      handled += 1;
-      return Buffer.alloc(1_000_000);
-    },
+const LAST = 21;
+const BLOCK = encodeHeaders(CALL_FIELDS);
+const waiting = [
+  { name: "frame", whole: headers(LAST), cutAt: 12 },
+  {
+    name: "header block",
+    whole: Buffer.concat([
+      frame(FrameType.headers, 0, LAST, BLOCK.subarray(0, 5)),
+      frame(FrameType.continuation, 4, LAST, BLOCK.subarray(5)),
+    ]),
+    cutAt: 14,
+  },
+];
+for (const { name, whole, cutAt } of waiting) {
+  t.test(`a ${name} that waited because its connection was paused does not count as slow`, async (t) => {
+    const calls = Array.from({ length: 10 }, (_, index) => call(2 * index + 1));
+    let nowMs = 0;
+    let handled = 0;
+    let asked = 0;
+    const served = await serve(t, {
+      limits: { frameMsMax: 200, outputPauseBytes: 1000 },
+      now: () => {
+        asked += 1;
+        return nowMs;
+      },
+      handle: () => {
+        handled += 1;
+        return Buffer.alloc(1_000_000);
+      },
+    });
+    const client = new RawClient(served.port);
+    client.socket.pause();
+    client.write(...WIDE_WINDOWS, ...calls, whole.subarray(0, cutAt));
+    while (handled < calls.length) await new Promise((resolve) => setImmediate(resolve));
+    nowMs = 1000;
+    client.socket.resume();
+    await client.ended(LAST - 2);
+    // Long enough for some sweeps, each of which asks at least once.
+    const enough = asked + 10;
+    while (asked < enough && !client.closed) await new Promise((resolve) => setImmediate(resolve));
+    client.write(whole.subarray(cutAt), data(LAST, grpcMessage(Buffer.alloc(1))));
+    await client.ended(LAST);
+    t.same(served.refused, []);
+    client.socket.destroy();
   });
-  const client = new RawClient(served.port);
-  client.socket.pause();
-  const last = 2 * CALLS + 1;
-  const block = encodeHeaders(CALL_FIELDS);
-  client.write(
-    ...WIDE_WINDOWS,
-    ...Array.from({ length: CALLS }, (_, index) => call(2 * index + 1)),
-    frame(FrameType.headers, 0, last, block.subarray(0, 5)),
-  );
-  while (handled < CALLS) await new Promise((resolve) => setImmediate(resolve));
-  nowMs = 1000;
-  client.socket.resume();
-  await client.ended(last - 2);
-  // Long enough for some sweeps, each of which asks at least once.
-  const enough = asked + 10;
-  while (asked < enough && !client.closed) await new Promise((resolve) => setImmediate(resolve));
-  client.write(frame(FrameType.continuation, 4, last, block.subarray(5)), data(last, grpcMessage(Buffer.alloc(1))));
-  await client.ended(last);
-  t.same(served.refused, []);
-  client.socket.destroy();
-});
+}
 
 t.test("a body that does not come to its end is answered DEADLINE_EXCEEDED", async (t) => {
   const served = await serve(t, { limits: { bodyMsMax: 100 } });
