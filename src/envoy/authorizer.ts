@@ -98,7 +98,7 @@ export class Authorizer {
    * Synchronous unless a bearer token must be verified first.
    * @param message bytes of a CheckRequest, which must stay as they are until the answer is there
    * @param timeoutMs what Envoy's own deadline leaves; `undefined`: it has none
-   * @returns bytes of a CheckResponse
+   * @returns bytes of a CheckResponse: a view that is valid until the next call, or a promise of bytes that stay as they are
    * @throws {WireError} when the bytes are no CheckRequest
    * @throws {GrpcFailure} UNAVAILABLE when Envoy no longer waits, or under overload where the operator wants it so:
    *   `failure_mode_allow` decides
@@ -133,7 +133,8 @@ export class Authorizer {
     const token = readToken(read, policy.identity, this.options.tokens);
     if (!(token instanceof Promise)) return this.judge(read, token, policy, startedUs);
     const limitMs = Math.min(VERIFY_TIMEOUT_MS, (timeoutMs ?? Number.POSITIVE_INFINITY) * VERIFY_SHARE);
-    return withinTime(token, limitMs).then((verified) => this.judge(read, verified, policy, startedUs));
+    // A copy: others are judged before whoever waits for this promise gets to see it.
+    return withinTime(token, limitMs).then((verified) => Buffer.from(this.judge(read, verified, policy, startedUs)));
   }
 
   /** Learns and tells what is still to be learned and told. */

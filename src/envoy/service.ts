@@ -38,7 +38,8 @@ export function unaryService({ path, handle }: UnaryMethod, onError: (error: unk
     try {
       const answer = handle(call.request, timeoutOf(call.getDeadline()));
       if (answer instanceof Promise) answer.then((response) => reply(null, response), fail);
-      else reply(null, answer);
+      // A copy: the next call may change it, and when the library has sent it is not ours to know.
+      else reply(null, Buffer.from(answer));
     } catch (error) {
       fail(error); // Envoy's failure_mode_allow decides
     }

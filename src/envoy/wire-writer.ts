@@ -81,9 +81,9 @@ export class WireWriter {
     this.byte(tag);
   }
 
-  /** A copy of what was written since {@link begin}. */
+  /** What was written since {@link begin}: a view that is valid until the next message begins. */
   finish(): Buffer {
-    const message = Buffer.from(this.bytes.subarray(this.at));
+    const message = this.bytes.subarray(this.at);
     if (this.bytes.length > KEPT_BYTES_MAX) this.bytes = Buffer.allocUnsafeSlow(CAPACITY_BYTES);
     this.begin();
     return message;

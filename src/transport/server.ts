@@ -2,7 +2,8 @@
 
 import { createServer, type Server, type Socket } from "node:net";
 import { performance } from "node:perf_hooks";
-import { Connection, type ConnectionContext } from "./connection.ts";
+import { Connection } from "./connection.ts";
+import type { ConnectionContext } from "./context.ts";
 import { DEFAULT_LIMITS, type TransportLimits } from "./limits.ts";
 import type { UnaryMethod } from "./unary.ts";
 

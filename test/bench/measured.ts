@@ -127,6 +127,12 @@ export function beside(name: string): string {
   return fileURLToPath(new URL(name, import.meta.url));
 }
 
+/** What was started and has not ended: none of it outlives this process. */
+const running = new Set<ChildProcess>();
+process.once("exit", () => {
+  for (const child of running) child.kill("SIGKILL");
+});
+
 async function start(
   command: readonly string[],
   { core, ready, env }: ProgramOptions,
@@ -136,15 +142,14 @@ async function start(
   const [program = "", ...rest] = PINNED ? ["taskset", "-c", String(core), ...command] : command;
   const stdio = channel ? (["ignore", "pipe", "pipe", "ipc"] as const) : (["ignore", "pipe", "pipe"] as const);
   const child = spawn(program, rest, { stdio: [...stdio], env: { ...process.env, ...env } });
-  const onExit = (): void => void child.kill("SIGKILL");
-  process.once("exit", onExit);
+  running.add(child);
+  child.once("exit", () => running.delete(child));
   const line = await firstLine(child, command.join(" "), ready).catch((error: unknown) => {
     child.kill("SIGKILL");
     throw error;
   });
   const pid = child.pid ?? 0;
   const stop = async (): Promise<void> => {
-    process.off("exit", onExit);
     if (child.exitCode !== null || child.signalCode !== null) return;
     const gone = once(child, "exit");
     child.kill("SIGTERM");

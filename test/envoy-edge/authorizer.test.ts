@@ -49,18 +49,21 @@ function authorizer(options: { fetch?: typeof fetch; policy?: () => Policy; line
     onVerdict: (facts, verdict, latencyUs) => verdicts.push({ facts, verdict, latencyUs }),
     onError: (error) => t.error(error),
   });
-  const check = (headers: Record<string, string> = {}) => {
+  const ask = (headers: Record<string, string> = {}) => {
     const request = create(CheckRequestSchema, {
       attributes: {
         source: { principal: "spiffe://td/web", certificate: encodeURIComponent(web.certPem) },
         request: { http: { method: "GET", path: "/orders", host: "orders", headers } },
       },
     });
-    const answer = made.check(toBinary(CheckRequestSchema, request));
+    return made.check(toBinary(CheckRequestSchema, request));
+  };
+  const check = (headers: Record<string, string> = {}) => {
+    const answer = ask(headers);
     const read = (bytes: Uint8Array) => fromBinary(CheckResponseSchema, bytes);
     return answer instanceof Promise ? answer.then(read) : read(answer);
   };
-  return { check, verdicts, line };
+  return { ask, check, verdicts, line };
 }
 
 const afterAnswers = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
@@ -86,6 +89,19 @@ t.test("a token that cannot be verified in time is judged as unverified, not wai
   await afterAnswers();
   t.match(verdicts[0]?.facts.presented.token, { kind: "unverified", why: /in time/, forged: false });
   t.equal(verdicts[0]?.verdict.identity.principal.name, "spiffe://td/web");
+});
+
+t.test("an answer that had to be waited for stays as it is while others are answered", async (t) => {
+  const never = (() => new Promise(() => {})) as unknown as typeof fetch;
+  const { ask } = authorizer({ fetch: never, policy: () => trusting });
+  const waitedFor = ask({ authorization: `Bearer ${await issuer.token({ subject: "billing" })}` });
+  t.ok(waitedFor instanceof Promise);
+  const answer = await waitedFor;
+  const before = Buffer.from(answer);
+  const other = ask();
+  t.notOk(other instanceof Promise);
+  t.notSame(Buffer.from(await other), before);
+  t.same(Buffer.from(answer), before);
 });
 
 t.test("a request sees one policy from start to end", async (t) => {

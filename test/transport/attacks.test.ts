@@ -4,6 +4,11 @@ import { encodeHeaders } from "../../src/transport/hpack-encoder.ts";
 import { CALL_FIELDS, call, data, grpcMessage, headers, RawClient, type Served, serve } from "../support/raw-h2.ts";
 
 const NO_CODE = Buffer.alloc(4);
+/** For any answer. */
+const WIDE_WINDOWS = [
+  frame(FrameType.settings, 0, 0, Buffer.of(0, 4, 0x7f, 0xff, 0xff, 0xff)),
+  frame(FrameType.windowUpdate, 0, 0, Buffer.of(0x7f, 0, 0, 0)),
+];
 /** No time passes, so that budgets are not refilled on a slow machine. */
 const still = () => 0;
 
@@ -166,12 +171,36 @@ t.test("a client that reads nothing is not read from, and its connection is dest
   });
   const client = new RawClient(served.port);
   client.socket.pause();
-  client.write(
-    frame(FrameType.settings, 0, 0, Buffer.of(0, 4, 0x7f, 0xff, 0xff, 0xff)),
-    frame(FrameType.windowUpdate, 0, 0, Buffer.of(0x7f, 0, 0, 0)),
-  );
+  client.write(...WIDE_WINDOWS);
   for (let id = 1; id < 400; id += 2) client.write(call(id, "x".repeat(2000)));
   while (!served.refused.includes("output")) await new Promise((resolve) => setImmediate(resolve));
+  t.equal(served.server.openStreams, 0);
+  client.socket.destroy();
+});
+
+t.test("a client that has more answers waiting than the bound allows is cut off, before any time is up", async (t) => {
+  const ANSWER = Buffer.alloc(100_000);
+  const CALLS = 400;
+  let handled = 0;
+  const served = await serve(t, {
+    // Nothing is paused: the bound on bytes is met within a single chunk of requests, too.
+    limits: { outputBytesMax: 1_000_000, outputPauseBytes: 1_000_000_000 },
+    now: still,
+    handle: () => {
+      handled += 1;
+      return ANSWER;
+    },
+  });
+  const client = new RawClient(served.port);
+  client.socket.pause();
+  client.write(...WIDE_WINDOWS, ...Array.from({ length: CALLS }, (_, index) => call(2 * index + 1)));
+  const isCut = () => handled > 0 && served.server.connections === 0;
+  while (handled < CALLS && !isCut()) await new Promise((resolve) => setImmediate(resolve));
+  t.ok(
+    handled < CALLS,
+    `cut off after ${handled} of ${CALLS} calls, most of their answers taken by the system's buffers`,
+  );
+  t.same(served.refused, ["output"]);
   t.equal(served.server.openStreams, 0);
   client.socket.destroy();
 });
@@ -195,6 +224,82 @@ for (const { name, greet, bytes, code, why } of slow) {
     await client.goaway(code);
     await client.close();
     t.same(served.refused, [why]);
+  });
+}
+
+t.test(
+  "after a pause of the whole process, what clients have sent meanwhile is read before they count as slow",
+  async (t) => {
+    let nowMs = 0;
+    let onAsked = () => {};
+    const served = await serve(t, {
+      limits: { bodyMsMax: 100 },
+      now: () => {
+        onAsked();
+        return nowMs;
+      },
+    });
+    const client = new RawClient(served.port);
+    const body = grpcMessage(Buffer.from("hello"));
+    client.write(headers(1), data(1, body.subarray(0, 7), false));
+    await client.ping("half");
+    // The next to ask for the time is a sweep, which finds that far more has passed than between any two.
+    nowMs = 60_000;
+    await new Promise<void>((resolve) => {
+      onAsked = () => setImmediate(resolve);
+    });
+    // No time passes for the sweeps that follow, however long the rest takes to arrive here.
+    nowMs = 0;
+    client.write(data(1, body.subarray(7)));
+    t.ok((await client.ended(1)).payload.includes("grpc-status\x010"));
+    t.same(served.refused, []);
+  },
+);
+
+const LAST = 21;
+const BLOCK = encodeHeaders(CALL_FIELDS);
+const waiting = [
+  { name: "frame", whole: headers(LAST), cutAt: 12 },
+  {
+    name: "header block",
+    whole: Buffer.concat([
+      frame(FrameType.headers, 0, LAST, BLOCK.subarray(0, 5)),
+      frame(FrameType.continuation, 4, LAST, BLOCK.subarray(5)),
+    ]),
+    cutAt: 14,
+  },
+];
+for (const { name, whole, cutAt } of waiting) {
+  t.test(`a ${name} that waited because its connection was paused does not count as slow`, async (t) => {
+    const calls = Array.from({ length: 10 }, (_, index) => call(2 * index + 1));
+    let nowMs = 0;
+    let handled = 0;
+    let asked = 0;
+    const served = await serve(t, {
+      limits: { frameMsMax: 200, outputPauseBytes: 1000 },
+      now: () => {
+        asked += 1;
+        return nowMs;
+      },
+      handle: () => {
+        handled += 1;
+        return Buffer.alloc(1_000_000);
+      },
+    });
+    const client = new RawClient(served.port);
+    client.socket.pause();
+    client.write(...WIDE_WINDOWS, ...calls, whole.subarray(0, cutAt));
+    while (handled < calls.length) await new Promise((resolve) => setImmediate(resolve));
+    nowMs = 1000;
+    client.socket.resume();
+    await client.ended(LAST - 2);
+    // Long enough for some sweeps, each of which asks at least once.
+    const enough = asked + 10;
+    while (asked < enough && !client.closed) await new Promise((resolve) => setImmediate(resolve));
+    client.write(whole.subarray(cutAt), data(LAST, grpcMessage(Buffer.alloc(1))));
+    await client.ended(LAST);
+    t.same(served.refused, []);
+    client.socket.destroy();
   });
 }
 

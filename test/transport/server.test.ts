@@ -231,6 +231,25 @@ t.test("nghttp2 agrees: random headers, sizes, windows and table sizes, many str
   t.same(refused, []);
 });
 
+t.test("an answer that the next call changes is sent as it was, at once or when a window opens", async (t) => {
+  const answer = Buffer.alloc(5);
+  const served = await serve(t, {
+    handle: (message) => {
+      answer.set(message);
+      return answer;
+    },
+  });
+  const client = new RawClient(served.port);
+  client.write(call(1, "first"), call(3, "other"), frame(FrameType.settings, 0, 0, Buffer.of(0, 4, 0, 0, 0, 0)));
+  client.write(call(5, "later"), call(7, "again"));
+  await client.ping("answered");
+  for (const id of [5, 7]) client.write(frame(FrameType.windowUpdate, 0, id, Buffer.of(0, 0, 0, 10)));
+  await client.ended(7);
+  const answers = client.frames.filter((f) => f.type === FrameType.data).map((f) => f.payload.toString("latin1", 5));
+  t.same(answers, ["first", "other", "later", "again"]);
+  client.socket.destroy();
+});
+
 t.test("windows made smaller while answers wait go negative and recover", async (t) => {
   const client = new RawClient((await serve(t)).port);
   const window = (bytes: number) => frame(FrameType.settings, 0, 0, Buffer.of(0, 4, 0, 0, 0, bytes));
