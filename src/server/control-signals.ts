@@ -6,7 +6,7 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import { dirname, join, resolve } from "node:path";
 import { create } from "@bufbuild/protobuf";
 import { timestampFromMs, timestampMs } from "@bufbuild/protobuf/wkt";
-import { Counter, type Registry } from "prom-client";
+import { Counter, type Registry } from "../telemetry/prometheus.ts";
 import { formatProblem } from "../bundle/problem.ts";
 import type { ControlSettings } from "../control/config.ts";
 import { FLEET_PREFIX, type Standing, type StatedFacts } from "../control/orders.ts";

@@ -2,7 +2,6 @@
 
 import { randomBytes, randomUUID } from "node:crypto";
 import { closeSync, openSync, readFileSync, writeSync } from "node:fs";
-import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import type { PolicyLoader } from "../bundle/loader.ts";
 import { NONCE_SECRET_BYTES_MIN, Nonces } from "../challenge/nonce.ts";
 import { createLine } from "../check/line.ts";
@@ -19,7 +18,7 @@ import { Tokens } from "../envoy/tokens.ts";
 import { OperatingError } from "../model/errors.ts";
 import type { Line, LockChange } from "../model/line.ts";
 import type { Policy } from "../model/policy.ts";
-import { MINUTE_MS, toEpochMs } from "../model/units.ts";
+import { MINUTE_MS, SECOND_MS, toEpochMs } from "../model/units.ts";
 import { DecisionLog } from "../telemetry/decision-log.ts";
 import { recordOf } from "../telemetry/decision-record.ts";
 import { errorFields, type Logger } from "../telemetry/log.ts";
@@ -309,11 +308,11 @@ async function assemble(
         policyProblemCode: problemCode ?? "",
         policyFreshness: freshness,
         policySource: source,
-        ...(bundle === undefined ? {} : { policyExpiresAt: timestampFromMs(bundle.expiresAtMs) }),
-        ...(confirmedAtMs === undefined ? {} : { policyConfirmedAt: timestampFromMs(Math.floor(confirmedAtMs)) }),
+        ...(bundle === undefined ? {} : { policyExpiresAt: timestampOf(bundle.expiresAtMs) }),
+        ...(confirmedAtMs === undefined ? {} : { policyConfirmedAt: timestampOf(Math.floor(confirmedAtMs)) }),
         sidecarId,
         labels: { ...config.labels },
-        startedAt: timestampFromMs(startedAtMs),
+        startedAt: timestampOf(startedAtMs),
         checks: BigInt(metrics.checksTotal),
         principals,
         sessions,
@@ -352,6 +351,11 @@ async function assemble(
     api: api?.address,
     health: health?.boundAddress,
   };
+}
+
+/** A `google.protobuf.Timestamp`, without its library: the local API is loaded only when it is asked. */
+function timestampOf(ms: number): { readonly seconds: bigint; readonly nanos: number } {
+  return { seconds: BigInt(Math.floor(ms / SECOND_MS)), nanos: (ms % SECOND_MS) * 1e6 };
 }
 
 /** @throws {OperatingError} when the operator names a secret that cannot be read, or that could be guessed */

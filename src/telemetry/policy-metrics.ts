@@ -1,6 +1,6 @@
 /** Metrics of how policy comes in, and of what is in force. */
 
-import { Counter, Gauge, Histogram, type Registry } from "prom-client";
+import { Counter, Gauge, Histogram, type Registry } from "./prometheus.ts";
 import type { PolicyFreshness } from "../model/bundle.ts";
 
 /** Where a load came from: a source, the disk at the start, or the candidate in shadow. */
