@@ -27,7 +27,6 @@ import { RecentDecisions } from "../telemetry/recent.ts";
 import { checkListener } from "./check-listener.ts";
 import type { ServeConfig } from "./config.ts";
 import { FleetOrders } from "./fleet-orders.ts";
-import { GrpcListener } from "./grpc.ts";
 import { HealthServer } from "./health.ts";
 import { HeldStreams } from "./held-streams.ts";
 import { FairShares, LoadWatch } from "./load-watch.ts";
@@ -38,6 +37,7 @@ import { reflectionServices } from "./reflection.ts";
 import { startSaving } from "./saving.ts";
 import { shadowed } from "./shadowing.ts";
 import { StateFiles } from "./state-files.ts";
+import { StreamsListener } from "./streams-listener.ts";
 import { VERSION } from "./version.ts";
 
 const RECENT_MAX = 2_000;
@@ -261,28 +261,32 @@ async function assemble(
     await health.listen();
     closers.push(() => health?.close());
   }
-  const check = checkListener({
+  const check = await checkListener({
     address: config.extAuthzAddress,
     transport: config.extAuthzTransport,
     check: { path: CHECK_PATH, handle: (message, timeoutMs) => authorizer.check(message, timeoutMs) },
     onError,
     onRefused: (reason) => metrics.connectionsRefused.inc({ reason }),
   });
-  const streams = new GrpcListener(config.streamsAddress, [
-    accessLogService(
-      (bytes) => outcomesOf(bytes, toEpochMs(now())),
-      (outcomes) => {
-        for (const outcome of outcomes) {
-          metrics.outcomes.inc({ stage: outcome.stage });
-          line.outcome(outcome);
-          holding.reported(outcome);
-        }
-      },
-      onError,
-    ),
-    holding.service,
-    ...reflectionServices(onError),
-  ]);
+  const streams = new StreamsListener(
+    config.streamsAddress,
+    [
+      accessLogService(
+        (bytes) => outcomesOf(bytes, toEpochMs(now())),
+        (outcomes) => {
+          for (const outcome of outcomes) {
+            metrics.outcomes.inc({ stage: outcome.stage });
+            line.outcome(outcome);
+            holding.reported(outcome);
+          }
+        },
+        onError,
+      ),
+      holding.service,
+      ...reflectionServices(onError),
+    ],
+    onError,
+  );
   // Checks end first: the outcomes of the last ones still come in.
   closers.push(() => authorizer.settle());
   for (const listener of [streams, check]) {
