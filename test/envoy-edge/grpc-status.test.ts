@@ -26,5 +26,9 @@ t.test("a status is written as the library writes it", async (t) => {
       },
     ),
   );
-  t.equal(fromBinary(StatusSchema, writeErrorStatus({ code: 7, message: "", reason: "A", domain: "b", metadata: {} })).message, "");
+  t.equal(
+    fromBinary(StatusSchema, writeErrorStatus({ code: 7, message: "", reason: "A", domain: "b", metadata: {} }))
+      .message,
+    "",
+  );
 });

@@ -74,7 +74,12 @@ t.test("closed before anything was loaded, it keeps no connection", async (t) =>
   const listener = new StreamsListener(`unix:${folder}/short.sock`, [], (error) => t.error(error));
   await listener.listen();
   const socket = connect(join(folder, "short.sock"));
-  const closed = new Promise((resolve) => socket.on("error", () => {}).on("close", resolve).resume());
+  const closed = new Promise((resolve) =>
+    socket
+      .on("error", () => {})
+      .on("close", resolve)
+      .resume(),
+  );
   await new Promise((resolve) => socket.once("connect", resolve));
   await listener.close(1_000);
   await closed;
