@@ -47,8 +47,8 @@ export const noConditions: ConditionOf = () => {
 
 /** Compiles what a checked spec says; cheap for ten thousand rules: patterns and conditions are planned when first asked. */
 export function compileRules(spec: Spec | undefined, conditionOf: ConditionOf): Ruled {
-  const challenge = compileChallenge(spec?.challenge, CHALLENGE);
-  const response = compileResponse(spec?.response, RESPONSE);
+  const challenge = compileChallenge(spec?.challenge, defaults.CHALLENGE);
+  const response = compileResponse(spec?.response, defaults.RESPONSE);
   const signal = compileSignals(spec?.signals ?? {}, () => undefined);
   return {
     mode: modeOf(spec?.mode) ?? "enforce",
@@ -151,16 +151,6 @@ function signalModeOf(mode: SignalMode | undefined): SignalPolicy["mode"] | unde
   }
 }
 
-const CHALLENGE: ChallengePolicy = {
-  kinds: ["dpop", "step_up"],
-  publicOrigins: [],
-  triesMax: defaults.CHALLENGE_TRIES_MAX,
-  ttlMs: defaults.CHALLENGE_TTL_MS,
-  dischargeMs: defaults.CHALLENGE_DISCHARGE_MS,
-  acrValues: [],
-  maxAgeSeconds: undefined,
-};
-
 function compileChallenge(challenge: Challenge | undefined, base: ChallengePolicy): ChallengePolicy {
   if (challenge === undefined) return base;
   const maxAgeMs = msOf(challenge.maxAge);
@@ -183,8 +173,6 @@ const CHALLENGE_KINDS: Readonly<Record<ChallengeKind, ChallengePolicy["kinds"][n
   [ChallengeKind.HTTP_SIGNATURE]: "http_signature",
   [ChallengeKind.CERTIFICATE_BOUND]: "certificate_bound",
 };
-
-const RESPONSE: ResponsePolicy = { revealReasons: false, upstreamHeaders: true };
 
 /** Headers are added to those of `base`, which they replace by name; a body replaces the whole of `base`'s. */
 function compileResponse(response: Response | undefined, base: ResponsePolicy): ResponsePolicy {

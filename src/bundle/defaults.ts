@@ -1,6 +1,6 @@
 /** What counts where a policy says nothing. */
 
-import type { Thresholds } from "../model/policy.ts";
+import type { ChallengePolicy, ResponsePolicy, Thresholds } from "../model/policy.ts";
 import { DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS } from "../model/units.ts";
 
 export const THRESHOLDS: Thresholds = { challenge: 26, deny: 36, terminate: 70 };
@@ -8,6 +8,18 @@ export const THRESHOLDS: Thresholds = { challenge: 26, deny: 36, terminate: 70 }
 export const CHALLENGE_TRIES_MAX = 3;
 export const CHALLENGE_TTL_MS = 5 * MINUTE_MS;
 export const CHALLENGE_DISCHARGE_MS = 12 * HOUR_MS;
+
+export const CHALLENGE: ChallengePolicy = {
+  kinds: ["dpop", "step_up"],
+  publicOrigins: [],
+  triesMax: CHALLENGE_TRIES_MAX,
+  ttlMs: CHALLENGE_TTL_MS,
+  dischargeMs: CHALLENGE_DISCHARGE_MS,
+  acrValues: [],
+  maxAgeSeconds: undefined,
+};
+
+export const RESPONSE: ResponsePolicy = { revealReasons: false, upstreamHeaders: true };
 
 export const AUTO_LOCK_MS = HOUR_MS;
 

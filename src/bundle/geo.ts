@@ -1,9 +1,9 @@
 /** Tells where addresses are, from MMDB databases that were read beforehand. */
 
-import { Reader, type Response } from "mmdb-lib";
+import type { Reader, Response } from "mmdb-lib";
 import type { AddressPlace, GeoLookup } from "../model/policy.ts";
 import { readAddress } from "./address.ts";
-import { probe } from "./mmdb-probe.ts";
+import type { Database } from "./mmdb-database.ts";
 import type { Networks } from "./networks.ts";
 
 /** Places kept in each of two generations; when the younger is full, the elder is forgotten. */
@@ -13,46 +13,6 @@ const NOWHERE: AddressPlace = { asn: undefined, country: undefined };
 
 /** A look-up that never tells. */
 export const NO_GEO: GeoLookup = { place: () => NOWHERE };
-
-export type DatabaseKind = "asn" | "country";
-
-/** An opened database, whose sampled records hold what its kind promises. */
-export interface Database {
-  readonly kind: DatabaseKind;
-  readonly reader: Reader<Response>;
-}
-
-export type DatabaseResult =
-  | { readonly ok: true; readonly database: Database }
-  | { readonly ok: false; readonly expected: string; readonly got: string };
-
-/** Opens a database and looks at a sample of its records. */
-export function openDatabase(kind: DatabaseKind, bytes: Uint8Array): DatabaseResult {
-  const expected = `an MMDB database with ${kind === "asn" ? "autonomous_system_number" : "country.iso_code or country_code"}`;
-  let reader: Reader<Response>;
-  try {
-    reader = new Reader<Response>(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength));
-  } catch {
-    // Fails closed: the library's words speak of its decoder, not of the file.
-    return { ok: false, expected, got: `${bytes.byteLength} bytes that are no MMDB database` };
-  }
-  const found = probe(reader, bytes);
-  if (!found.ok) return { ok: false, expected, got: found.got };
-  const read = kind === "asn" ? asnOf : countryOf;
-  if (!found.records.some((record) => read(record) !== undefined)) {
-    return {
-      ok: false,
-      expected,
-      got: `a database of type ${JSON.stringify(reader.metadata.databaseType)} without it`,
-    };
-  }
-  return { ok: true, database: { kind, reader } };
-}
-
-/** Opens a database that was looked at before, which is quick whatever its size. */
-export function reopenDatabase(kind: DatabaseKind, bytes: Uint8Array): Database {
-  return { kind, reader: new Reader<Response>(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)) };
-}
 
 /**
  * A look-up over opened databases; what they do not tell is absent.
@@ -101,12 +61,12 @@ function dotted(value: number): string {
   return [24, 16, 8, 0].map((shift) => (value >>> shift) & 0xff).join(".");
 }
 
-function asnOf(record: unknown): number | undefined {
+export function asnOf(record: unknown): number | undefined {
   const asn = member(record, "autonomous_system_number");
   return typeof asn === "number" && Number.isInteger(asn) && asn > 0 ? asn : undefined;
 }
 
-function countryOf(record: unknown): string | undefined {
+export function countryOf(record: unknown): string | undefined {
   const code = member(member(record, "country"), "iso_code") ?? member(record, "country_code");
   return typeof code === "string" && /^[A-Z]{2}$/.test(code) ? code : undefined;
 }

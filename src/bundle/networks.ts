@@ -23,12 +23,14 @@ export class Networks {
     this.numbers6 = numbers6;
   }
 
-  /** @returns `undefined` when the bytes are no such table */
+  /**
+   * @param bytes kept as they are where they lie aligned, as what was read of a whole file does
+   * @returns `undefined` when the bytes are no such table
+   */
   static read(bytes: Uint8Array): Networks | undefined {
     if (bytes.byteLength < HEADER_BYTES || Buffer.from(bytes.subarray(0, 8)).toString("latin1") !== MAGIC)
       return undefined;
-    // Typed arrays want aligned bytes; what was read from a file need not be.
-    const words = new Uint32Array(Uint8Array.from(bytes.subarray(8, bytes.byteLength - (bytes.byteLength % 4))).buffer);
+    const words = wordsOf(bytes.subarray(8, bytes.byteLength - (bytes.byteLength % 4)));
     const [count4 = 0, count6 = 0] = words;
     if (words.length !== 2 + count4 * 2 + count6 * 3) return undefined;
     const at6 = 2 + count4 * 2;
@@ -93,6 +95,12 @@ export class Networks {
     }
     return low === 0 ? 0 : (this.numbers6[low - 1] as number);
   }
+}
+
+/** Typed arrays want aligned bytes: others are copied. */
+function wordsOf(bytes: Uint8Array): Uint32Array {
+  const { buffer, byteOffset, byteLength } = bytes.byteOffset % 4 === 0 ? bytes : Uint8Array.from(bytes);
+  return new Uint32Array(buffer, byteOffset, byteLength / 4);
 }
 
 const parts = new Uint32Array(4);

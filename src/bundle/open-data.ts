@@ -1,8 +1,9 @@
 /** Opens a policy's packed data, which is quick whatever its size. */
 
 import type { AddressLists, GeoLookup, ListHit, Lookup, PostureFacts } from "../model/policy.ts";
-import { type Database, geoLookup, reopenDatabase } from "./geo.ts";
+import { geoLookup } from "./geo.ts";
 import { Hits } from "./list-hits.ts";
+import { type Database, reopenDatabase } from "./mmdb-database.ts";
 import type { Networks } from "./networks.ts";
 import type { PackedAddresses, PackedFingerprints, PackedGeo, PackedPosture } from "./pack-data.ts";
 import { TextLookup, textAt } from "./packed-table.ts";

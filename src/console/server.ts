@@ -3,7 +3,7 @@
 import { createServer, type IncomingMessage, type RequestListener, type ServerResponse } from "node:http";
 import { isForeign } from "./access.ts";
 import type { ApiOptions } from "./api.ts";
-import { closeHttp, listenHttp, pathOf } from "./listen.ts";
+import { closeHttp, listenOn, pathOf } from "./listen.ts";
 import { PAGE_CSS, PAGE_HTML, PAGE_JS } from "./page.ts";
 
 const PAGES: ReadonlyMap<string, readonly [type: string, body: string]> = new Map([
@@ -40,7 +40,7 @@ export async function startConsole(options: ApiOptions, address: string): Promis
     }),
   );
   server.requestTimeout = 30_000;
-  const bound = await listenHttp(server, address, 0o600);
+  const bound = await listenOn(server, address, 0o600);
   return { address: bound, close: () => closeHttp(server) };
 }
 

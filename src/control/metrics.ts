@@ -1,6 +1,6 @@
 /** What Prometheus hears of the control plane; labels have small fixed sets of values. */
 
-import { Counter, collectDefaultMetrics, Gauge, Registry } from "prom-client";
+import { Counter, collectProcessMetrics, Gauge, Registry } from "../telemetry/prometheus.ts";
 
 export interface ControlGauges {
   readonly watchers: () => number;
@@ -22,7 +22,7 @@ export class ControlMetrics {
 
   constructor(gauges: ControlGauges) {
     const registers = [this.registry];
-    collectDefaultMetrics({ register: this.registry, prefix: "sallyport_control_" });
+    collectProcessMetrics(this.registry, "sallyport_control_");
     const counter = <Label extends string = string>(name: string, help: string, labelNames: Label[] = []) =>
       new Counter<Label>({ name: `sallyport_control_${name}`, help, labelNames, registers });
     this.revisionsSent = counter("revisions_sent_total", "Revisions told to sidecars.");

@@ -1,16 +1,13 @@
 /** Turns a verdict into the CheckResponse that Envoy carries out. */
 
-import { create, toBinary } from "@bufbuild/protobuf";
-import { anyPack } from "@bufbuild/protobuf/wkt";
 import { stepUpChallenge } from "../challenge/www-authenticate.ts";
-import { StatusCode } from "../gen/envoy/type/v3/http_status_pb.ts";
-import { ErrorInfoSchema } from "../gen/google/rpc/error_details_pb.ts";
-import { StatusSchema } from "../gen/google/rpc/status_pb.ts";
+import type { StatusCode } from "../gen/envoy/type/v3/http_status_pb.ts";
 import type { PolicyFreshness } from "../model/bundle.ts";
 import type { Protocol } from "../model/facts.ts";
 import type { BodyPolicy, ChallengeKind, ResponsePolicy } from "../model/policy.ts";
 import { SECOND_MS } from "../model/units.ts";
 import type { Challenge, Decision, DecisionKind, Mode, Verdict } from "../model/verdict.ts";
+import { writeErrorStatus } from "./grpc-status.ts";
 import { OWN_PREFIX } from "./headers.ts";
 import type { Proofs } from "./proofs.ts";
 import { WireWriter } from "./wire-writer.ts";
@@ -19,6 +16,11 @@ import { WireWriter } from "./wire-writer.ts";
 const PERMISSION_DENIED = 7;
 const RESOURCE_EXHAUSTED = 8;
 const UNAUTHENTICATED = 16;
+
+/** HTTP status codes (RFC 9110, section 15.5; RFC 6585, section 4), as Envoy's messages number them. */
+const HTTP_UNAUTHORIZED: StatusCode = 401;
+const HTTP_FORBIDDEN: StatusCode = 403;
+const HTTP_TOO_MANY_REQUESTS: StatusCode = 429;
 
 const DOMAIN = "sallyport.dev";
 const METADATA_REASONS_MAX = 8;
@@ -243,7 +245,7 @@ function refusalOf(decision: Decision): Refusal {
   switch (decision.kind) {
     case "challenge":
       return {
-        http: StatusCode.Unauthorized,
+        http: HTTP_UNAUTHORIZED,
         grpc: UNAUTHENTICATED,
         reason: "CHALLENGE",
         title: TITLES[decision.challenge.kind],
@@ -251,10 +253,10 @@ function refusalOf(decision: Decision): Refusal {
       };
     case "deny":
       return decision.rate
-        ? refusal(StatusCode.TooManyRequests, RESOURCE_EXHAUSTED, "RATE", "Too many requests")
-        : refusal(StatusCode.Forbidden, PERMISSION_DENIED, "DENIED", "Access denied");
+        ? refusal(HTTP_TOO_MANY_REQUESTS, RESOURCE_EXHAUSTED, "RATE", "Too many requests")
+        : refusal(HTTP_FORBIDDEN, PERMISSION_DENIED, "DENIED", "Access denied");
     case "terminate":
-      return refusal(StatusCode.Forbidden, PERMISSION_DENIED, "TERMINATED", "Session ended");
+      return refusal(HTTP_FORBIDDEN, PERMISSION_DENIED, "TERMINATED", "Session ended");
     case "allow":
       throw new RangeError("an allowed request is not refused");
   }
@@ -361,24 +363,17 @@ function grpcText(text: string): string {
 function writeGrpcRefusal(verdict: Verdict, refusal: Refusal, policy: ResponsePolicy, asks: readonly Pair[]): void {
   const own = bodyOf(verdict, policy)?.grpcMessage;
   const message = own === undefined ? refusal.title : filled(own, verdict, (text) => text);
-  const status = create(StatusSchema, {
+  const status = writeErrorStatus({
     code: refusal.grpc,
     message,
-    details: [
-      anyPack(
-        ErrorInfoSchema,
-        create(ErrorInfoSchema, {
-          reason: refusal.reason,
-          domain: DOMAIN,
-          metadata: { decision_id: verdict.decisionId, ...challengeFields(refusal.challenge) },
-        }),
-      ),
-    ],
+    reason: refusal.reason,
+    domain: DOMAIN,
+    metadata: { decision_id: verdict.decisionId, ...challengeFields(refusal.challenge) },
   });
   const headers: readonly Pair[] = [
     ["grpc-status", String(refusal.grpc)],
     ["grpc-message", grpcText(message)],
-    ["grpc-status-details-bin", Buffer.from(toBinary(StatusSchema, status)).toString("base64")],
+    ["grpc-status-details-bin", status.toString("base64")],
     ...ownHeaders(verdict, policy),
     ...commonHeaders(verdict, refusal),
     ...asks,

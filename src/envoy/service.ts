@@ -1,13 +1,12 @@
 /** The gRPC services that Envoy calls, in grpc-js's terms. */
 
-import {
-  type Deadline,
-  type handleClientStreamingCall,
-  type handleUnaryCall,
-  type MethodDefinition,
-  type ServiceDefinition,
-  status,
-  type UntypedServiceImplementation,
+import type {
+  Deadline,
+  handleClientStreamingCall,
+  handleUnaryCall,
+  MethodDefinition,
+  ServiceDefinition,
+  UntypedServiceImplementation,
 } from "@grpc/grpc-js";
 import { GrpcFailure, type UnaryMethod } from "../transport/unary.ts";
 
@@ -17,6 +16,9 @@ export interface GrpcService {
   /** Ends calls that would go on for ever; set where there are any. */
   readonly endStreams?: () => void;
 }
+
+/** google.rpc.Code */
+const INTERNAL = 13;
 
 /** Path of `envoy.service.auth.v3.Authorization/Check`. */
 export const CHECK_PATH = "/envoy.service.auth.v3.Authorization/Check";
@@ -33,7 +35,7 @@ export function unaryService({ path, handle }: UnaryMethod, onError: (error: unk
         return;
       }
       onError(error);
-      reply({ code: status.INTERNAL, details: "the call failed" });
+      reply({ code: INTERNAL, details: "the call failed" });
     };
     try {
       const answer = handle(call.request, timeoutOf(call.getDeadline()));

@@ -1,11 +1,11 @@
 /** Where Check calls arrive: on a server of our own where Envoy is beside us, on the library elsewhere. */
 
 import { chmodSync } from "node:fs";
+import { removeDeadSocket } from "../console/listen.ts";
 import { unaryService } from "../envoy/service.ts";
 import { OperatingError } from "../model/errors.ts";
 import { UnaryServer } from "../transport/server.ts";
 import { GrpcFailure, type UnaryMethod } from "../transport/unary.ts";
-import { GrpcListener, removeDeadSocket } from "./grpc.ts";
 import { HEALTH_CHECK_PATH, Health } from "./grpc-health.ts";
 
 /** One address that is served. */
@@ -31,9 +31,10 @@ export interface CheckListenerOptions {
   readonly onRefused: (reason: string) => void;
 }
 
-export function checkListener(options: CheckListenerOptions): Listener {
+export async function checkListener(options: CheckListenerOptions): Promise<Listener> {
   const { address, transport, check, onError } = options;
   if (transport === "auto" && isLocal(address)) return new LocalListener(options);
+  const { GrpcListener } = await import("./grpc.ts");
   return new GrpcListener(address, [unaryService(check, onError)]);
 }
 

@@ -6,7 +6,6 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import { dirname, join, resolve } from "node:path";
 import { create } from "@bufbuild/protobuf";
 import { timestampFromMs, timestampMs } from "@bufbuild/protobuf/wkt";
-import { Counter, type Registry } from "prom-client";
 import { formatProblem } from "../bundle/problem.ts";
 import type { ControlSettings } from "../control/config.ts";
 import { FLEET_PREFIX, type Standing, type StatedFacts } from "../control/orders.ts";
@@ -19,6 +18,7 @@ import { createReceiver } from "../shared-signals/receiver.ts";
 import type { Surroundings, Telling } from "../shared-signals/surroundings.ts";
 import { createTransmitter, type EmittedEvent } from "../shared-signals/transmitter.ts";
 import { errorFields, type Logger } from "../telemetry/log.ts";
+import { Counter, type Registry } from "../telemetry/prometheus.ts";
 
 const REASON_CHARS_MAX = 512;
 /** Events that are remembered, so that a report which comes again is not told again. */

@@ -1,9 +1,6 @@
 /** What the settings make of a policy before requests see it. */
 
-import { create } from "@bufbuild/protobuf";
-import { compileRules, noConditions } from "../bundle/compile-rules.ts";
-import { FixedDecision, SpecSchema } from "../gen/sallyport/policy/v1/policy_pb.ts";
-import type { Policy } from "../model/policy.ts";
+import type { Policy, Rule } from "../model/policy.ts";
 import type { ServeConfig } from "./config.ts";
 
 /** `--mode observe` turns enforcement off everywhere, rules included, without touching the policy. */
@@ -17,7 +14,21 @@ export function effective(policy: Policy, { mode }: Pick<ServeConfig, "mode">): 
  * ask for.
  */
 export function denying(policy: Policy, rule: "policy-expired" | "locks-stale"): Policy {
-  // The rule's name is the reason that verdicts give.
-  const spec = create(SpecSchema, { rules: [{ name: rule, decision: FixedDecision.DENY }] });
-  return { ...policy, rules: compileRules(spec, noConditions).rules };
+  return { ...policy, rules: [denyAll(rule)] };
+}
+
+/** @param name the reason that verdicts give */
+function denyAll(name: string): Rule {
+  return {
+    name,
+    match: { destinations: [], routes: [], methods: [], principals: [], peerGroups: [] },
+    when: undefined,
+    mode: undefined,
+    thresholds: undefined,
+    decision: "deny",
+    watch: undefined,
+    signal: undefined,
+    challenge: undefined,
+    response: undefined,
+  };
 }

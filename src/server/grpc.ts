@@ -1,7 +1,9 @@
-/** The gRPC library's listener: access logs, held streams and reflection; Check calls where others than this pod reach it. */
+/** The gRPC library's server: access logs, held streams and reflection; Check calls where others than this pod reach it. */
 
-import { chmodSync, rmSync, statSync } from "node:fs";
+import { chmodSync } from "node:fs";
+import type { Socket } from "node:net";
 import { Server, ServerCredentials } from "@grpc/grpc-js";
+import { removeDeadSocket } from "../console/listen.ts";
 import type { GrpcService } from "../envoy/service.ts";
 import { OperatingError } from "../model/errors.ts";
 import { Health } from "./grpc-health.ts";
@@ -54,6 +56,15 @@ export class GrpcListener {
     if (this.address.startsWith("unix:")) chmodSync(this.address.slice("unix:".length), 0o666);
   }
 
+  /** For a listener of somebody else's: serves the connections that it is given, paused as they are. Instead of {@link listen}. */
+  connections(): (socket: Socket) => void {
+    const injector = this.server.createConnectionInjector(ServerCredentials.createInsecure());
+    return (socket) => {
+      injector.injectConnection(socket);
+      socket.resume(); // once it is the library's, which reads it from below
+    };
+  }
+
   setServing(serving: boolean): void {
     this.health.setServing(serving);
   }
@@ -72,10 +83,4 @@ export class GrpcListener {
       for (const { endStreams } of this.services) endStreams?.();
     });
   }
-}
-
-/** A crashed process leaves its socket behind; anything that is no socket is left alone and fails the bind. */
-export function removeDeadSocket(path: string): void {
-  const found = statSync(path, { throwIfNoEntry: false });
-  if (found?.isSocket() === true) rmSync(path);
 }

@@ -2,7 +2,7 @@
 
 import { createServer, type Server } from "node:http";
 import type { Registry } from "prom-client";
-import { closeHttp, listenHttp } from "../console/listen.ts";
+import { closeHttp, listenOn } from "../console/listen.ts";
 
 export interface Readiness {
   readonly ready: boolean;
@@ -47,7 +47,7 @@ export class HealthServer {
   /** @throws {OperatingError} ERR_LISTEN */
   async listen(): Promise<void> {
     // Kubelets and Prometheus run as other users.
-    this.bound = await listenHttp(this.server, this.address, 0o666);
+    this.bound = await listenOn(this.server, this.address, 0o666);
   }
 
   close(): Promise<void> {

@@ -2,8 +2,8 @@
 
 import type { Registry } from "prom-client";
 import { CurrentPolicy } from "../bundle/current.ts";
-import { defaultPolicy } from "../bundle/default-policy.ts";
 import type { PolicyLoader } from "../bundle/loader.ts";
+import { readyPolicy } from "../bundle/ready-policy.ts";
 import { shippedNetworks } from "../bundle/shipped-networks.ts";
 import { FileSource } from "../bundle/sync/file-source.ts";
 import { type KeeperEvents, PolicyKeeper } from "../bundle/sync/keeper.ts";
@@ -104,7 +104,7 @@ class Running implements RunningPolicy {
   constructor(options: PolicyOptions) {
     this.options = options;
     this.metrics = new PolicyMetrics(options.registry);
-    this.stated = defaultPolicy(shippedNetworks());
+    this.stated = readyPolicy(shippedNetworks());
     this.current = new CurrentPolicy(effective(this.stated, options.config));
     this.expired = this.current.get();
     this.unlocked = this.current.get();

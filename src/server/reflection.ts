@@ -1,8 +1,11 @@
 /** gRPC server reflection for operators' tools: hardly any sidecar is ever asked, so that it is loaded with the first call. */
 
-import { type handleBidiStreamingCall, type MethodDefinition, status } from "@grpc/grpc-js";
+import type { handleBidiStreamingCall, MethodDefinition } from "@grpc/grpc-js";
 import type { GrpcService } from "../envoy/service.ts";
 import type { ReflectionMethod } from "./reflected.ts";
+
+/** google.rpc.Code */
+const INTERNAL = 13;
 
 const VERSIONS = ["v1", "v1alpha"] as const;
 
@@ -18,7 +21,7 @@ export function reflectionServices(onError: (error: unknown) => void): readonly 
     const handle: handleBidiStreamingCall<Buffer, Buffer> = (call) => {
       const fail = (error: unknown): void => {
         onError(error); // ends this call; the next one tries anew
-        call.emit("error", { code: status.INTERNAL, details: "reflection failed" });
+        call.emit("error", { code: INTERNAL, details: "reflection failed" });
       };
       load().then(
         (methods) => {

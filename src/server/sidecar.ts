@@ -2,7 +2,6 @@
 
 import { randomBytes, randomUUID } from "node:crypto";
 import { closeSync, openSync, readFileSync, writeSync } from "node:fs";
-import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import type { PolicyLoader } from "../bundle/loader.ts";
 import { NONCE_SECRET_BYTES_MIN, Nonces } from "../challenge/nonce.ts";
 import { createLine } from "../check/line.ts";
@@ -19,7 +18,7 @@ import { Tokens } from "../envoy/tokens.ts";
 import { OperatingError } from "../model/errors.ts";
 import type { Line, LockChange } from "../model/line.ts";
 import type { Policy } from "../model/policy.ts";
-import { MINUTE_MS, toEpochMs } from "../model/units.ts";
+import { MINUTE_MS, SECOND_MS, toEpochMs } from "../model/units.ts";
 import { DecisionLog } from "../telemetry/decision-log.ts";
 import { recordOf } from "../telemetry/decision-record.ts";
 import { errorFields, type Logger } from "../telemetry/log.ts";
@@ -28,7 +27,6 @@ import { RecentDecisions } from "../telemetry/recent.ts";
 import { checkListener } from "./check-listener.ts";
 import type { ServeConfig } from "./config.ts";
 import { FleetOrders } from "./fleet-orders.ts";
-import { GrpcListener } from "./grpc.ts";
 import { HealthServer } from "./health.ts";
 import { HeldStreams } from "./held-streams.ts";
 import { FairShares, LoadWatch } from "./load-watch.ts";
@@ -39,6 +37,7 @@ import { reflectionServices } from "./reflection.ts";
 import { startSaving } from "./saving.ts";
 import { shadowed } from "./shadowing.ts";
 import { StateFiles } from "./state-files.ts";
+import { StreamsListener } from "./streams-listener.ts";
 import { VERSION } from "./version.ts";
 
 const RECENT_MAX = 2_000;
@@ -262,28 +261,32 @@ async function assemble(
     await health.listen();
     closers.push(() => health?.close());
   }
-  const check = checkListener({
+  const check = await checkListener({
     address: config.extAuthzAddress,
     transport: config.extAuthzTransport,
     check: { path: CHECK_PATH, handle: (message, timeoutMs) => authorizer.check(message, timeoutMs) },
     onError,
     onRefused: (reason) => metrics.connectionsRefused.inc({ reason }),
   });
-  const streams = new GrpcListener(config.streamsAddress, [
-    accessLogService(
-      (bytes) => outcomesOf(bytes, toEpochMs(now())),
-      (outcomes) => {
-        for (const outcome of outcomes) {
-          metrics.outcomes.inc({ stage: outcome.stage });
-          line.outcome(outcome);
-          holding.reported(outcome);
-        }
-      },
-      onError,
-    ),
-    holding.service,
-    ...reflectionServices(onError),
-  ]);
+  const streams = new StreamsListener(
+    config.streamsAddress,
+    [
+      accessLogService(
+        (bytes) => outcomesOf(bytes, toEpochMs(now())),
+        (outcomes) => {
+          for (const outcome of outcomes) {
+            metrics.outcomes.inc({ stage: outcome.stage });
+            line.outcome(outcome);
+            holding.reported(outcome);
+          }
+        },
+        onError,
+      ),
+      holding.service,
+      ...reflectionServices(onError),
+    ],
+    onError,
+  );
   // Checks end first: the outcomes of the last ones still come in.
   closers.push(() => authorizer.settle());
   for (const listener of [streams, check]) {
@@ -309,11 +312,11 @@ async function assemble(
         policyProblemCode: problemCode ?? "",
         policyFreshness: freshness,
         policySource: source,
-        ...(bundle === undefined ? {} : { policyExpiresAt: timestampFromMs(bundle.expiresAtMs) }),
-        ...(confirmedAtMs === undefined ? {} : { policyConfirmedAt: timestampFromMs(Math.floor(confirmedAtMs)) }),
+        ...(bundle === undefined ? {} : { policyExpiresAt: timestampOf(bundle.expiresAtMs) }),
+        ...(confirmedAtMs === undefined ? {} : { policyConfirmedAt: timestampOf(Math.floor(confirmedAtMs)) }),
         sidecarId,
         labels: { ...config.labels },
-        startedAt: timestampFromMs(startedAtMs),
+        startedAt: timestampOf(startedAtMs),
         checks: BigInt(metrics.checksTotal),
         principals,
         sessions,
@@ -352,6 +355,11 @@ async function assemble(
     api: api?.address,
     health: health?.boundAddress,
   };
+}
+
+/** A `google.protobuf.Timestamp`, without its library: the local API is loaded only when it is asked. */
+function timestampOf(ms: number): { readonly seconds: bigint; readonly nanos: number } {
+  return { seconds: BigInt(Math.floor(ms / SECOND_MS)), nanos: (ms % SECOND_MS) * 1e6 };
 }
 
 /** @throws {OperatingError} when the operator names a secret that cannot be read, or that could be guessed */

@@ -1,10 +1,10 @@
 /** Prometheus metrics; names end in their unit, labels have small fixed sets of values. */
 
-import { Counter, collectDefaultMetrics, Gauge, Registry } from "prom-client";
 import type { Protocol, RequestFacts } from "../model/facts.ts";
 import type { LineStats } from "../model/line.ts";
 import type { DecisionKind, Verdict } from "../model/verdict.ts";
 import { BucketCounts } from "./bucket-counts.ts";
+import { Counter, collectProcessMetrics, Gauge, Registry } from "./prometheus.ts";
 
 /** Fine around the usual thresholds. */
 const SCORE_BUCKETS = [
@@ -47,7 +47,7 @@ export class Metrics {
 
   constructor(stats: () => LineStats, openStreams: () => number) {
     const registers = [this.registry];
-    collectDefaultMetrics({ register: this.registry, prefix: "sallyport_" });
+    collectProcessMetrics(this.registry, "sallyport_");
     const { unshown } = this;
     new Counter({
       name: "sallyport_checks_total",

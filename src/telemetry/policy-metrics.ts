@@ -1,7 +1,7 @@
 /** Metrics of how policy comes in, and of what is in force. */
 
-import { Counter, Gauge, Histogram, type Registry } from "prom-client";
 import type { PolicyFreshness } from "../model/bundle.ts";
+import { Counter, Gauge, Histogram, type Registry } from "./prometheus.ts";
 
 /** Where a load came from: a source, the disk at the start, or the candidate in shadow. */
 export type LoadSource = "file" | "url" | "control" | "disk" | "shadow";

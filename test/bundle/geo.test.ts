@@ -4,7 +4,8 @@ import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import fc from "fast-check";
 import t from "tap";
-import { type DatabaseKind, geoLookup, NO_GEO, openDatabase } from "../../src/bundle/geo.ts";
+import { geoLookup, NO_GEO } from "../../src/bundle/geo.ts";
+import { type DatabaseKind, openDatabase } from "../../src/bundle/mmdb-database.ts";
 import { writeMmdb } from "./mmdb.ts";
 
 const ASNS = writeMmdb("Test-ASN", {

@@ -28,7 +28,7 @@ function ask(address: string, path: string, message: Buffer): Promise<Buffer | n
 /** HealthCheckRequest for a service. */
 const asking = (service: string): Buffer => Buffer.from([0x0a, service.length, ...Buffer.from(service)]);
 
-function listenerOn(address: string, transport: "auto" | "grpc-js"): Listener {
+function listenerOn(address: string, transport: "auto" | "grpc-js"): Promise<Listener> {
   return checkListener({
     address,
     transport,
@@ -56,7 +56,7 @@ for (const transport of ["auto", "grpc-js"] as const) {
     t.test(
       `${transport} on ${where.replace(folder, "")}: checks and health are answered, and a drain ends both`,
       async (t) => {
-        const listener = listenerOn(where, transport);
+        const listener = await listenerOn(where, transport);
         await listener.listen();
         const address = listener.boundAddress.replace("0.0.0.0", "127.0.0.1");
         t.same(await ask(address, CHECK, Buffer.from("me")), Buffer.from("heard me"));
@@ -80,10 +80,11 @@ for (const transport of ["auto", "grpc-js"] as const) {
 }
 
 t.test("an address that cannot be had is told with its code", async (t) => {
-  const first = listenerOn("127.0.0.1:0", "auto");
+  const first = await listenerOn("127.0.0.1:0", "auto");
   await first.listen();
   for (const transport of ["auto", "grpc-js"] as const) {
-    await t.rejects(listenerOn(first.boundAddress, transport).listen(), {
+    const second = await listenerOn(first.boundAddress, transport);
+    await t.rejects(second.listen(), {
       code: "ERR_LISTEN",
       message: /cannot listen on/,
     });
