@@ -8,7 +8,7 @@ import { believeXfcc, XfccCache } from "../identity/xfcc.ts";
 import type { Protocol, TlsFacts } from "../model/facts.ts";
 import type { CertificateFacts } from "../model/identity.ts";
 import type { Shown } from "./anchoring.ts";
-import { type Headers, WireHeaders } from "./headers.ts";
+import { type Headers, SLOT, WireHeaders } from "./headers.ts";
 import { Recurring } from "./recurring.ts";
 import { firstChars, ownText } from "./text.ts";
 import { textOf } from "./wire-cursor.ts";
@@ -133,7 +133,7 @@ export function readRequest(
   const socket = source.address.kind === "socket" ? source.address : undefined;
   // Behind a proxy the socket is the proxy's: our own Envoy then tells the address that it derived.
   const sourceAddress =
-    headers.firstBy("x-sallyport-source", memory.addresses) ??
+    headers.firstBy(SLOT["x-sallyport-source"], memory.addresses) ??
     (socket === undefined ? undefined : memory.addresses.read(bytes, socket.text.start, socket.text.end));
   if (http === undefined) {
     return {
@@ -165,32 +165,32 @@ export function readRequest(
     };
   }
   if (isTunnel(request, headers, memory)) return tunnelled(request, http, headers, memory, isAnchored);
-  const tls = headers.firstBy("x-sallyport-tls", memory.tlsVersions);
+  const tls = headers.firstBy(SLOT["x-sallyport-tls"], memory.tlsVersions);
   const authority = isEmpty(http.host)
-    ? headers.firstBy(":authority", memory.hosts)
+    ? headers.firstBy(SLOT[":authority"], memory.hosts)
     : memory.hosts.read(bytes, http.host.start, http.host.end);
   const method = isEmpty(http.method)
-    ? headers.firstBy(":method", memory.methods)
+    ? headers.firstBy(SLOT[":method"], memory.methods)
     : memory.methods.read(bytes, http.method.start, http.method.end);
   const path = isEmpty(http.path) ? (headers.first(":path") ?? "") : textOf(bytes, http.path.start, http.path.end);
   const isHttps = isEmpty(http.scheme)
-    ? headers.firstBy(":scheme", memory.schemes)
+    ? headers.firstBy(SLOT[":scheme"], memory.schemes)
     : memory.schemes.read(bytes, http.scheme.start, http.scheme.end);
   // TLS on this connection is Envoy's own word; without a sign of it, the request's scheme counts.
   const isSecure = tls?.isTls === true || sni !== undefined || peer.encoded !== undefined || isHttps === true;
   return {
-    protocol: headers.firstBy("content-type", memory.contentTypes) === true ? "grpc" : "http",
+    protocol: headers.firstBy(SLOT["content-type"], memory.contentTypes) === true ? "grpc" : "http",
     requestId: name(headers.first("x-request-id")),
-    connectionId: headers.firstBy("x-sallyport-connection", memory.names),
+    connectionId: headers.firstBy(SLOT["x-sallyport-connection"], memory.names),
     sourceAddress,
     sourcePort: socket?.port,
     destination: authority?.host ?? "",
     method: method?.upper ?? "GET",
     path: pathOnly(path),
-    userAgent: headers.firstBy("user-agent", memory.agents),
+    userAgent: headers.firstBy(SLOT["user-agent"], memory.agents),
     tls: {
-      ja3: headers.firstBy("x-sallyport-ja3", memory.fingerprints),
-      ja4: headers.firstBy("x-sallyport-ja4", memory.fingerprints),
+      ja3: headers.firstBy(SLOT["x-sallyport-ja3"], memory.fingerprints),
+      ja4: headers.firstBy(SLOT["x-sallyport-ja4"], memory.fingerprints),
       version: tls?.version,
       sni,
     },
@@ -224,7 +224,7 @@ const TUNNEL_PREFIX = "sallyport";
  */
 function isTunnel({ bytes, destination }: WireRequest, headers: WireHeaders, memory: RequestMemory): boolean {
   const { listener } = destination.address;
-  if (listener === undefined || headers.firstBy("x-sallyport-protocol", memory.protocols) !== true) return false;
+  if (listener === undefined || headers.firstBy(SLOT["x-sallyport-protocol"], memory.protocols) !== true) return false;
   return textOf(bytes, listener.start, listener.end).startsWith(TUNNEL_PREFIX);
 }
 
@@ -236,32 +236,32 @@ function tunnelled(
   isAnchored: (shown: Shown) => boolean,
 ): ReadRequest {
   const faults: string[] = [];
-  const principal = headers.firstBy("x-sallyport-principal", memory.principals) ?? NO_NAME;
+  const principal = headers.firstBy(SLOT["x-sallyport-principal"], memory.principals) ?? NO_NAME;
   const encoded = headers.first("x-sallyport-peer-cert") ?? "";
-  const parsed = encoded === "" ? undefined : headers.firstBy("x-sallyport-peer-cert", memory.certificates);
+  const parsed = encoded === "" ? undefined : headers.firstBy(SLOT["x-sallyport-peer-cert"], memory.certificates);
   const peer = believed(
     namedPeer(principal, parsed, encoded === "" ? undefined : () => encoded, headers, faults),
     isAnchored,
   );
   const authority = isEmpty(host)
-    ? headers.firstBy(":authority", memory.hosts)
+    ? headers.firstBy(SLOT[":authority"], memory.hosts)
     : memory.hosts.read(bytes, host.start, host.end);
-  const sni = headers.firstBy("x-sallyport-sni", memory.names);
+  const sni = headers.firstBy(SLOT["x-sallyport-sni"], memory.names);
   const port = Number(headers.first("x-sallyport-source-port"));
   return {
     protocol: "tcp",
     requestId: name(headers.first("x-request-id")),
-    connectionId: headers.firstBy("x-sallyport-connection", memory.names),
-    sourceAddress: headers.firstBy("x-sallyport-source", memory.addresses),
+    connectionId: headers.firstBy(SLOT["x-sallyport-connection"], memory.names),
+    sourceAddress: headers.firstBy(SLOT["x-sallyport-source"], memory.addresses),
     sourcePort: Number.isInteger(port) && port > 0 ? port : undefined,
     destination: sni ?? authority?.host ?? "",
     method: "CONNECT",
     path: "",
     userAgent: undefined,
     tls: {
-      ja3: headers.firstBy("x-sallyport-ja3", memory.fingerprints),
-      ja4: headers.firstBy("x-sallyport-ja4", memory.fingerprints),
-      version: headers.firstBy("x-sallyport-tls", memory.tlsVersions)?.version,
+      ja3: headers.firstBy(SLOT["x-sallyport-ja3"], memory.fingerprints),
+      ja4: headers.firstBy(SLOT["x-sallyport-ja4"], memory.fingerprints),
+      version: headers.firstBy(SLOT["x-sallyport-tls"], memory.tlsVersions)?.version,
       sni,
     },
     requestBytes: undefined,
@@ -385,7 +385,7 @@ function forwardedBy(
   isAnchored: (shown: Shown) => boolean,
 ): Forwarded | undefined {
   if (peer === undefined || hops.length === 0 || !hops.some((hop) => hop.test(peer))) return undefined;
-  const header = headers.firstBy("x-forwarded-client-cert", memory.forwarded);
+  const header = headers.firstBy(SLOT["x-forwarded-client-cert"], memory.forwarded);
   if (header === undefined) return undefined;
   const { parsed } = header;
   if (!parsed.ok) {
@@ -434,7 +434,9 @@ function bearerOf(headers: Headers, faults: string[]): string | undefined {
 
 /** RFC 6455, section 4.1; HTML, section 9.2. */
 function isLasting(headers: WireHeaders, memory: RequestMemory): boolean {
-  return headers.firstBy("upgrade", memory.upgrades) === true || headers.firstBy("accept", memory.accepted) === true;
+  return (
+    headers.firstBy(SLOT.upgrade, memory.upgrades) === true || headers.firstBy(SLOT.accept, memory.accepted) === true
+  );
 }
 
 function isGrpc(type: string): boolean {
