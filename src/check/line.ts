@@ -266,9 +266,7 @@ class RequestLine implements Line {
     this.carryOut(verdict, facts, policy, judged.put, session);
 
     const moved =
-      credentialUse !== undefined &&
-      origin.address !== undefined &&
-      !credentialUse.origins.some((use) => use.address === origin.address);
+      credentialUse !== undefined && origin.address !== undefined && !credentialUse.origins.has(origin.address);
     const teaches =
       identity.proven &&
       enforced === "allow" &&
@@ -454,7 +452,7 @@ class RequestLine implements Line {
   ): boolean {
     const open = session.standing.challenge;
     if (open === undefined) return false;
-    const isCopy = use?.origins.some(({ address }) => address !== facts.sourceAddress) ?? false;
+    const isCopy = use?.origins.hasOther(facts.sourceAddress) ?? false;
     const answer = answerOf(open, facts, identity, isCopy);
     if (answer === "answered") {
       const { token } = facts.presented;

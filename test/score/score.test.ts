@@ -111,7 +111,8 @@ t.test("points never fall as evidence rises, and never promise more than theory"
 const SUM = { name: "usage.route", gathering: "sum", halfLifeMs: 60_000, capBits: 12 } as const;
 const HOLD = { name: "origin.address", gathering: "hold", halfLifeMs: 60_000, capBits: 12 } as const;
 const reading = (bits: number) => ({ bits, seen: "s", expected: "e" });
-const session = () => newSession({ key: "k" }, "c", newStanding("o", "p", toEpochMs(0)), toEpochMs(0));
+const PLACE = { address: "10.1.0.5", cipher: undefined, product: undefined };
+const session = () => newSession("c", newStanding(PLACE, "p", toEpochMs(0)), toEpochMs(0));
 
 t.test("held evidence keeps its highest and halves with its half-life", async (t) => {
   const one = session();
