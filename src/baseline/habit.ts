@@ -249,15 +249,21 @@ export class Habits {
   }
 }
 
-/** Puts together what {@link Habits.restore} takes over: the habits in order, and the entries of each in order. */
+/**
+ * Puts together what {@link Habits.restore} takes over: the habits in order, and the entries of each in order. Whoever uses
+ * it says when each habit is at its end.
+ */
 export class HabitsReader {
   private readonly limits: HabitLimits;
   private readonly slots: Slots;
   private habit = 0;
+  /** Room that is left in the habit that is read. */
+  private room: number;
 
   constructor(limits: HabitLimits) {
     this.limits = limits;
     this.slots = limits.empty.slice();
+    this.room = limits.valuesMax[0] as number;
   }
 
   /** Goes on to the first habit, with nothing read yet. */
@@ -265,26 +271,26 @@ export class HabitsReader {
     this.slots.length = this.limits.head;
     this.slots.fill(0);
     this.habit = 0;
+    this.room = this.limits.valuesMax[0] as number;
   }
 
   /** Adds a value to the habit that is read; one for which there is no room is left out. */
   add(value: string, weight: number, windows: number, lastWindow: number): void {
-    const { slots, habit, limits } = this;
-    const size = endAt(slots, habit) - (habit === 0 ? 0 : endAt(slots, habit - 1));
-    if (size >= (limits.valuesMax[habit] as number)) return;
-    slots.push(
+    if (this.room === 0) return;
+    this.room--;
+    this.slots.push(
       value,
       together(Math.max(0, Math.min(WEIGHT_MAX, weight)), Math.max(0, Math.min(SETTLE_WINDOWS, windows))),
       lastWindow,
     );
-    addToEnd(slots, habit, 1);
   }
 
   /** Goes on to the next habit. */
   next(): void {
-    const end = endAt(this.slots, this.habit);
+    const { slots, limits } = this;
+    addToEnd(slots, this.habit, (slots.length - limits.head) / ENTRY_SLOTS);
     this.habit++;
-    if (this.habit < this.limits.valuesMax.length) addToEnd(this.slots, this.habit, end);
+    this.room = limits.valuesMax[this.habit] ?? 0;
   }
 
   /** All that was read since {@link begin}, in an array no longer than it needs. */

@@ -178,10 +178,7 @@ export class Unpacker {
 
   number(): number {
     const value = this.varint();
-    if (value !== IN_FULL) return value - 1;
-    const { at } = this;
-    this.skip(DOUBLE_BYTES);
-    return this.view.getFloat64(at, true);
+    return value === IN_FULL ? this.double() : value - 1;
   }
 
   /** @throws {RangeError} also when it is not a whole number from 0 to `max` */
@@ -226,14 +223,28 @@ export class Unpacker {
 
   ownText(): string {
     const size = this.varint();
-    const { at } = this;
+    const { at, bytes } = this;
     this.skip(size);
-    return this.bytes.toString("utf8", at, at + size);
+    // Most are ASCII, which needs no decoder.
+    for (let i = at; i < at + size; i++) if ((bytes[i] as number) > 0x7f) return bytes.toString("utf8", at, at + size);
+    return bytes.toString("latin1", at, at + size);
+  }
+
+  private double(): number {
+    const { at } = this;
+    this.skip(DOUBLE_BYTES);
+    return this.view.getFloat64(at, true);
   }
 
   private varint(): number {
     const { bytes, end } = this;
     let { at } = this;
+    // Nearly all of them are one byte.
+    const first = bytes[at] as number;
+    if (first < 0x80 && at < end) {
+      this.at = at + 1;
+      return first;
+    }
     let value = 0;
     for (let shift = 0; shift < WHOLE_BYTES * 7; shift += 7) {
       if (at >= end) break;
