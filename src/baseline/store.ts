@@ -3,6 +3,7 @@
 import { type EpochMs, MINUTE_MS } from "../model/units.ts";
 import { AgeList } from "./age-list.ts";
 import { type Baseline, newBaseline, Population } from "./baseline.ts";
+import { ForgottenNames } from "./forgotten.ts";
 
 /** How stale an entry's place in the order of use may be. */
 const KEPT_MS = MINUTE_MS;
@@ -10,25 +11,31 @@ const KEPT_MS = MINUTE_MS;
 /** A principal with this many requests is established. */
 const ESTABLISHED_REQUESTS = 20;
 
+/** Of the room for established principals, what newcomers have in any case. */
+const NEWCOMERS_SHARE = 1 / 4;
+/** Established principals that were forgotten are known by name this many times over. */
+const FORGOTTEN_TIMES = 8;
+
 /**
- * At most `principalsMax` baselines. Newcomers have the room that established principals leave, at least a quarter of it
- * all, and are forgotten first, least recently seen first; established principals are only displaced by other
- * established ones. Whoever mints ten thousand names therefore only pushes out other newcomers.
+ * At most `principalsMax` established baselines. Newcomers have the room that these leave, and at least a quarter as much
+ * beside them; they are forgotten first, least recently seen first. Established principals are only displaced by other
+ * established ones, and stay known by name. Whoever mints ten thousand names therefore only pushes out other newcomers.
  */
 export class BaselineStore {
   population = new Population();
   evicted = 0;
+  /** Established principals that had to make room. */
+  readonly forgotten: ForgottenNames;
   private readonly byName = new Map<string, Baseline>();
   private readonly newcomers = new AgeList<Baseline>();
   private readonly established = new AgeList<Baseline>();
   private readonly principalsMax: number;
   private readonly newcomersMax: number;
-  private readonly establishedMax: number;
 
   constructor(principalsMax: number) {
     this.principalsMax = principalsMax;
-    this.newcomersMax = Math.max(1, Math.floor(principalsMax / 4));
-    this.establishedMax = Math.max(1, principalsMax - this.newcomersMax);
+    this.newcomersMax = Math.max(1, Math.floor(principalsMax * NEWCOMERS_SHARE));
+    this.forgotten = new ForgottenNames(principalsMax * FORGOTTEN_TIMES);
   }
 
   get size(): number {
@@ -89,6 +96,7 @@ export class BaselineStore {
     this.byName.clear();
     this.established.clear();
     this.newcomers.clear();
+    this.forgotten.clear();
     this.population = new Population();
   }
 
@@ -121,7 +129,11 @@ export class BaselineStore {
   /** Forgets the oldest until both fit; returns how many went. */
   private trim(): number {
     let removed = 0;
-    for (; this.established.size > this.establishedMax; removed++) this.drop(this.established.oldest as Baseline);
+    for (; this.established.size > this.principalsMax; removed++) {
+      const oldest = this.established.oldest as Baseline;
+      this.drop(oldest);
+      this.forgotten.add(oldest.principal);
+    }
     // Room that established principals leave is the newcomers' too: a fleet that starts at once gets to know all.
     const room = Math.max(this.newcomersMax, this.principalsMax - this.established.size);
     for (; this.newcomers.size > room; removed++) this.drop(this.newcomers.oldest as Baseline);

@@ -168,13 +168,15 @@ class RequestLine implements Line {
     const answered = !again && this.settleChallenge(session, facts, identity, credentialUse);
     const closedWindow = again ? undefined : rollWindow(session, now);
 
+    const baseline = identity.proven ? this.baselines.get(principal) : undefined;
     const context: SignalContext = {
       facts,
       policy,
       identity,
       origin,
       route,
-      baseline: identity.proven ? this.baselines.get(principal) : undefined,
+      baseline,
+      forgotten: baseline === undefined && this.baselines.forgotten.has(principal),
       population,
       session,
       credentialUse,
@@ -288,20 +290,9 @@ class RequestLine implements Line {
       newSignals: judged.newSignals,
       closedWindow: judged.closedWindow,
     };
-    this.pending.add({
-      decisionId: verdict.decisionId,
-      requestId: facts.requestId,
-      destination: facts.destination,
-      route,
-      policy: context.policy,
-      session,
-      baseline,
-      teaches,
-      lesson,
-      bytesBits: 0,
-      older: undefined,
-      newer: undefined,
-    });
+    const { destination } = facts;
+    const awaiting = { destination, route, policy: context.policy, session, baseline, teaches, lesson };
+    this.pending.add(verdict.decisionId, facts.requestId, awaiting);
     return verdict;
   }
 
@@ -424,7 +415,8 @@ class RequestLine implements Line {
     if (known !== undefined) this.baselines.touchKnown(known, facts.time);
     const baseline = known ?? this.baselines.touch(session.principal, facts.time);
     pending.baseline = baseline;
-    teach(baseline, this.baselines.population, pending, lesson, known === undefined);
+    const novel = known === undefined && !this.baselines.forgotten.has(session.principal);
+    teach(baseline, this.baselines.population, pending, lesson, novel);
     this.touchCredential(session, facts, origin);
     // What goes on after a challenge is one event with it, whoever it is: counted once, it does not become ordinary.
     if (session.standing.tries > 0 || lesson.suspect) return;

@@ -26,131 +26,294 @@ export interface Lesson {
   readonly closedWindow: { readonly requests: number; readonly routes: number } | undefined;
 }
 
-export interface Pending extends Aged<Pending> {
-  readonly decisionId: string;
-  readonly requestId: string | undefined;
+/** What {@link PendingTable.add} takes down of a verdict. */
+export interface Awaiting {
   readonly destination: string;
   readonly route: string;
   readonly policy: Policy;
   readonly session: Session;
   /** The principal's baseline as it was found last; it may have been forgotten since. */
-  baseline: Baseline | undefined;
+  readonly baseline: Baseline | undefined;
   /** Whether the request may teach. */
-  teaches: boolean;
+  readonly teaches: boolean;
   /** Gone once learned: an outcome needs none of it, and thousands wait for theirs. */
-  lesson: Lesson | undefined;
+  readonly lesson: Lesson | undefined;
+}
+
+type Writable<Value> = { -readonly [Key in keyof Value]: Value[Key] };
+
+/** A verdict that waits. It belongs to the table, which uses it for another one as soon as it is forgotten. */
+export interface Pending extends Writable<Awaiting>, Aged<Pending> {
+  /** Its place in the table. */
+  readonly slot: number;
+  waits: boolean;
   /** Bits already credited for the bytes of a stream that is still open. */
   bytesBits: number;
 }
 
+/** Longer ids are not looked up: ours have 36 characters, and so have Envoy's request ids. */
+const ID_CHARS_MAX = 64;
+/** An id and its length. */
+const ID_BYTES = ID_CHARS_MAX + 1;
+const SLOTS_MIN = 64;
+const NOTHING = undefined as never;
+const EMPTY = -1;
+
+/** Ids of one kind by slot, as bytes: as texts they would outlive the young generation, one for every request. */
+class Ids {
+  private bytes = Buffer.alloc(SLOTS_MIN * ID_BYTES);
+  private hashes = new Int32Array(SLOTS_MIN);
+
+  /** @returns whether it was taken down; otherwise the slot has none */
+  put(slot: number, id: string | undefined): boolean {
+    while (slot >= this.hashes.length) this.grow();
+    const at = slot * ID_BYTES;
+    this.bytes[at] = 0;
+    if (id === undefined || id.length === 0 || id.length > ID_CHARS_MAX) return false;
+    let hash = 0;
+    for (let i = 0; i < id.length; i++) {
+      const code = id.charCodeAt(i);
+      if (code > 0xff) return false;
+      this.bytes[at + 1 + i] = code;
+      hash = Math.imul(hash ^ code, MULTIPLIER);
+    }
+    this.bytes[at] = id.length;
+    this.hashes[slot] = mixed(hash);
+    return true;
+  }
+
+  has(slot: number): boolean {
+    return this.bytes[slot * ID_BYTES] !== 0;
+  }
+
+  hashOf(slot: number): number {
+    return this.hashes[slot] as number;
+  }
+
+  is(slot: number, id: string, hash: number): boolean {
+    if (this.hashes[slot] !== hash) return false;
+    const at = slot * ID_BYTES;
+    if (this.bytes[at] !== id.length) return false;
+    for (let i = 0; i < id.length; i++) if (this.bytes[at + 1 + i] !== id.charCodeAt(i)) return false;
+    return true;
+  }
+
+  private grow(): void {
+    const bytes = Buffer.alloc(this.bytes.length * 2);
+    this.bytes.copy(bytes);
+    this.bytes = bytes;
+    const hashes = new Int32Array(this.hashes.length * 2);
+    hashes.set(this.hashes);
+    this.hashes = hashes;
+  }
+}
+
+/** Odd, and its bits are without pattern: 2^32 divided by the golden ratio. */
+const MULTIPLIER = 0x9e3779b1;
+
+function mixed(hash: number): number {
+  return hash ^ (hash >>> 15);
+}
+
+function hashOf(id: string): number {
+  let hash = 0;
+  for (let i = 0; i < id.length; i++) hash = Math.imul(hash ^ id.charCodeAt(i), MULTIPLIER);
+  return mixed(hash);
+}
+
 /**
- * Verdicts by their decision id. Every request comes in and goes out again, with an id nobody has seen before: a `Map` hashes
- * each anew and rebuilds itself all the while. Ids are ours and end in random digits, which need no hashing
- * (`npm run bench -- --only stages`). Open addressing, linear probing, and no gaps: what follows a removed one moves up.
+ * Slots by their decision id. Every request comes in and goes out again, with an id nobody has seen before: a `Map` hashes
+ * each anew and rebuilds itself all the while (`npm run bench -- --only stages`). Open addressing, linear probing, and no
+ * gaps: what follows a removed one moves up. Decision ids are ours and end in random digits.
  */
 class DecisionIndex {
-  private readonly slots: (Pending | undefined)[];
+  private readonly places: Int32Array;
   private readonly mask: number;
+  private readonly ids: Ids;
 
-  /** @param entriesMax at most half of the slots are ever in use */
-  constructor(entriesMax: number) {
+  /** @param entriesMax at most half of the places are ever in use */
+  constructor(entriesMax: number, ids: Ids) {
     const size = 2 ** Math.ceil(Math.log2(Math.max(8, 2 * entriesMax + 2)));
-    this.slots = new Array<Pending | undefined>(size).fill(undefined);
+    this.places = new Int32Array(size).fill(EMPTY);
     this.mask = size - 1;
+    this.ids = ids;
   }
 
-  get(id: string): Pending | undefined {
-    return this.slots[this.placeOf(id)];
+  get(id: string): number {
+    const hash = hashOf(id);
+    const { places, mask, ids } = this;
+    let at = hash & mask;
+    for (let slot = places[at] as number; slot !== EMPTY; slot = places[at] as number) {
+      if (ids.is(slot, id, hash)) return slot;
+      at = (at + 1) & mask;
+    }
+    return EMPTY;
   }
 
-  set(pending: Pending): void {
-    this.slots[this.placeOf(pending.decisionId)] = pending;
+  /** Adds a slot, whose id is no other's. */
+  add(slot: number): void {
+    const { places, mask } = this;
+    let at = this.ids.hashOf(slot) & mask;
+    while (places[at] !== EMPTY) at = (at + 1) & mask;
+    places[at] = slot;
   }
 
-  delete(id: string): void {
-    const { slots, mask } = this;
-    let gap = this.placeOf(id);
-    if (slots[gap] === undefined) return;
+  delete(slot: number): void {
+    const { places, mask, ids } = this;
+    let gap = ids.hashOf(slot) & mask;
+    while (places[gap] !== slot) {
+      if (places[gap] === EMPTY) return;
+      gap = (gap + 1) & mask;
+    }
     let at = gap;
     for (;;) {
-      slots[gap] = undefined;
-      let next: Pending | undefined;
+      places[gap] = EMPTY;
+      let next: number;
       do {
         at = (at + 1) & mask;
-        next = slots[at];
-        if (next === undefined) return;
+        next = places[at] as number;
+        if (next === EMPTY) return;
         // Whoever would be looked for between the gap and here stays where it is.
-      } while (((at - homeOf(next.decisionId, mask)) & mask) < ((at - gap) & mask));
-      slots[gap] = next;
+      } while (((at - (ids.hashOf(next) & mask)) & mask) < ((at - gap) & mask));
+      places[gap] = next;
       gap = at;
     }
   }
+}
 
-  /** Where an id is, or would be put. */
-  private placeOf(id: string): number {
-    const { slots, mask } = this;
-    let at = homeOf(id, mask);
-    for (let found = slots[at]; found !== undefined && found.decisionId !== id; found = slots[at]) at = (at + 1) & mask;
-    return at;
+const BUCKET_PLACES = 4;
+
+/**
+ * Slots by the id of their request, which may be the caller's choice: ids that were chosen so that they collide push one
+ * another out of their few places, and cost no more than others. The newest of a bucket stands first.
+ */
+class RequestIndex {
+  private readonly places: Int32Array;
+  private readonly mask: number;
+  private readonly ids: Ids;
+
+  constructor(entriesMax: number, ids: Ids) {
+    const buckets = 2 ** Math.ceil(Math.log2(Math.max(2, entriesMax / 2)));
+    this.places = new Int32Array(buckets * BUCKET_PLACES).fill(EMPTY);
+    this.mask = buckets - 1;
+    this.ids = ids;
+  }
+
+  get(id: string): number {
+    const hash = hashOf(id);
+    const first = (hash & this.mask) * BUCKET_PLACES;
+    for (let at = first; at < first + BUCKET_PLACES; at++) {
+      const slot = this.places[at] as number;
+      if (slot !== EMPTY && this.ids.is(slot, id, hash)) return slot;
+    }
+    return EMPTY;
+  }
+
+  add(slot: number): void {
+    const first = this.bucketOf(slot);
+    this.places.copyWithin(first + 1, first, first + BUCKET_PLACES - 1);
+    this.places[first] = slot;
+  }
+
+  delete(slot: number): void {
+    const first = this.bucketOf(slot);
+    for (let at = first; at < first + BUCKET_PLACES; at++) if (this.places[at] === slot) this.places[at] = EMPTY;
+  }
+
+  private bucketOf(slot: number): number {
+    return (this.ids.hashOf(slot) & this.mask) * BUCKET_PLACES;
   }
 }
 
-/** Random digits at the end of our ids. */
-const RANDOM_CHARS = 8;
-
-function homeOf(id: string, mask: number): number {
-  let hash = 0;
-  for (let i = Math.max(0, id.length - RANDOM_CHARS); i < id.length; i++) hash = Math.imul(hash, 31) + id.charCodeAt(i);
-  return (hash ^ (hash >>> 15)) & mask;
-}
-
-/** Verdicts that still await their outcome, by decision id and by request id; bounded, the oldest goes first. */
+/**
+ * Verdicts that still await their outcome, by decision id and by request id; bounded, the oldest goes first. Thousands wait
+ * at any time, and each for longer than the young generation lives: what one leaves behind serves the next.
+ */
 export class PendingTable {
-  private readonly byId: DecisionIndex;
-  private readonly byRequest = new Map<string, Pending>();
+  private readonly slots: Pending[] = [];
+  private readonly free: Pending[] = [];
+  private readonly decisionIds = new Ids();
+  private readonly requestIds = new Ids();
+  private readonly byDecision: DecisionIndex;
+  private readonly byRequest: RequestIndex;
   private readonly byAge = new AgeList<Pending>();
   private readonly requestsMax: number;
 
   constructor(requestsMax: number) {
     this.requestsMax = requestsMax;
-    this.byId = new DecisionIndex(requestsMax + 1);
+    this.byDecision = new DecisionIndex(requestsMax + 1, this.decisionIds);
+    this.byRequest = new RequestIndex(requestsMax, this.requestIds);
   }
 
-  add(pending: Pending): void {
-    const known = this.byId.get(pending.decisionId);
-    if (known !== undefined) this.drop(known);
-    this.byId.set(pending);
-    if (pending.requestId !== undefined) this.byRequest.set(pending.requestId, pending);
+  /** @param decisionId at most 64 characters of Latin-1; longer request ids are not looked up */
+  add(decisionId: string, requestId: string | undefined, awaiting: Awaiting): Pending {
+    const known = this.byDecision.get(decisionId);
+    if (known !== EMPTY) this.drop(this.slots[known] as Pending);
+    if (this.byAge.size >= this.requestsMax) this.drop(this.byAge.oldest as Pending);
+    const pending = this.vacant(awaiting);
+    const { slot } = pending;
+    if (!this.decisionIds.put(slot, decisionId)) throw new RangeError(`no decision id: ${decisionId}`);
+    this.byDecision.add(slot);
+    if (this.requestIds.put(slot, requestId)) this.byRequest.add(slot);
     this.byAge.add(pending);
-    if (this.byAge.size > this.requestsMax) this.drop(this.byAge.oldest as Pending);
+    return pending;
   }
 
+  /** What was found may be held on to until the next one is added. */
   find(decisionId: string | undefined, requestId: string | undefined): Pending | undefined {
-    return (
-      (decisionId === undefined ? undefined : this.byId.get(decisionId)) ??
-      (requestId === undefined ? undefined : this.byRequest.get(requestId))
-    );
+    let slot = decisionId === undefined ? EMPTY : this.byDecision.get(decisionId);
+    if (slot === EMPTY && requestId !== undefined) slot = this.byRequest.get(requestId);
+    return slot === EMPTY ? undefined : this.slots[slot];
   }
 
   /** Moves an open stream to the young end, so that the flow of short requests does not push it out. */
   keep(pending: Pending): void {
-    if (this.byId.get(pending.decisionId) === pending) this.byAge.renew(pending);
+    if (pending.waits) this.byAge.renew(pending);
   }
 
   /** Forgets one that {@link find} found: altogether, or its request id alone where it was found by that. */
   delete(decisionId: string | undefined, pending: Pending): void {
+    if (!pending.waits) return;
     if (decisionId === undefined) this.dropRequest(pending);
-    else if (this.byId.get(pending.decisionId) === pending) this.drop(pending);
+    else this.drop(pending);
+  }
+
+  private vacant(awaiting: Awaiting): Pending {
+    const pending = this.free.pop();
+    if (pending === undefined) {
+      const slot = this.slots.length;
+      const fresh = { ...awaiting, slot, waits: true, bytesBits: 0, older: undefined, newer: undefined };
+      this.slots.push(fresh);
+      return fresh;
+    }
+    pending.waits = true;
+    pending.bytesBits = 0;
+    pending.destination = awaiting.destination;
+    pending.route = awaiting.route;
+    pending.policy = awaiting.policy;
+    pending.session = awaiting.session;
+    pending.baseline = awaiting.baseline;
+    pending.teaches = awaiting.teaches;
+    pending.lesson = awaiting.lesson;
+    return pending;
   }
 
   private drop(pending: Pending): void {
-    this.byId.delete(pending.decisionId);
+    this.byDecision.delete(pending.slot);
     this.dropRequest(pending);
     this.byAge.remove(pending);
+    pending.waits = false;
+    // It keeps no policy and no session in memory; nobody looks at it before it is given others.
+    pending.policy = NOTHING;
+    pending.session = NOTHING;
+    pending.baseline = undefined;
+    pending.lesson = undefined;
+    this.free.push(pending);
   }
 
-  private dropRequest(pending: Pending): void {
-    const { requestId } = pending;
-    if (requestId !== undefined && this.byRequest.get(requestId) === pending) this.byRequest.delete(requestId);
+  private dropRequest({ slot }: Pending): void {
+    if (!this.requestIds.has(slot)) return;
+    this.byRequest.delete(slot);
+    this.requestIds.put(slot, undefined);
   }
 }

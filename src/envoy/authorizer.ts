@@ -10,7 +10,7 @@ import { toEpochMs } from "../model/units.ts";
 import type { Verdict } from "../model/verdict.ts";
 import { GrpcFailure } from "../transport/unary.ts";
 import { Afterwards } from "./afterwards.ts";
-import { Anchoring } from "./anchoring.ts";
+import { Anchoring, type Shown } from "./anchoring.ts";
 import { factsOf, readToken } from "./facts.ts";
 import { OWN_PREFIX } from "./headers.ts";
 import { provingOf, readProof } from "./proof-facts.ts";
@@ -18,6 +18,7 @@ import type { Proofs } from "./proofs.ts";
 import { type ReadRequest, RequestMemory, readRequest } from "./request.ts";
 import { responseOf } from "./response.ts";
 import type { Tokens } from "./tokens.ts";
+import type { WireRequest } from "./wire-request.ts";
 
 /** Verification that needs the network must stay inside Envoy's own deadline for the check. */
 const VERIFY_TIMEOUT_MS = 100;
@@ -105,9 +106,30 @@ export class Authorizer {
   check(message: Uint8Array, timeoutMs?: number): Uint8Array | Promise<Uint8Array> {
     const startedUs = this.options.microseconds();
     this.refuseLate(startedUs, timeoutMs);
+    const { memory } = this;
+    const request = memory.lend();
+    let answer: Uint8Array | Promise<Uint8Array>;
+    try {
+      answer = this.answer(request, message, timeoutMs, startedUs);
+    } catch (error) {
+      memory.giveBack(request);
+      throw error;
+    }
+    if (answer instanceof Promise) return answer.finally(() => memory.giveBack(request));
+    memory.giveBack(request);
+    return answer;
+  }
+
+  private answer(
+    request: WireRequest,
+    message: Uint8Array,
+    timeoutMs: number | undefined,
+    startedUs: number,
+  ): Uint8Array | Promise<Uint8Array> {
     const policy = this.options.policy();
     const { xfccHops, trustDomains } = policy.identity;
-    const read = readRequest(message, this.memory, xfccHops, (shown) => this.anchoring.isAnchored(shown, trustDomains));
+    const isAnchored = (shown: Shown): boolean => this.anchoring.isAnchored(shown, trustDomains);
+    const read = readRequest(message, this.memory, xfccHops, isAnchored, request);
     const token = readToken(read, policy.identity, this.options.tokens);
     if (!(token instanceof Promise)) return this.judge(read, token, policy, startedUs);
     const limitMs = Math.min(VERIFY_TIMEOUT_MS, (timeoutMs ?? Number.POSITIVE_INFINITY) * VERIFY_SHARE);

@@ -71,24 +71,45 @@ const separateNames = new Recurring<HeaderName>(NAMES_PLACES, (text) => {
   return { text: name, slot: SLOTS.get(name) ?? NONE };
 });
 
+/** Requests with more headers leave their room behind, where others leave it for the next. */
+const ROOM_MAX = 128;
+const NO_BYTES = Buffer.alloc(0);
+
 /**
  * Where a request's headers lie in its message. Values are decoded when they are asked for, so that it is of use only as
- * long as the message's bytes are what they were.
+ * long as the message's bytes are what they were. One is used for many requests, one after the other: see {@link begin}.
  */
 export class WireHeaders implements Headers {
-  private readonly bytes: Buffer;
+  private bytes: Buffer = NO_BYTES;
   /** Whether this is Envoy's joined form, where a name that is repeated has its last value. */
   private readonly joined: boolean;
-  private readonly keys: string[] = [];
+  private size = 0;
+  /** As many as there are headers count; what lies beyond was of another request. */
+  private keys: string[] = [];
   /** Start and end of each value. */
-  private readonly spans: number[] = [];
+  private spans: number[] = [];
   /** For each header that every request is asked for, the index of the value that counts as its first. */
-  private readonly asked: number[] = new Array<number>(ASKED.length).fill(NONE);
-  private decoded: string[] | undefined;
+  private readonly asked = new Int32Array(ASKED.length).fill(NONE);
+  private decoded: (string | undefined)[] = [];
+  private decodedSize = 0;
 
-  constructor(bytes: Buffer, joined: boolean) {
-    this.bytes = bytes;
+  constructor(joined: boolean) {
     this.joined = joined;
+  }
+
+  /** Forgets everything, secrets first, and begins with another message. */
+  begin(bytes: Buffer): void {
+    this.bytes = bytes;
+    if (this.size > ROOM_MAX) {
+      this.keys = [];
+      this.spans = [];
+      this.decoded = [];
+    } else {
+      for (let i = 0; i < this.decodedSize; i++) this.decoded[i] = undefined;
+    }
+    this.size = 0;
+    this.decodedSize = 0;
+    this.asked.fill(NONE);
   }
 
   /** `map<string, string>` entry, as {@link WireCursor} stands before its length. */
@@ -161,9 +182,10 @@ export class WireHeaders implements Headers {
   }
 
   private add({ text, slot }: HeaderName, start: number, end: number): void {
-    const index = this.keys.length;
-    this.keys.push(text);
-    this.spans.push(start, end);
+    const index = this.size++;
+    this.keys[index] = text;
+    this.spans[2 * index] = start;
+    this.spans[2 * index + 1] = end;
     if (slot !== NONE && (this.joined || this.asked[slot] === NONE)) this.asked[slot] = index;
   }
 
@@ -184,7 +206,7 @@ export class WireHeaders implements Headers {
     if (first === NONE) return NO_VALUES;
     if (this.joined) return [this.value(first)];
     const values: string[] = [];
-    for (let i = first; i < this.keys.length; i++) if (this.keys[i] === name) values.push(this.value(i));
+    for (let i = first; i < this.size; i++) if (this.keys[i] === name) values.push(this.value(i));
     return values;
   }
 
@@ -193,18 +215,19 @@ export class WireHeaders implements Headers {
     if (first === NONE) return 0;
     if (this.joined) return 1;
     let count = 0;
-    for (let i = first; i < this.keys.length; i++) if (this.keys[i] === name) count++;
+    for (let i = first; i < this.size; i++) if (this.keys[i] === name) count++;
     return count;
   }
 
   names(prefix: string): readonly string[] {
     let found: string[] | undefined;
-    for (const name of this.keys) {
+    for (let i = 0; i < this.size; i++) {
+      const name = this.keys[i] as string;
       if (!name.startsWith(prefix)) continue;
       if (found === undefined) found = [name];
       else if (!found.includes(name)) found.push(name);
       // Hostile requests bring hundreds: those are put in order otherwise.
-      if (found.length > NAMES_FEW) return [...new Set(this.keys.filter((one) => one.startsWith(prefix)))];
+      if (found.length > NAMES_FEW) return this.manyNames(prefix);
     }
     return found ?? NO_VALUES;
   }
@@ -212,16 +235,22 @@ export class WireHeaders implements Headers {
   private indexOf(name: string): number {
     const slot = SLOTS.get(name);
     if (slot !== undefined) return this.asked[slot] as number;
-    return this.joined ? this.keys.lastIndexOf(name) : this.keys.indexOf(name);
+    const { keys, size } = this;
+    let found = NONE;
+    for (let i = 0; i < size && (this.joined || found === NONE); i++) if (keys[i] === name) found = i;
+    return found;
+  }
+
+  private manyNames(prefix: string): readonly string[] {
+    return [...new Set(this.keys.slice(0, this.size).filter((name) => name.startsWith(prefix)))];
   }
 
   private value(index: number): string {
-    this.decoded ??= [];
-    let text = this.decoded[index];
-    if (text === undefined) {
-      text = lenientTextOf(this.bytes, this.spans[2 * index] as number, this.spans[2 * index + 1] as number);
-      this.decoded[index] = text;
-    }
+    const known = index < this.decodedSize ? this.decoded[index] : undefined;
+    if (known !== undefined) return known;
+    const text = lenientTextOf(this.bytes, this.spans[2 * index] as number, this.spans[2 * index + 1] as number);
+    while (this.decodedSize <= index) this.decoded[this.decodedSize++] = undefined;
+    this.decoded[index] = text;
     return text;
   }
 }

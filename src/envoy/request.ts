@@ -20,7 +20,7 @@ const AGENT_CHARS_MAX = 512;
 const METHOD_CHARS_MAX = 32;
 /** Certificates reported in a longer header get texts of their own. */
 const XFCC_CHARS_SHARED_MAX = 4096;
-const NO_HEADERS = new WireHeaders(Buffer.alloc(0), true);
+const NO_HEADERS = new WireHeaders(true);
 const NO_TLS: TlsFacts = { ja3: undefined, ja4: undefined, version: undefined, sni: undefined };
 const NO_CLAIMS: readonly JsonObject[] = Object.freeze([]);
 
@@ -68,6 +68,8 @@ export interface RequestTarget {
 
 /** Certificates kept; a longer-lived process sees few more than it has callers. */
 const CERTIFICATES_MAX = 16_384;
+/** Requests are read one at a time, but for those that wait for a token to be verified. */
+const SPARE_MAX = 16;
 
 /** What requests have in common, read once as long as it keeps coming: bounded, and free of secrets. */
 export class RequestMemory {
@@ -88,8 +90,21 @@ export class RequestMemory {
   readonly upgrades = new Recurring(16, (text) => text.toLowerCase() === "websocket");
   readonly protocols = new Recurring(16, (text) => text === "tcp");
 
+  private readonly spare: WireRequest[] = [];
+
   constructor(certificatesMax = CERTIFICATES_MAX) {
     this.certificates = new CertificateCache(certificatesMax);
+  }
+
+  /** To read a request into, until it is given back. */
+  lend(): WireRequest {
+    return this.spare.pop() ?? new WireRequest();
+  }
+
+  /** Takes back what was lent, once nothing more is asked of what was read into it. */
+  giveBack(request: WireRequest): void {
+    request.forget();
+    if (this.spare.length < SPARE_MAX) this.spare.push(request);
   }
 }
 
@@ -98,6 +113,7 @@ export class RequestMemory {
  *   `headers` or `peerCertificate`
  * @param xfccHops SPIFFE IDs of direct peers whose `x-forwarded-client-cert` is believed
  * @param isAnchored whether a certificate proves its SPIFFE ID by the policy's trust domains
+ * @param request what `memory` lent; `headers` are good until it is given back
  * @throws {WireError} when the bytes are no CheckRequest
  */
 export function readRequest(
@@ -105,8 +121,9 @@ export function readRequest(
   memory: RequestMemory,
   xfccHops: readonly RegExp[],
   isAnchored: (shown: Shown) => boolean = () => true,
+  request = new WireRequest(),
 ): ReadRequest {
-  const request = new WireRequest(message, memory.claims);
+  request.read(message, memory.claims);
   const { bytes, source, destination, http } = request;
   const headers = http?.separate ?? http?.joined ?? NO_HEADERS;
   const faults: string[] = [];

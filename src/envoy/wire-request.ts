@@ -75,21 +75,31 @@ export class ClaimsMemo {
 }
 
 const NO_CLAIMS: readonly JsonObject[] = Object.freeze([]);
+const NO_BYTES = Buffer.alloc(0);
 
+/**
+ * One request at a time: what it is made of is used again for the next, since making some thirty objects for each request
+ * costs more than reading it.
+ */
 export class WireRequest {
-  readonly bytes: Buffer;
+  bytes: Buffer = NO_BYTES;
   readonly source = noPeer();
   readonly destination = noPeer();
   readonly sni: Span = noSpan();
   http: WireHttp | undefined;
   /** Claims that jwt_authn verified, by the order of the keys under which it put them. */
   claims: readonly JsonObject[] = NO_CLAIMS;
+  private readonly ownHttp = noHttp();
+  private readonly joined = new WireHeaders(true);
+  private readonly separate = new WireHeaders(false);
 
   /**
+   * Forgets the request before and reads another one.
    * @param bytes must stay as they are for as long as anything is asked of the request
    * @throws {WireError} when they are no CheckRequest
    */
-  constructor(bytes: Uint8Array, claims: ClaimsMemo) {
+  read(bytes: Uint8Array, claims: ClaimsMemo): void {
+    this.forget();
     const cursor = new WireCursor(bytes);
     this.bytes = cursor.bytes;
     while (cursor.at < this.bytes.length) {
@@ -98,6 +108,18 @@ export class WireRequest {
       else cursor.skip(field, 1);
     }
     this.demandUtf8(this.destination.certificate);
+  }
+
+  /** Lets go of the message and of all that was decoded of it: credentials are among it. */
+  forget(): void {
+    this.bytes = NO_BYTES;
+    clearPeer(this.source);
+    clearPeer(this.destination);
+    clear(this.sni);
+    this.http = undefined;
+    this.claims = NO_CLAIMS;
+    this.joined.begin(NO_BYTES);
+    this.separate.begin(NO_BYTES);
   }
 
   /** @throws {WireError} when what lies there is no UTF-8 */
@@ -146,13 +168,18 @@ export class WireRequest {
           passTime(cursor);
           break;
         case 2:
-          this.http ??= noHttp();
+          this.http ??= cleared(this.ownHttp);
           this.readHttp(cursor, this.http);
           break;
         default:
           cursor.skip(field, 3);
       }
     }
+  }
+
+  private begun(headers: WireHeaders): WireHeaders {
+    headers.begin(this.bytes);
+    return headers;
   }
 
   private readHttp(cursor: WireCursor, http: WireHttp): void {
@@ -164,7 +191,7 @@ export class WireRequest {
           readText(cursor, http.method);
           break;
         case 3:
-          http.joined ??= new WireHeaders(this.bytes, true);
+          http.joined ??= this.begun(this.joined);
           http.joined.readJoined(cursor);
           break;
         case 4:
@@ -184,7 +211,7 @@ export class WireRequest {
           cursor.text();
           break;
         case 13:
-          http.separate ??= new WireHeaders(this.bytes, false);
+          http.separate ??= this.begun(this.separate);
           http.separate.readSeparate(cursor, cursor.message(5), 5);
           break;
         default:
@@ -253,8 +280,7 @@ function readAddress(cursor: WireCursor, address: WireAddress): void {
 function become(address: WireAddress, kind: WireAddress["kind"]): void {
   if (address.kind === kind) return;
   address.kind = kind;
-  address.text.start = 0;
-  address.text.end = 0;
+  clear(address.text);
   address.port = undefined;
   address.listener = undefined;
 }
@@ -416,4 +442,27 @@ function noHttp(): WireHttp {
     joined: undefined,
     separate: undefined,
   };
+}
+
+function clear(span: Span): void {
+  span.start = 0;
+  span.end = 0;
+}
+
+function clearPeer({ service, principal, certificate, address }: WirePeer): void {
+  clear(service);
+  clear(principal);
+  clear(certificate);
+  become(address, "none");
+}
+
+function cleared(http: WireHttp): WireHttp {
+  clear(http.method);
+  clear(http.path);
+  clear(http.host);
+  clear(http.scheme);
+  http.size = 0;
+  http.joined = undefined;
+  http.separate = undefined;
+  return http;
 }

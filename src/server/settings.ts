@@ -286,7 +286,8 @@ export const SETTINGS = [
     kind: "integer",
     fallback: "10000",
     range: [10, 1_000_000],
-    summary: "Principals remembered, about 4 KiB each; beyond that newcomers are forgotten first.",
+    summary:
+      "Established principals remembered, about 4 KiB each, and a quarter as many newcomers; beyond that newcomers are forgotten first. Eight times as many stay known by name, so that one who returns is no stranger.",
   },
   {
     name: "sessions-max",

@@ -193,11 +193,11 @@ async function assemble(
     closers.push(() => saving.close());
   }
 
-  const recent = new RecentDecisions(RECENT_MAX);
+  const recent = new RecentDecisions(RECENT_MAX, { ...config.labels, id: sidecarId, version: VERSION });
   const decisionLog =
     config.decisionLog === undefined
       ? undefined
-      : new DecisionLog(config.decisionLog, { ...config.labels, id: sidecarId, version: VERSION }, (error) =>
+      : new DecisionLog(config.decisionLog, (error) =>
           log.error({ event: "decision-log.failed", ...errorFields(error) }, "decisions go on unlogged"),
         );
   if (decisionLog !== undefined) closers.push(() => decisionLog.close());
@@ -243,10 +243,10 @@ async function assemble(
       const record = recordOf(facts, verdict, latencyUs, policyFreshness, bundle);
       metrics.verdict(facts, verdict, latencyUs);
       shares.note(verdict.identity.principal.name, performance.now());
-      recent.add(record);
+      const line = recent.add(record);
       holding.judged(verdict);
       orders.judged(verdict);
-      if (decisionLog?.write(record) === false) metrics.unlogged.inc();
+      if (decisionLog?.write(line) === false) metrics.unlogged.inc();
     },
   });
   // First up and last down, so that it can tell of the time between.

@@ -3,6 +3,9 @@
  * some ten milliseconds when thousands of callers' verdicts are alive in it, and every check that comes meanwhile waits.
  * The same work in smaller pieces costs a few per cent more processor time, a fraction of the delay, and less memory.
  *
+ * Collecting so little is not worth handing out to V8's helper threads: waking them costs more processor time than they
+ * save, and a sidecar is seldom given more than one core (`--parallel-scavenge`).
+ *
  * V8 takes `--max-semi-space-size` only before it starts, which would be the operator's to remember; how fast a semi-space
  * grows it asks whenever it grows one (`--semi-space-growth-factor`).
  */
@@ -16,6 +19,7 @@ const BATCH_OBJECTS = 4_096;
 
 /** Lets the young generation grow to its size, and no further. Once, at the start: before much else has made it grow. */
 export function keepYoungGenerationSmall(): void {
+  setFlagsFromString("--no-parallel-scavenge");
   setFlagsFromString("--semi-space-growth-factor=2");
   // It grows when much of it survives: what is kept here for a moment makes it do so.
   const kept: object[] = [];

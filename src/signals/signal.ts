@@ -19,6 +19,8 @@ export interface SignalContext {
   readonly route: string;
   /** What is ordinary for whom the request is judged against; `undefined` before anything was learned. */
   readonly baseline: Baseline | undefined;
+  /** Whether the principal had a baseline until room was wanted. */
+  readonly forgotten: boolean;
   readonly population: Population;
   readonly session: Session;
   readonly credentialUse: CredentialUse | undefined;

@@ -100,9 +100,10 @@ export const usageNewCaller: Signal = {
   capBits: 12,
   discharged: false,
   cause: () => "",
-  read: ({ baseline, population, identity, commonCause }) => {
+  read: ({ baseline, forgotten, population, identity, commonCause }) => {
     if (!identity.proven) return absent("nothing proven");
     if (baseline !== undefined) return NOTHING;
+    if (forgotten) return absent("known once, and forgotten for want of room");
     const ordinary = Math.max(population.newCaller.hazard(population.requests), commonCause("usage.new_caller", ""));
     return present(Math.max(0, bitsOf(0.3, Math.min(1, ordinary))), `first call by ${identity.principal.name}`, "");
   },

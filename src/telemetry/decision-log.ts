@@ -2,8 +2,7 @@
 
 import { createWriteStream, type WriteStream } from "node:fs";
 import { OperatingError } from "../model/errors.ts";
-import { type DecisionLogLabels, decisionLine } from "./decision-line.ts";
-import type { DecisionRecord } from "./decision-record.ts";
+import type { TextWriter } from "./text-writer.ts";
 
 /** Lines held while the disk is slow; further ones are dropped and counted. */
 const BUFFERED_BYTES_MAX = 16 * 1024 * 1024;
@@ -25,20 +24,20 @@ export function parseDecisionLine(line: string): { readonly decision_id: string 
 
 export class DecisionLog {
   private readonly stream: NodeJS.WritableStream & { readonly writableLength?: number };
-  private readonly labels: DecisionLogLabels;
   private readonly owned: WriteStream | undefined;
   private broken = false;
   /** Lines not yet handed on, as bytes, and how many bytes they are. */
-  private gathered = Buffer.allocUnsafe(GATHERED_BYTES);
+  private gathered: Buffer = Buffer.allocUnsafeSlow(GATHERED_BYTES);
   private gatheredBytes = 0;
+  /** One that was written, to gather in next: a new one each time would be megabytes of garbage a second. */
+  private spare: Buffer | undefined;
   private timer: NodeJS.Timeout | undefined;
 
   /**
    * @param target `stdout` or a file path, appended to
    * @param onError told once, when lines can no longer be written; decisions go on without them
    */
-  constructor(target: string, labels: DecisionLogLabels, onError: (error: OperatingError) => void) {
-    this.labels = labels;
+  constructor(target: string, onError: (error: OperatingError) => void) {
     this.owned = target === "stdout" ? undefined : createWriteStream(target, { flags: "a", mode: 0o640 });
     this.stream = this.owned ?? process.stdout;
     this.stream.on("error", (cause: Error) => {
@@ -49,18 +48,17 @@ export class DecisionLog {
   }
 
   /** @returns whether the line will be written; otherwise it is dropped */
-  write(record: DecisionRecord): boolean {
+  write(line: TextWriter): boolean {
     if (this.broken || (this.stream.writableLength ?? 0) > BUFFERED_BYTES_MAX) return false;
-    const line = decisionLine(record, this.labels);
-    // No character takes more than three bytes of UTF-8 for each of its UTF-16 units.
-    const bytesMax = line.length * 3 + 1;
-    if (this.gatheredBytes + bytesMax > GATHERED_BYTES) this.flush();
-    if (bytesMax > GATHERED_BYTES) {
-      this.stream.write(`${line}\n`);
+    const bytes = line.size + 1;
+    if (this.gatheredBytes + bytes > GATHERED_BYTES) this.flush();
+    if (bytes > GATHERED_BYTES) {
+      this.stream.write(`${line.written.toString("utf8")}\n`);
       return true;
     }
-    this.gatheredBytes += this.gathered.write(line, this.gatheredBytes);
-    this.gathered[this.gatheredBytes++] = NEW_LINE;
+    line.copyTo(this.gathered, this.gatheredBytes);
+    this.gatheredBytes += bytes;
+    this.gathered[this.gatheredBytes - 1] = NEW_LINE;
     this.timer ??= setTimeout(() => this.flush(), GATHERED_MS_MAX).unref();
     return true;
   }
@@ -70,8 +68,12 @@ export class DecisionLog {
     clearTimeout(this.timer);
     this.timer = undefined;
     if (this.gatheredBytes > 0 && !this.broken) {
-      this.stream.write(this.gathered.subarray(0, this.gatheredBytes));
-      this.gathered = Buffer.allocUnsafe(GATHERED_BYTES);
+      const full = this.gathered;
+      this.gathered = this.spare ?? Buffer.allocUnsafeSlow(GATHERED_BYTES);
+      this.spare = undefined;
+      this.stream.write(full.subarray(0, this.gatheredBytes), () => {
+        this.spare = full;
+      });
     }
     this.gatheredBytes = 0;
   }

@@ -44,3 +44,23 @@ t.test("a fleet that starts at once is learned whole, as far as there is room", 
     true,
   );
 });
+
+t.test("there is room for as many established principals as asked for, and newcomers beside them", async (t) => {
+  const store = new BaselineStore(100);
+  for (let round = 0; round < 25; round++) for (let i = 0; i < 100; i++) store.touch(`caller-${i}`, now(round));
+  for (let i = 0; i < 1_000; i++) store.touch(`newcomer-${i}`, now(30));
+  t.equal([...store].filter(({ requests }) => requests === 25).length, 100);
+  t.equal(store.size, 125);
+});
+
+t.test("an established principal that made room stays known by name, a newcomer does not", async (t) => {
+  const store = new BaselineStore(10);
+  for (let i = 0; i < 50; i++) for (let round = 0; round < 20; round++) store.touch(`caller-${i}`, now(i));
+  for (let i = 0; i < 50; i++) store.touch(`newcomer-${i}`, now(60));
+  const forgotten = Array.from({ length: 50 }, (_, i) => `caller-${i}`).filter((name) => store.get(name) === undefined);
+  t.equal(forgotten.length, 40);
+  t.ok(forgotten.every((name) => store.forgotten.has(name)));
+  t.notOk(store.forgotten.has("newcomer-0"));
+  store.clear();
+  t.notOk(store.forgotten.has("caller-0"), "until all is forgotten");
+});

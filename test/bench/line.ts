@@ -12,9 +12,9 @@ const { defaultPolicy } = (await import(
   built("bundle/default-policy.js")
 )) as typeof import("../../src/bundle/default-policy.ts");
 
-const { decisionLine } = (await import(
-  built("telemetry/decision-line.js")
-)) as typeof import("../../src/telemetry/decision-line.ts");
+const { RecentDecisions } = (await import(
+  built("telemetry/recent.js")
+)) as typeof import("../../src/telemetry/recent.ts");
 const { recordOf } = (await import(
   built("telemetry/decision-record.js")
 )) as typeof import("../../src/telemetry/decision-record.ts");
@@ -23,7 +23,7 @@ export interface LineFigures {
   readonly principals: number;
   readonly checkUs: number;
   readonly outcomeUs: number;
-  /** A line of the decision log, built and not written. */
+  /** A decision remembered as a line of the decision log, which is not written. */
   readonly logLineUs: number;
   /** Live heap of all that the line remembers. */
   readonly heapBytes: number;
@@ -50,6 +50,7 @@ const line = createLine({ principalsMax: 10_000, sessionsMax: 20_000, random: co
 const stepMs = INTERVAL_MS / callers;
 let at = Date.now() - (warm + requests) * stepMs;
 let count = 0;
+const recent = new RecentDecisions(2_000, LABELS);
 
 runFor(warm);
 const { checkUs, outcomeUs, logLineUs } = runFor(requests);
@@ -87,7 +88,7 @@ function runFor(total: number): Pick<LineFigures, "checkUs" | "outcomeUs" | "log
     if (refused > BLOCK / 100) throw new Error(`${refused} of ${BLOCK} ordinary requests were refused`);
     logLines += cpuOf(() => {
       for (const [i, verdict] of verdicts.entries()) {
-        decisionLine(recordOf(facts[i] as (typeof facts)[number], verdict, 10), LABELS);
+        recent.add(recordOf(facts[i] as (typeof facts)[number], verdict, 10));
       }
     });
     const ends = verdicts.map((verdict, i) => ({

@@ -370,3 +370,23 @@ t.test(
     );
   },
 );
+
+t.test("more ordinary callers than there is memory for are no strangers when they return", async (t) => {
+  const one = line({ principalsMax: 10 });
+  const refused: string[] = [];
+  const call = (i: number, at: number): void => {
+    const verdict = pass(one, request({ principal: `spiffe://td/caller-${i}`, address: `10.2.0.${i}`, at }));
+    if (verdict.enforced !== "allow") refused.push(`${verdict.enforced}: ${verdict.reasons[0]?.seen}`);
+  };
+  // A rolling start: each calls for a while and becomes established, the next ones have begun before it goes.
+  for (let second = 0; second < 1_000; second++) {
+    for (let i = 0; i < 30; i++) if (second >= i * 5 && second < i * 5 + 100) call(i, NOON + second * SECOND_MS);
+  }
+  for (let turn = 1; turn < 4; turn++) {
+    for (let i = 0; i < 30; i++) {
+      for (let k = 0; k < 100; k++) call(i, NOON + turn * HOUR_MS + i * MINUTE_MS + (k * SECOND_MS) / 2);
+    }
+  }
+  t.ok(one.stats().evictedPrincipals > 50, "memory was full all the while");
+  t.same(refused, []);
+});

@@ -3,6 +3,7 @@ import t from "tap";
 import type { ShadowVerdict } from "../../src/model/verdict.ts";
 import { type DecisionLogLabels, decisionLine } from "../../src/telemetry/decision-line.ts";
 import type { DecisionRecord } from "../../src/telemetry/decision-record.ts";
+import { anyText, decisionRecord } from "../support/decision-records.ts";
 
 /** The line as the standard library writes it: what writing it by hand is held to. */
 function expectedLine(record: DecisionRecord, labels: DecisionLogLabels): string {
@@ -57,64 +58,10 @@ function shadowOf({ policyRevision, decision, score, rule }: ShadowVerdict): Rec
   return { revision: policyRevision, decision, score, rule };
 }
 
-const text = fc.oneof(
-  fc.string(),
-  fc.string({ unit: "binary" }),
-  fc.constantFrom("spiffe://td/web", 'a "b"\\\n', "\ud800", "ä"),
-);
-const maybe = fc.option(text, { nil: undefined });
-const number = fc.oneof(fc.double(), fc.integer(), fc.constantFrom(0, -0, Number.NaN, 1e21, 42.5));
-const kind = fc.constantFrom("allow", "challenge", "deny", "terminate");
-const record: fc.Arbitrary<DecisionRecord> = fc.record({
-  decisionId: text,
-  timeMs: fc.integer({ min: 0, max: 4e12 }),
-  decision: kind,
-  enforced: kind,
-  because: maybe,
-  score: number,
-  reasons: fc.array(fc.record({ signal: text, bits: number, points: number, seen: text, expected: text }), {
-    maxLength: 4,
-  }),
-  mode: fc.constantFrom("observe", "enforce"),
-  basis: fc.constantFrom("standing", undefined),
-  rule: text,
-  thresholds: fc.record({ challenge: number, deny: number, terminate: number }),
-  ruleThresholds: fc.subarray(["challenge", "deny", "terminate"]),
-  policyName: text,
-  conditionErrors: fc.option(fc.array(text, { maxLength: 3 }), { nil: undefined }),
-  policyRevision: text,
-  principal: text,
-  peerGroup: maybe,
-  credential: text,
-  protocol: fc.constantFrom("http", "grpc", "tcp"),
-  method: text,
-  destination: text,
-  route: text,
-  sourceAddress: maybe,
-  userAgent: maybe,
-  ja4: maybe,
-  requestId: maybe,
-  answered: fc.boolean(),
-  latencyUs: number,
-  shadow: fc.option(
-    fc.record({
-      policyName: text,
-      policyRevision: text,
-      decision: kind,
-      score: number,
-      rule: text,
-      reasons: fc.constant([]),
-    }),
-    { nil: undefined },
-  ),
-  policyFreshness: fc.constantFrom("fresh", "stale", "expired", undefined),
-  bundle: fc.option(fc.record({ name: text, revision: fc.nat() }), { nil: undefined }),
-}) as fc.Arbitrary<DecisionRecord>;
-
 t.test("a line is what the standard library would write of it, whatever callers call themselves", async (t) => {
-  const labels = fc.record({ id: text, version: text, region: text });
+  const labels = fc.record({ id: anyText, version: anyText, region: anyText });
   fc.assert(
-    fc.property(fc.array(record, { minLength: 1, maxLength: 3 }), labels, (records, given) => {
+    fc.property(fc.array(decisionRecord, { minLength: 1, maxLength: 3 }), labels, (records, given) => {
       // The same labels for several lines: what is remembered of one must fit the next.
       for (const one of records) t.equal(decisionLine(one, given), expectedLine(one, given));
     }),

@@ -3,9 +3,10 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import t from "tap";
 import type { OperatingError } from "../../src/model/errors.ts";
-import { decisionLine } from "../../src/telemetry/decision-line.ts";
+import { decisionLine, writeDecisionLine } from "../../src/telemetry/decision-line.ts";
 import { DecisionLog, parseDecisionLine } from "../../src/telemetry/decision-log.ts";
 import type { DecisionRecord } from "../../src/telemetry/decision-record.ts";
+import { TextWriter } from "../../src/telemetry/text-writer.ts";
 
 const RECORD: DecisionRecord = {
   decisionId: "d-1",
@@ -36,6 +37,12 @@ const RECORD: DecisionRecord = {
   shadow: undefined,
 };
 const LABELS = { id: "sidecar", version: "1.0.0" };
+
+function lineOf(record: DecisionRecord): TextWriter {
+  const line = new TextWriter();
+  writeDecisionLine(line, record, LABELS);
+  return line;
+}
 
 const folder = await mkdtemp(join(tmpdir(), "sallyport-decision-log-"));
 t.teardown(() => rm(folder, { recursive: true, force: true }));
@@ -103,8 +110,8 @@ t.test("what is no line of a decision log is refused", async (t) => {
 t.test("lines are appended to a file that others may not read", async (t) => {
   const path = join(folder, "decisions.log");
   for (const round of ["one", "two"]) {
-    const log = new DecisionLog(path, LABELS, (error) => t.fail(error.message));
-    t.equal(log.write({ ...RECORD, decisionId: round }), true);
+    const log = new DecisionLog(path, (error) => t.fail(error.message));
+    t.equal(log.write(lineOf({ ...RECORD, decisionId: round })), true);
     await log.close();
   }
   const lines = (await readFile(path, "utf8")).trim().split("\n");
@@ -118,21 +125,35 @@ t.test("lines are appended to a file that others may not read", async (t) => {
 t.test("a file that cannot be written is told once, and further lines are dropped", async (t) => {
   const errors: OperatingError[] = [];
   const told = new Promise<void>((resolve) => {
-    const log = new DecisionLog(join(folder, "no", "where"), LABELS, (error) => {
+    const log = new DecisionLog(join(folder, "no", "where"), (error) => {
       errors.push(error);
-      t.equal(log.write(RECORD), false);
+      t.equal(log.write(lineOf(RECORD)), false);
       resolve();
     });
-    log.write(RECORD);
+    log.write(lineOf(RECORD));
   });
   await told;
   t.match(errors, [{ code: "ERR_STATE_UNWRITABLE", message: /^decision log .*where: ENOENT/ }]);
 });
 
 t.test("a disk that is too slow costs lines, not memory", async (t) => {
-  const log = new DecisionLog(join(folder, "slow.log"), LABELS, (error) => t.fail(error.message));
-  const big = { ...RECORD, userAgent: "x".repeat(1024 * 1024) };
+  const log = new DecisionLog(join(folder, "slow.log"), (error) => t.fail(error.message));
+  const big = lineOf({ ...RECORD, userAgent: "x".repeat(1024 * 1024) });
   const written = Array.from({ length: 20 }, () => log.write(big));
   t.same([written[0], written.at(-1)], [true, false], "16 MiB are held, no more");
   await log.close();
+});
+
+t.test("lines that are gathered while others are being written arrive whole and in order", async (t) => {
+  const path = join(folder, "many.log");
+  const log = new DecisionLog(path, (error) => t.fail(error.message));
+  const count = 5_000;
+  for (let i = 0; i < count; i++) {
+    t.ok(log.write(lineOf({ ...RECORD, decisionId: `d-${i}`, userAgent: "ä".repeat(i % 300) })));
+    if (i % 700 === 0) await new Promise((resolve) => setImmediate(resolve));
+  }
+  await log.close();
+  const lines = (await readFile(path, "utf8")).trimEnd().split("\n");
+  t.equal(lines.length, count);
+  for (const [i, line] of lines.entries()) t.equal(parseDecisionLine(line).decision_id, `d-${i}`);
 });
