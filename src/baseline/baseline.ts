@@ -1,13 +1,13 @@
 /** What has been learned of one principal's ordinary behaviour, and of all principals of this sidecar together. */
 
-import { zeros } from "../model/numbers.ts";
+import { type Figures, zeros } from "../model/numbers.ts";
 import type { EpochMs } from "../model/units.ts";
 import { newOwnTotals, type OwnTotals } from "../score/calibration.ts";
 import type { Aged } from "./age-list.ts";
-import { Habit, KnownValues } from "./habit.ts";
-import { NoveltyCurve, type NoveltyOwn, newNoveltyOwn, Runs, Share } from "./novelty.ts";
+import { HabitLimits, Habits, KnownValues } from "./habit.ts";
+import { NOVELTY_FIGURES, NoveltyCurve, Runs, Share } from "./novelty.ts";
 import { RouteTemplates } from "./route.ts";
-import { type Centre, newCentre, Tail } from "./tail.ts";
+import { CENTRE_FIGURES, Tail } from "./tail.ts";
 
 /** Habits kept of each principal, with the most values each may hold. Together they bound its memory. */
 export const HABIT_SIZES = {
@@ -23,12 +23,22 @@ export const HABIT_SIZES = {
   destination: 12,
 } as const;
 
-/** New routes remembered of a principal's day: deploys bring a few, a thief who drifts slowly would bring many. */
-const NEW_ROUTES_PER_DAY = 8;
-
 export type HabitName = keyof typeof HABIT_SIZES;
 
 export const HABIT_NAMES = Object.keys(HABIT_SIZES) as readonly HabitName[];
+
+/** The number of each habit. */
+export const HABIT = Object.fromEntries(HABIT_NAMES.map((name, i) => [name, i])) as {
+  readonly [name in HabitName]: number;
+};
+
+/** New routes remembered of a principal's day: deploys bring a few, a thief who drifts slowly would bring many. */
+const NEW_ROUTES_PER_DAY = 8;
+
+export const HABIT_LIMITS = new HabitLimits(
+  HABIT_NAMES.map((name) => HABIT_SIZES[name]),
+  { habit: HABIT.route, newMax: NEW_ROUTES_PER_DAY },
+);
 
 /**
  * Features whose rate of novelty is learned. Routes new to a principal are `unknown` when nobody here ever used them,
@@ -47,68 +57,75 @@ export const NOVELTY_NAMES = [
 
 export type NoveltyName = (typeof NOVELTY_NAMES)[number];
 
-export interface Baseline extends Aged<Baseline> {
+export const CENTRE_NAMES = ["rate", "bytes", "spread"] as const;
+
+export type CentreName = (typeof CENTRE_NAMES)[number];
+
+/** Where a principal's experience with each feature begins among its figures (`novelty.ts`). */
+export const NOVELTY_AT = Object.fromEntries(NOVELTY_NAMES.map((name, i) => [name, i * NOVELTY_FIGURES])) as {
+  readonly [name in NoveltyName]: number;
+};
+const NOVELTY_END = NOVELTY_NAMES.length * NOVELTY_FIGURES;
+
+/**
+ * Where each of its centres begins (`tail.ts`), all in log2: requests per rate window of one session, response bytes, and
+ * distinct routes per rate window.
+ */
+export const CENTRE_AT = Object.fromEntries(
+  CENTRE_NAMES.map((name, i) => [name, NOVELTY_END + i * CENTRE_FIGURES]),
+) as { readonly [name in CentreName]: number };
+
+/** Novelty and centres, in the order of their names, are its first figures. */
+export const LEARNED_FIGURES = NOVELTY_END + CENTRE_NAMES.length * CENTRE_FIGURES;
+const FIRST_SEEN_AT = LEARNED_FIGURES;
+const LAST_SEEN_AT = FIRST_SEEN_AT + 1;
+
+/** Where it is told how many days it was active in each hour of the day, UTC; fading, in single precision. */
+export const HOURS_AT = LAST_SEEN_AT + 1;
+export const HOURS = 24;
+
+const FIGURES = HOURS_AT + HOURS;
+
+/** What is known of one principal. There are ten thousand of them: numbers lie in one row, values in another. */
+export class Baseline implements Aged<Baseline> {
   readonly principal: string;
+  older: Baseline | undefined = undefined;
+  newer: Baseline | undefined = undefined;
   /** Whether a store holds it: what was forgotten is not taught any more. */
-  kept: boolean;
-  firstSeenMs: number;
-  lastSeenMs: number;
-  requests: number;
-  readonly habits: { readonly [name in HabitName]: Habit };
-  readonly novelty: { readonly [name in NoveltyName]: NoveltyOwn };
-  /** log2 of requests per rate window of one session. */
-  readonly rate: Centre;
-  /** log2 of response bytes. */
-  readonly bytes: Centre;
-  /** log2 of distinct routes per rate window. */
-  readonly spread: Centre;
-  /** Totals of evidence that its ordinary requests reached. */
-  readonly totals: OwnTotals;
-  /** How many days the principal was active in each hour of the day, UTC; fading. */
-  readonly hours: number[];
+  kept = false;
+  requests = 0;
   /** The latest hour counted, in hours since the epoch. */
-  lastHour: number;
+  lastHour = 0;
+  readonly habits = new Habits(HABIT_LIMITS);
+  readonly figures: Figures = zeros(FIGURES);
+  /** Totals of evidence that its ordinary requests reached. */
+  totals: OwnTotals = newOwnTotals();
+
+  constructor(principal: string, now: EpochMs) {
+    this.principal = principal;
+    this.firstSeenMs = now;
+    this.lastSeenMs = now;
+  }
+
+  get firstSeenMs(): number {
+    return this.figures[FIRST_SEEN_AT] as number;
+  }
+
+  set firstSeenMs(ms: number) {
+    this.figures[FIRST_SEEN_AT] = ms;
+  }
+
+  get lastSeenMs(): number {
+    return this.figures[LAST_SEEN_AT] as number;
+  }
+
+  set lastSeenMs(ms: number) {
+    this.figures[LAST_SEEN_AT] = ms;
+  }
 }
 
 export function newBaseline(principal: string, now: EpochMs): Baseline {
-  return {
-    principal,
-    kept: false,
-    older: undefined,
-    newer: undefined,
-    firstSeenMs: now,
-    lastSeenMs: now,
-    requests: 0,
-    // Written out: objects of one known shape are small and quick to make, and newcomers may be many.
-    habits: {
-      address: new Habit(HABIT_SIZES.address),
-      network: new Habit(HABIT_SIZES.network),
-      block: new Habit(HABIT_SIZES.block),
-      country: new Habit(HABIT_SIZES.country),
-      fingerprint: new Habit(HABIT_SIZES.fingerprint),
-      cipher: new Habit(HABIT_SIZES.cipher),
-      agent: new Habit(HABIT_SIZES.agent),
-      product: new Habit(HABIT_SIZES.product),
-      route: new Habit(HABIT_SIZES.route, NEW_ROUTES_PER_DAY),
-      destination: new Habit(HABIT_SIZES.destination),
-    },
-    novelty: {
-      address: newNoveltyOwn(),
-      fingerprint: newNoveltyOwn(),
-      agent: newNoveltyOwn(),
-      unknown: newNoveltyOwn(),
-      foreign: newNoveltyOwn(),
-      destination: newNoveltyOwn(),
-      move: newNoveltyOwn(),
-      error: newNoveltyOwn(),
-    },
-    rate: newCentre(),
-    bytes: newCentre(),
-    spread: newCentre(),
-    totals: newOwnTotals(),
-    hours: zeros(24),
-    lastHour: 0,
-  };
+  return new Baseline(principal, now);
 }
 
 /** What all principals teach together: the priors that stand in where one principal's own history is thin. */

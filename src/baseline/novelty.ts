@@ -7,6 +7,8 @@
  * its multiplier by the Gamma-Poisson rule, the usual empirical-Bayes shrinkage of rates.
  */
 
+import type { Figures } from "../model/numbers.ts";
+
 /** Experience is bucketed by doubling: 0, 1, 2-3, 4-7, ... */
 const BUCKETS = 24;
 
@@ -31,18 +33,18 @@ const PER_DOUBLING = Math.SQRT1_2;
 /** Requests without a novelty after which the chances are brought up to date; a novelty does so at once. */
 const REFRESH_REQUESTS = 16;
 
-/** One principal's own experience with one feature. */
-export interface NoveltyOwn {
-  /** Requests seen. */
-  requests: number;
-  /** Novelties seen. */
-  novelties: number;
-  /** Novelties that the pooled curve expected. */
-  expected: number;
-}
+/**
+ * One principal's own experience with one feature is three of its figures in a row: requests seen, novelties seen, and
+ * novelties that the pooled curve expected. All are zero before anything was seen.
+ */
+export const NOVELTY_FIGURES = 3;
+const REQUESTS = 0;
+const NOVELTIES = 1;
+const EXPECTED = 2;
 
-export function newNoveltyOwn(): NoveltyOwn {
-  return { requests: 0, novelties: 0, expected: 0 };
+/** The principal's own multiplier: how much more often than others it brings something new. */
+export function frailtyOf(figures: Figures, at: number): number {
+  return (FRAILTY_SHAPE + (figures[at + NOVELTIES] as number)) / (FRAILTY_SHAPE + (figures[at + EXPECTED] as number));
 }
 
 /** The pooled curve for one feature. */
@@ -63,10 +65,12 @@ export class NoveltyCurve {
     return this.hazards[bucketOf(requests)] as number;
   }
 
-  /** Chance that this principal's next request brings a novelty; in (0, 0.98]. */
-  chance(own: NoveltyOwn): number {
-    const frailty = (FRAILTY_SHAPE + own.novelties) / (FRAILTY_SHAPE + own.expected);
-    return Math.min(0.98, this.hazard(own.requests) * frailty);
+  /**
+   * Chance that a principal's next request brings a novelty; in (0, 0.98].
+   * @param at where the principal's experience with the feature begins among its figures
+   */
+  chance(figures: Figures, at: number): number {
+    return Math.min(0.98, this.hazard(figures[at + REQUESTS] as number) * frailtyOf(figures, at));
   }
 
   /** Counts one request of somebody with `requests` behind it, teaching the curve alone. */
@@ -86,11 +90,12 @@ export class NoveltyCurve {
   }
 
   /** Counts one learned request, teaching the curve and the principal. */
-  learn(own: NoveltyOwn, novel: boolean): void {
-    own.expected += this.hazard(own.requests);
-    this.count(own.requests, novel);
-    if (novel) own.novelties++;
-    own.requests++;
+  learn(figures: Figures, at: number, novel: boolean): void {
+    const requests = figures[at + REQUESTS] as number;
+    figures[at + EXPECTED] = (figures[at + EXPECTED] as number) + this.hazard(requests);
+    this.count(requests, novel);
+    if (novel) figures[at + NOVELTIES] = (figures[at + NOVELTIES] as number) + 1;
+    figures[at + REQUESTS] = requests + 1;
   }
 
   /** Brings the chances up to date with the counts: what is restored from the counts then judges alike. */

@@ -1,5 +1,6 @@
 /** How large is large: a pooled histogram of log-ratios to each principal's own scale, read as a tail probability. */
 
+import type { Figures } from "../model/numbers.ts";
 import { DAY_MS, type EpochMs } from "../model/units.ts";
 
 const BINS = 64;
@@ -41,18 +42,25 @@ function binOf(logRatio: number): number {
   return Math.max(0, Math.min(BINS - 1, Math.floor(logRatio / BIN_WIDTH) + BINS / 4));
 }
 
-/** Slowly moving centre of one principal's values, in log2. */
-export interface Centre {
-  mean: number;
-  count: number;
-  /** The mean may not rise beyond this; itself it rises by {@link RISE_PER_DAY} a day. */
-  ceiling: number;
-  firstMs: number;
-  latestMs: number;
+/**
+ * The slowly moving centre of one principal's values, in log2, is five of its figures in a row: the mean; how many values
+ * it was made of; the ceiling beyond which the mean may not rise (itself it rises by {@link RISE_PER_DAY} a day); and when
+ * the first and the latest value came. All are zero before the first.
+ */
+export const CENTRE_FIGURES = 5;
+const MEAN = 0;
+const COUNT = 1;
+const CEILING = 2;
+const FIRST_MS = 3;
+const LATEST_MS = 4;
+
+/** @param at where the centre begins among the figures */
+export function centreMean(figures: Figures, at: number): number {
+  return figures[at + MEAN] as number;
 }
 
-export function newCentre(): Centre {
-  return { mean: 0, count: 0, ceiling: 0, firstMs: 0, latestMs: 0 };
+export function centreCount(figures: Figures, at: number): number {
+  return figures[at + COUNT] as number;
 }
 
 /** The mean of at most this many recent values: recent enough to follow growth, slow enough to resist a burst. */
@@ -64,18 +72,25 @@ const CENTRE_MEMORY = 200;
  */
 const RISE_PER_DAY = 1;
 
-export function learnCentre(centre: Centre, log2Value: number, now: EpochMs): void {
-  if (centre.count === 0) centre.firstMs = now;
-  const elapsedMs = centre.count === 0 ? 0 : Math.max(0, now - centre.latestMs);
-  centre.latestMs = Math.max(centre.latestMs, now);
-  centre.count++;
-  centre.mean += (log2Value - centre.mean) / Math.min(centre.count, CENTRE_MEMORY);
-  if (now - centre.firstMs < DAY_MS) {
-    centre.ceiling = centre.mean + RISE_PER_DAY;
+export function learnCentre(figures: Figures, at: number, log2Value: number, now: EpochMs): void {
+  const before = figures[at + COUNT] as number;
+  if (before === 0) figures[at + FIRST_MS] = now;
+  const latestMs = figures[at + LATEST_MS] as number;
+  const elapsedMs = before === 0 ? 0 : Math.max(0, now - latestMs);
+  figures[at + LATEST_MS] = Math.max(latestMs, now);
+  const count = before + 1;
+  figures[at + COUNT] = count;
+  const mean =
+    (figures[at + MEAN] as number) + (log2Value - (figures[at + MEAN] as number)) / Math.min(count, CENTRE_MEMORY);
+  const highest = mean + RISE_PER_DAY;
+  if (now - (figures[at + FIRST_MS] as number) < DAY_MS) {
+    figures[at + MEAN] = mean;
+    figures[at + CEILING] = highest;
     return;
   }
-  centre.ceiling = Math.min(centre.ceiling + (RISE_PER_DAY * elapsedMs) / DAY_MS, centre.mean + RISE_PER_DAY);
-  centre.mean = Math.min(centre.mean, centre.ceiling);
+  const ceiling = Math.min((figures[at + CEILING] as number) + (RISE_PER_DAY * elapsedMs) / DAY_MS, highest);
+  figures[at + CEILING] = ceiling;
+  figures[at + MEAN] = Math.min(mean, ceiling);
 }
 
 /**

@@ -1,6 +1,6 @@
 /** The straight line of one request, from facts to verdict, and all that it remembers. */
 
-import type { Baseline } from "../baseline/baseline.ts";
+import { type Baseline, HABIT, HABIT_NAMES } from "../baseline/baseline.ts";
 import { BaselineStore } from "../baseline/store.ts";
 import { answerOf, issueChallenge, lacksProof } from "../challenge/answer.ts";
 import { chooseKind } from "../challenge/choose.ts";
@@ -268,9 +268,7 @@ class RequestLine implements Line {
     this.carryOut(verdict, facts, policy, judged.put, session);
 
     const moved =
-      credentialUse !== undefined &&
-      origin.address !== undefined &&
-      !credentialUse.origins.some((use) => use.address === origin.address);
+      credentialUse !== undefined && origin.address !== undefined && !credentialUse.origins.has(origin.address);
     const teaches =
       identity.proven &&
       enforced === "allow" &&
@@ -457,7 +455,7 @@ class RequestLine implements Line {
   ): boolean {
     const open = session.standing.challenge;
     if (open === undefined) return false;
-    const isCopy = use?.origins.some(({ address }) => address !== facts.sourceAddress) ?? false;
+    const isCopy = use?.origins.hasOther(facts.sourceAddress) ?? false;
     const answer = answerOf(open, facts, identity, isCopy);
     if (answer === "answered") {
       const { token } = facts.presented;
@@ -636,7 +634,7 @@ function noteRequest(session: Session, { facts, origin, route, baseline }: Signa
   session.agent = origin.agent ?? "none";
   session.fingerprint = origin.fingerprint;
   session.windowRequests++;
-  noteRoute(session, route, baseline !== undefined && !baseline.habits.route.has(route));
+  noteRoute(session, route, baseline !== undefined && !baseline.habits.has(HABIT.route, route));
 }
 
 interface GatheredEvidence {
@@ -750,10 +748,10 @@ function summarize(baseline: Baseline): PrincipalSummary {
     requests: baseline.requests,
     firstSeenMs: baseline.firstSeenMs,
     lastSeenMs: baseline.lastSeenMs,
-    features: Object.entries(baseline.habits).map(([feature, habit]) => ({
+    features: HABIT_NAMES.map((feature) => ({
       feature,
-      values: habit.size,
-      top: habit.top(3),
+      values: baseline.habits.size(HABIT[feature]),
+      top: baseline.habits.top(HABIT[feature], 3),
     })),
   };
 }

@@ -78,19 +78,19 @@ export class Packer {
     }
   }
 
-  /** So many numbers, whose count the reader knows. */
-  numbers(values: ArrayLike<number>): void {
-    for (let i = 0; i < values.length; i++) this.number(values[i] as number);
+  /** So many numbers, whose count the reader knows: all of an array, or those before `end`. */
+  numbers(values: ArrayLike<number>, end = values.length): void {
+    for (let i = 0; i < end; i++) this.number(values[i] as number);
   }
 
-  /** The same, where most of them may be zero: only the others are told. */
-  sparse(values: ArrayLike<number>): void {
+  /** The same from `start` on, where most of them may be zero: only the others are told. */
+  sparse(values: ArrayLike<number>, start: number, end: number): void {
     let told = 0;
-    for (let i = 0; i < values.length; i++) if (values[i] !== 0) told++;
+    for (let i = start; i < end; i++) if (values[i] !== 0) told++;
     this.number(told);
-    for (let i = 0; i < values.length; i++) {
+    for (let i = start; i < end; i++) {
       if (values[i] === 0) continue;
-      this.number(i);
+      this.number(i - start);
       this.number(values[i] as number);
     }
   }
@@ -178,10 +178,7 @@ export class Unpacker {
 
   number(): number {
     const value = this.varint();
-    if (value !== IN_FULL) return value - 1;
-    const { at } = this;
-    this.skip(DOUBLE_BYTES);
-    return this.view.getFloat64(at, true);
+    return value === IN_FULL ? this.double() : value - 1;
   }
 
   /** @throws {RangeError} also when it is not a whole number from 0 to `max` */
@@ -191,18 +188,23 @@ export class Unpacker {
     return value;
   }
 
-  /** Fills an array from its start to its end. */
-  numbers<Into extends { [index: number]: number; readonly length: number }>(into: Into): Into {
-    for (let i = 0; i < into.length; i++) into[i] = this.number();
+  /** Fills an array from its start to its end, or to `end`. */
+  numbers<Into extends { [index: number]: number; readonly length: number }>(into: Into, end = into.length): Into {
+    for (let i = 0; i < end; i++) into[i] = this.number();
     return into;
   }
 
-  /** Fills an array of zeros with what {@link Packer.sparse} told. */
-  sparse(into: number[]): void {
-    for (let left = this.whole(into.length); left > 0; left--) {
-      const place = this.whole(into.length - 1);
-      into[place] = this.number();
+  /**
+   * Fills zeros between `start` and `end` with what {@link Packer.sparse} told.
+   * @returns where the last number is that was told, or one before the first place
+   */
+  sparse(into: number[], start: number, end: number): number {
+    let place = -1;
+    for (let left = this.whole(end - start); left > 0; left--) {
+      place = this.whole(end - start - 1);
+      into[start + place] = this.number();
     }
+    return start + place;
   }
 
   text(): string {
@@ -221,14 +223,28 @@ export class Unpacker {
 
   ownText(): string {
     const size = this.varint();
-    const { at } = this;
+    const { at, bytes } = this;
     this.skip(size);
-    return this.bytes.toString("utf8", at, at + size);
+    // Most are ASCII, which needs no decoder.
+    for (let i = at; i < at + size; i++) if ((bytes[i] as number) > 0x7f) return bytes.toString("utf8", at, at + size);
+    return bytes.toString("latin1", at, at + size);
+  }
+
+  private double(): number {
+    const { at } = this;
+    this.skip(DOUBLE_BYTES);
+    return this.view.getFloat64(at, true);
   }
 
   private varint(): number {
     const { bytes, end } = this;
     let { at } = this;
+    // Nearly all of them are one byte.
+    const first = bytes[at] as number;
+    if (first < 0x80 && at < end) {
+      this.at = at + 1;
+      return first;
+    }
     let value = 0;
     for (let shift = 0; shift < WHOLE_BYTES * 7; shift += 7) {
       if (at >= end) break;

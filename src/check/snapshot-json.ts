@@ -1,9 +1,19 @@
 /** Reads what versions before the packed one wrote: version 2, one JSON text with everything in it. */
 
-import { type Baseline, HABIT_NAMES, NOVELTY_NAMES, newBaseline, Population } from "../baseline/baseline.ts";
-import type { Habit } from "../baseline/habit.ts";
-import type { NoveltyOwn } from "../baseline/novelty.ts";
-import type { Centre } from "../baseline/tail.ts";
+import {
+  type Baseline,
+  CENTRE_AT,
+  CENTRE_NAMES,
+  HABIT_LIMITS,
+  HABIT_NAMES,
+  HOURS,
+  HOURS_AT,
+  NOVELTY_AT,
+  NOVELTY_NAMES,
+  newBaseline,
+  Population,
+} from "../baseline/baseline.ts";
+import { HabitsReader } from "../baseline/habit.ts";
 import type { Lock, PostureFacts } from "../model/policy.ts";
 import { toEpochMs } from "../model/units.ts";
 import { Calibrations, OWN_BINS } from "../score/calibration.ts";
@@ -12,6 +22,15 @@ import { POOLS, RUNS, SHARES, type SnapshotState, TAILS } from "./snapshot-state
 /** @throws {Error} of any kind when the text does not have the expected form */
 export function fromJson(text: string): SnapshotState {
   return stateOf(JSON.parse(text) as SnapshotJson);
+}
+
+/** In the order of {@link CENTRE_NAMES}. */
+interface CentreJson {
+  readonly mean: number;
+  readonly count: number;
+  readonly ceiling: number;
+  readonly firstMs: number;
+  readonly latestMs: number;
 }
 
 type HabitJson = [value: string, weight: number, windows: number, lastWindow: number][];
@@ -23,7 +42,7 @@ interface BaselineJson {
   readonly requests: number;
   readonly habits: Record<string, HabitJson>;
   readonly novelty: Record<string, [number, number, number]>;
-  readonly centres: readonly [Centre, Centre, Centre];
+  readonly centres: readonly [CentreJson, CentreJson, CentreJson];
   readonly totals: readonly number[];
   readonly hours: readonly number[];
   readonly lastHour: number;
@@ -54,33 +73,33 @@ interface SnapshotJson {
   readonly posture: readonly (readonly [string, PostureFacts])[];
 }
 
-function habitFromJson(habit: Habit, json: HabitJson): void {
-  const flat = json.flatMap(([value, weight, windows, lastWindow]) => [String(value), weight, windows, lastWindow]);
-  habit.restore(flat.slice());
-}
-
 function baselineFromJson(json: BaselineJson): Baseline {
   const baseline = newBaseline(json.principal, toEpochMs(json.firstSeenMs));
   baseline.lastSeenMs = json.lastSeenMs;
   baseline.requests = json.requests;
-  for (const name of HABIT_NAMES) habitFromJson(baseline.habits[name], json.habits[name] ?? []);
-  for (const name of NOVELTY_NAMES) {
-    const [requests, novelties, expected] = json.novelty[name] ?? [0, 0, 0];
-    Object.assign(baseline.novelty[name], { requests, novelties, expected } satisfies NoveltyOwn);
+  const habits = new HabitsReader(HABIT_LIMITS);
+  for (const name of HABIT_NAMES) {
+    for (const [value, weight, windows, lastWindow] of json.habits[name] ?? []) {
+      habits.add(String(value), weight, windows, lastWindow);
+    }
+    habits.next();
   }
-  Object.assign(baseline.rate, json.centres[0]);
-  Object.assign(baseline.bytes, json.centres[1]);
-  Object.assign(baseline.spread, json.centres[2]);
-  const [totalRequests = 0, ...totals] = json.totals;
-  baseline.totals.requests = totalRequests;
-  fill(baseline.totals.counts, totals.slice(0, OWN_BINS));
-  fill(baseline.hours, json.hours.slice(0, 24));
+  baseline.habits.restore(habits.read());
+  const { figures } = baseline;
+  for (const name of NOVELTY_NAMES) fill(figures, NOVELTY_AT[name], json.novelty[name] ?? []);
+  for (const [i, name] of CENTRE_NAMES.entries()) {
+    const { mean, count, ceiling, firstMs, latestMs } = json.centres[i] as CentreJson;
+    fill(figures, CENTRE_AT[name], [mean, count, ceiling, firstMs, latestMs]);
+  }
+  const [requests = 0, ...counts] = json.totals;
+  baseline.totals = [requests, ...counts.slice(0, OWN_BINS).map(Math.fround)];
+  fill(figures, HOURS_AT, json.hours.slice(0, HOURS).map(Math.fround));
   baseline.lastHour = json.lastHour;
   return baseline;
 }
 
-function fill(into: number[], values: readonly number[]): void {
-  for (let i = 0; i < values.length; i++) into[i] = Math.fround(values[i] as number);
+function fill(into: number[], at: number, values: readonly number[]): void {
+  for (const [i, value] of values.entries()) into[at + i] = value;
 }
 
 function stateOf(json: SnapshotJson): SnapshotState {

@@ -2,17 +2,21 @@
 
 import {
   type Baseline,
-  HABIT_NAMES,
-  HABIT_SIZES,
+  HABIT_LIMITS,
+  HOURS,
+  HOURS_AT,
+  LEARNED_FIGURES,
   NOVELTY_NAMES,
   newBaseline,
   Population,
 } from "../baseline/baseline.ts";
+import { HabitsReader } from "../baseline/habit.ts";
+import { zeros } from "../model/numbers.ts";
 import type { Lock, LockScope, PostureFacts } from "../model/policy.ts";
 import { toEpochMs } from "../model/units.ts";
-import { type Calibration, Calibrations } from "../score/calibration.ts";
+import { type Calibration, Calibrations, OWN_BINS } from "../score/calibration.ts";
 import type { Packer, Unpacker } from "./packing.ts";
-import { CENTRES, POOLS, RUNS, SHARES, type SnapshotSource, type SnapshotState, TAILS } from "./snapshot-state.ts";
+import { POOLS, RUNS, SHARES, type SnapshotSource, type SnapshotState, TAILS } from "./snapshot-state.ts";
 
 /** Parts that there are any number of begin with what they are. */
 const END = 0;
@@ -75,6 +79,8 @@ export function unpackState(unpacker: Unpacker): SnapshotState {
   const population = unpackPopulation(unpacker);
   const calibrations = new Calibrations();
   for (const name of POOLS) unpackCalibration(unpacker, calibrations[name]);
+  const habits = new HabitsReader(HABIT_LIMITS);
+  const totals = zeros(1 + OWN_BINS);
   const templates: string[] = [];
   const routes: string[] = [];
   const baselines: Baseline[] = [];
@@ -83,7 +89,7 @@ export function unpackState(unpacker: Unpacker): SnapshotState {
   for (;;) {
     const kind = unpacker.whole(KIND_MAX);
     if (kind === END) break;
-    else if (kind === BASELINE) baselines.push(unpackBaseline(unpacker));
+    else if (kind === BASELINE) baselines.push(unpackBaseline(unpacker, habits, totals));
     else if (kind === TEMPLATE) templates.push(unpacker.text());
     else if (kind === ROUTE) routes.push(unpacker.text());
     else if (kind === LOCK) locks.push(unpackLock(unpacker));
@@ -175,69 +181,38 @@ function packBaseline(packer: Packer, baseline: Baseline): void {
     packer.number(windows);
     packer.number(lastWindow);
   };
-  for (const name of HABIT_NAMES) {
-    const habit = baseline.habits[name];
-    packer.number(habit.size);
-    habit.each(tell);
+  for (let habit = 0; habit < HABIT_LIMITS.valuesMax.length; habit++) {
+    packer.number(baseline.habits.size(habit));
+    baseline.habits.each(habit, tell);
   }
-  for (const name of NOVELTY_NAMES) {
-    const own = baseline.novelty[name];
-    packer.number(own.requests);
-    packer.number(own.novelties);
-    packer.number(own.expected);
-  }
-  for (const name of CENTRES) {
-    const centre = baseline[name];
-    packer.number(centre.mean);
-    packer.number(centre.count);
-    packer.number(centre.ceiling);
-    packer.number(centre.firstMs);
-    packer.number(centre.latestMs);
-  }
-  packer.number(baseline.totals.requests);
-  packer.sparse(baseline.totals.counts);
-  packer.sparse(baseline.hours);
+  packer.numbers(baseline.figures, LEARNED_FIGURES);
+  packer.number(baseline.totals[0] as number);
+  packer.sparse(baseline.totals, 1, baseline.totals.length);
+  packer.sparse(baseline.figures, HOURS_AT, HOURS_AT + HOURS);
   packer.number(baseline.lastHour);
 }
 
-function unpackBaseline(unpacker: Unpacker): Baseline {
+function unpackBaseline(unpacker: Unpacker, habits: HabitsReader, totals: number[]): Baseline {
   const principal = unpacker.ownText();
   const baseline = newBaseline(principal, toEpochMs(unpacker.number()));
   baseline.lastSeenMs = unpacker.number();
   baseline.requests = unpacker.number();
-  for (const name of HABIT_NAMES) {
-    const size = unpacker.whole(HABIT_SIZES[name]);
-    if (size === 0) continue;
-    const flat = unpackEntry(unpacker);
-    for (let i = 1; i < size; i++) {
-      flat.push(unpacker.text(), unpacker.number(), unpacker.number(), unpacker.number());
+  habits.begin();
+  for (const valuesMax of HABIT_LIMITS.valuesMax) {
+    for (let left = unpacker.whole(valuesMax); left > 0; left--) {
+      habits.add(unpacker.text(), unpacker.number(), unpacker.number(), unpacker.number());
     }
-    // Most have one value: they need no copy to be as short as they can.
-    baseline.habits[name].restore(size === 1 ? flat : flat.slice());
+    habits.next();
   }
-  for (const name of NOVELTY_NAMES) {
-    const own = baseline.novelty[name];
-    own.requests = unpacker.number();
-    own.novelties = unpacker.number();
-    own.expected = unpacker.number();
-  }
-  for (const name of CENTRES) {
-    const centre = baseline[name];
-    centre.mean = unpacker.number();
-    centre.count = unpacker.number();
-    centre.ceiling = unpacker.number();
-    centre.firstMs = unpacker.number();
-    centre.latestMs = unpacker.number();
-  }
-  baseline.totals.requests = unpacker.number();
-  unpacker.sparse(baseline.totals.counts);
-  unpacker.sparse(baseline.hours);
+  baseline.habits.restore(habits.read());
+  unpacker.numbers(baseline.figures, LEARNED_FIGURES);
+  totals.fill(0);
+  totals[0] = unpacker.number();
+  const last = unpacker.sparse(totals, 1, totals.length);
+  baseline.totals = totals.slice(0, Math.max(1, last) + 1);
+  unpacker.sparse(baseline.figures, HOURS_AT, HOURS_AT + HOURS);
   baseline.lastHour = unpacker.number();
   return baseline;
-}
-
-function unpackEntry(unpacker: Unpacker): (string | number)[] {
-  return [unpacker.text(), unpacker.number(), unpacker.number(), unpacker.number()];
 }
 
 function packLock(packer: Packer, { id, scope, reason, setBy, setAtMs, expiresAtMs }: Lock): void {

@@ -43,6 +43,4 @@ export const RUNS = ["unknownRuns", "foreignRuns", "errorRuns"] as const satisfi
 
 export const TAILS = ["rate", "bytes", "spread"] as const satisfies readonly (keyof Population)[];
 
-export const CENTRES = ["rate", "bytes", "spread"] as const satisfies readonly (keyof Baseline)[];
-
 export const POOLS = ["newcomers", "established"] as const satisfies readonly (keyof Calibrations)[];

@@ -1,8 +1,17 @@
 /** What an admitted request teaches: the principal's habits, the curves of all principals, and the calibration. */
 
-import type { Baseline, NoveltyName, Population } from "../baseline/baseline.ts";
+import {
+  type Baseline,
+  CENTRE_AT,
+  HABIT,
+  HOURS,
+  HOURS_AT,
+  NOVELTY_AT,
+  type NoveltyName,
+  type Population,
+} from "../baseline/baseline.ts";
 import { HABIT_HALF_LIFE_MS, SETTLE_WINDOW_MS } from "../baseline/habit.ts";
-import { learnCentre } from "../baseline/tail.ts";
+import { centreCount, centreMean, learnCentre } from "../baseline/tail.ts";
 import type { Outcome } from "../model/facts.ts";
 import { HOUR_MS, toEpochMs } from "../model/units.ts";
 import type { RouteNovelty, Session } from "../sessions/session.ts";
@@ -33,9 +42,9 @@ export function teach(
   const { facts, closedWindow } = lesson;
   const now = facts.time;
   const settle = lesson.settles || now - baseline.firstSeenMs < FIRST_MS;
-  const { habits } = baseline;
+  const { habits, figures } = baseline;
   const learnNovelty = (name: NoveltyName, novel: boolean) =>
-    population.curves[name].learn(baseline.novelty[name], novel);
+    population.curves[name].learn(figures, NOVELTY_AT[name], novel);
 
   population.newCaller.count(population.requests, novelCaller);
   population.requests++;
@@ -47,7 +56,7 @@ export function teach(
   if (facts.protocol !== "tcp") {
     population.templates.learn(facts.path);
     // An answer vouches for where a caller is, never for what it does.
-    const familiarity = habits.route.learn(route, now, now - baseline.firstSeenMs < FIRST_MS);
+    const familiarity = habits.learn(HABIT.route, route, now, now - baseline.firstSeenMs < FIRST_MS);
     const isUnknown = population.routes.learn(route);
     const novelty = familiarity !== "new" || first ? undefined : isUnknown ? "unknown" : "foreign";
     if (!first) {
@@ -59,18 +68,19 @@ export function teach(
       if (baseline.requests >= RUN_REQUESTS_MIN && !repeats) learnRun(session, population, novelty);
     }
   }
-  const newDestination = habits.destination.learn(facts.destination, now, true) === "new" && !first;
+  const newDestination = habits.learn(HABIT.destination, facts.destination, now, true) === "new" && !first;
   if (!first) learnNovelty("destination", newDestination);
 
   learnHour(baseline, now);
 
   if (closedWindow !== undefined) {
     const rate = Math.log2(Math.max(1, closedWindow.requests));
-    if (baseline.rate.count > 0) population.rate.learn(rate - baseline.rate.mean);
-    learnCentre(baseline.rate, rate, now);
+    if (centreCount(figures, CENTRE_AT.rate) > 0) population.rate.learn(rate - centreMean(figures, CENTRE_AT.rate));
+    learnCentre(figures, CENTRE_AT.rate, rate, now);
     const spread = Math.log2(Math.max(1, closedWindow.routes));
-    if (baseline.spread.count > 0) population.spread.learn(spread - baseline.spread.mean);
-    learnCentre(baseline.spread, spread, now);
+    if (centreCount(figures, CENTRE_AT.spread) > 0)
+      population.spread.learn(spread - centreMean(figures, CENTRE_AT.spread));
+    learnCentre(figures, CENTRE_AT.spread, spread, now);
   }
 }
 
@@ -88,55 +98,55 @@ function learnOrigin(
 ): boolean {
   const { facts, origin, moved } = lesson;
   const now = facts.time;
-  const { habits } = baseline;
+  const { habits, figures } = baseline;
   const { curves } = population;
   const speaks = facts.protocol !== "tcp";
   const window = Math.floor(now / SETTLE_WINDOW_MS);
   if (session.settledOrigin === origin && session.settledWindow === window) {
     // The same settled origin in the same hour: nothing to remember, only that nothing was new.
     if (origin.address !== undefined) {
-      curves.address.learn(baseline.novelty.address, false);
-      curves.move.learn(baseline.novelty.move, moved);
+      curves.address.learn(figures, NOVELTY_AT.address, false);
+      curves.move.learn(figures, NOVELTY_AT.move, moved);
     }
-    if (origin.fingerprint !== undefined) curves.fingerprint.learn(baseline.novelty.fingerprint, false);
-    if (speaks) curves.agent.learn(baseline.novelty.agent, false);
+    if (origin.fingerprint !== undefined) curves.fingerprint.learn(figures, NOVELTY_AT.fingerprint, false);
+    if (speaks) curves.agent.learn(figures, NOVELTY_AT.agent, false);
     return false;
   }
   let settled = true;
   let newAddress = false;
   if (origin.address !== undefined) {
-    const familiarity = habits.address.learn(origin.address, now, settle);
+    const familiarity = habits.learn(HABIT.address, origin.address, now, settle);
     settled &&= familiarity === "settled";
     newAddress = familiarity === "new" && !first;
-    if (!first) curves.address.learn(baseline.novelty.address, newAddress);
-    const newNetwork = origin.network !== undefined && habits.network.learn(origin.network, now, true) === "new";
-    const newBlock = origin.block !== undefined && habits.block.learn(origin.block, now, true) === "new";
-    const newCountry = origin.country !== undefined && habits.country.learn(origin.country, now, true) === "new";
+    if (!first) curves.address.learn(figures, NOVELTY_AT.address, newAddress);
+    const newNetwork = origin.network !== undefined && habits.learn(HABIT.network, origin.network, now, true) === "new";
+    const newBlock = origin.block !== undefined && habits.learn(HABIT.block, origin.block, now, true) === "new";
+    const newCountry = origin.country !== undefined && habits.learn(HABIT.country, origin.country, now, true) === "new";
     if (newAddress) {
       population.networkGivenAddress.learn(newNetwork);
       if (newNetwork && origin.block !== undefined) population.blockGivenNetwork.learn(newBlock);
       if (newBlock && origin.country !== undefined) population.countryGivenBlock.learn(newCountry);
       population.oldCredentialAtNewAddress.learn(moved);
     }
-    if (!first) curves.move.learn(baseline.novelty.move, moved);
+    if (!first) curves.move.learn(figures, NOVELTY_AT.move, moved);
   }
   if (origin.fingerprint !== undefined) {
-    const habitual = habits.fingerprint.size > 0;
-    const familiarity = habits.fingerprint.learn(origin.fingerprint, now, settle);
+    const habitual = habits.size(HABIT.fingerprint) > 0;
+    const familiarity = habits.learn(HABIT.fingerprint, origin.fingerprint, now, settle);
     settled &&= familiarity === "settled";
     const novel = familiarity === "new" && habitual;
-    const newCipher = origin.cipher !== undefined && habits.cipher.learn(origin.cipher, now, true) === "new";
-    if (habitual) curves.fingerprint.learn(baseline.novelty.fingerprint, novel);
+    const newCipher = origin.cipher !== undefined && habits.learn(HABIT.cipher, origin.cipher, now, true) === "new";
+    if (habitual) curves.fingerprint.learn(figures, NOVELTY_AT.fingerprint, novel);
     if (novel) population.cipherGivenFingerprint.learn(newCipher);
     if (newAddress) population.fingerprintAtNewAddress.learn(novel);
   }
   if (speaks) {
-    const habitual = habits.agent.size > 0;
-    const familiarity = habits.agent.learn(origin.agent ?? "none", now, settle);
+    const habitual = habits.size(HABIT.agent) > 0;
+    const familiarity = habits.learn(HABIT.agent, origin.agent ?? "none", now, settle);
     settled &&= familiarity === "settled";
     const novel = familiarity === "new" && habitual;
-    const newProduct = habits.product.learn(origin.product ?? "none", now, true) === "new";
-    if (habitual) curves.agent.learn(baseline.novelty.agent, novel);
+    const newProduct = habits.learn(HABIT.product, origin.product ?? "none", now, true) === "new";
+    if (habitual) curves.agent.learn(figures, NOVELTY_AT.agent, novel);
     if (novel) population.productGivenAgent.learn(newProduct);
     if (newAddress) population.agentAtNewAddress.learn(novel);
   }
@@ -147,11 +157,13 @@ function learnOrigin(
 
 /** Counts an active hour once, whatever the number of requests in it. */
 function learnHour(baseline: Baseline, now: number): void {
+  const { figures } = baseline;
   const hours = Math.floor(now / HOUR_MS);
   if (hours <= baseline.lastHour) return;
   const fade = 2 ** ((-(hours - Math.max(0, baseline.lastHour)) * HOUR_MS) / HABIT_HALF_LIFE_MS);
-  for (let i = 0; i < 24; i++) baseline.hours[i] = Math.fround((baseline.hours[i] as number) * fade);
-  baseline.hours[hours % 24] = Math.fround((baseline.hours[hours % 24] as number) + 1);
+  for (let at = HOURS_AT; at < HOURS_AT + HOURS; at++) figures[at] = Math.fround((figures[at] as number) * fade);
+  const at = HOURS_AT + (hours % HOURS);
+  figures[at] = Math.fround((figures[at] as number) + 1);
   baseline.lastHour = hours;
 }
 
@@ -170,9 +182,10 @@ function learnRun(session: Session, population: Population, novelty: RouteNovelt
 /** Teaches what became of an admitted request. */
 export function teachOutcome(baseline: Baseline, population: Population, pending: Pending, outcome: Outcome): void {
   const { session } = pending;
+  const { figures } = baseline;
   const error = isProbing(outcome.status, outcome.grpcStatus);
   if (error !== undefined) {
-    if (session.errorRun === 0) population.curves.error.learn(baseline.novelty.error, error);
+    if (session.errorRun === 0) population.curves.error.learn(figures, NOVELTY_AT.error, error);
     if (error) population.errorRuns.learnGrown(++session.errorRun);
     else if (session.errorRun > 0) {
       population.errorRuns.learnEnded(session.errorRun);
@@ -181,8 +194,8 @@ export function teachOutcome(baseline: Baseline, population: Population, pending
   }
   if (outcome.responseBytes !== undefined && outcome.stage === "end") {
     const size = Math.log2(outcome.responseBytes + 64);
-    if (baseline.bytes.count > 0) {
-      const doublings = size - baseline.bytes.mean;
+    if (centreCount(figures, CENTRE_AT.bytes) > 0) {
+      const doublings = size - centreMean(figures, CENTRE_AT.bytes);
       const now = toEpochMs(outcome.time);
       const large = doublings >= LARGE_DOUBLINGS;
       const lumped = now - session.lastLargeMs < HOUR_MS;
@@ -191,6 +204,6 @@ export function teachOutcome(baseline: Baseline, population: Population, pending
       if (lumped && maySpeak(session.sizeLumps++)) population.largeAfterLarge.learn(large);
       if (large) session.lastLargeMs = now;
     }
-    learnCentre(baseline.bytes, size, toEpochMs(outcome.time));
+    learnCentre(figures, CENTRE_AT.bytes, size, toEpochMs(outcome.time));
   }
 }

@@ -9,13 +9,20 @@ interface Known<T> {
   readonly made: T;
 }
 
+/** Places in which a text may stand, by its hash: with one alone, half of ten thousand callers would keep displacing each other. */
+const WAYS_MAX = 4;
+
 /**
- * A table with one place for each hash: a text takes its place from another one, so that it is bounded without an order to
- * keep. Nothing secret may be read by it, since what was read is remembered.
+ * A table with a few places for each hash: a text that is new takes a free one, else the last, and one that is found moves a
+ * place forward. It is thereby bounded without an order to keep. Nothing secret may be read by it, since what was read is
+ * remembered.
  */
 export class Recurring<T> {
   private readonly places: (Known<T> | undefined)[];
+  /** Of the text in each place, zero where there is none: what is another's is passed over without being looked at. */
+  private readonly hashes: Int32Array;
   private readonly mask: number;
+  private readonly ways: number;
   private readonly make: (text: string) => T;
 
   /**
@@ -26,7 +33,9 @@ export class Recurring<T> {
     if (places < 1 || (places & (places - 1)) !== 0)
       throw new RangeError(`places must be a power of two, got ${places}`);
     this.places = new Array<Known<T> | undefined>(places).fill(undefined);
-    this.mask = places - 1;
+    this.hashes = new Int32Array(places);
+    this.ways = Math.min(WAYS_MAX, places);
+    this.mask = places - this.ways;
     this.make = make;
   }
 
@@ -43,13 +52,35 @@ export class Recurring<T> {
     }
     // Only of ASCII is a character a byte.
     if (all >= 0x80) return this.make(lenientTextOf(bytes, start, end));
-    const place = (hash ^ (hash >>> 15)) & this.mask;
-    const known = this.places[place];
-    if (known !== undefined && known.text.length === length && isText(known.text, bytes, start)) return known.made;
+    hash ^= hash >>> 15;
+    const { places, hashes } = this;
+    const first = hash & this.mask;
+    const last = first + this.ways - 1;
+    let place = first;
+    for (; place <= last; place++) {
+      if (hashes[place] !== hash && hashes[place] !== 0) continue;
+      const known = places[place];
+      if (known === undefined) break;
+      if (hashes[place] !== hash || known.text.length !== length || !isText(known.text, bytes, start)) continue;
+      if (place > first) this.promote(place);
+      return known.made;
+    }
     const text = bytes.toString("latin1", start, end);
     const made = this.make(text);
-    this.places[place] = { text, made };
+    const taken = Math.min(place, last);
+    places[taken] = { text, made };
+    hashes[taken] = hash;
     return made;
+  }
+
+  private promote(place: number): void {
+    const { places, hashes } = this;
+    const known = places[place];
+    const hash = hashes[place] as number;
+    places[place] = places[place - 1];
+    hashes[place] = hashes[place - 1] as number;
+    places[place - 1] = known;
+    hashes[place - 1] = hash;
   }
 }
 

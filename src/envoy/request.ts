@@ -76,9 +76,9 @@ export class RequestMemory {
   readonly certificates: CertificateCache;
   readonly forwarded = new XfccCache();
   readonly claims = new ClaimsMemo();
-  readonly principals = new Recurring(16_384, peerNameOf);
-  readonly addresses = new Recurring(16_384, canonicalAddress);
-  readonly agents = new Recurring(4_096, (text) => firstChars(text, AGENT_CHARS_MAX));
+  readonly principals = new Recurring(32_768, peerNameOf);
+  readonly addresses = new Recurring(32_768, canonicalAddress);
+  readonly agents = new Recurring(32_768, (text) => firstChars(text, AGENT_CHARS_MAX));
   readonly names = new Recurring(4_096, name);
   readonly hosts = new Recurring(1_024, (sent) => ({ sent, host: hostOf(sent) }));
   readonly fingerprints = new Recurring(1_024, fingerprint);

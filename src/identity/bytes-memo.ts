@@ -3,17 +3,24 @@
 export interface BytesMemoLimits {
   /** What was added first is forgotten beyond. */
   readonly entriesMax: number;
-  /** Of all bytes that are kept to compare with; longer ones than a quarter of it are never remembered. */
+  /**
+   * Of all bytes that are kept to compare with. Longer ones than a quarter of it, or than {@link PIECE_BYTES}, are never
+   * remembered.
+   */
   readonly bytesMax: number;
 }
 
 interface Entry<T> {
+  /** The piece of the store that holds its bytes. */
+  readonly piece: Buffer;
   readonly start: number;
   readonly length: number;
   readonly value: T;
 }
 
-const STORE_BYTES_MIN = 4_096;
+/** The store is taken in pieces of this size: none is ever copied to grow, and what is not needed is not taken. */
+const PIECE_BYTES = 256 * 1024;
+const PIECES_MIN = 4;
 /** Odd, and its bits are without pattern: 2^32 divided by the golden ratio. */
 const MULTIPLIER = 0x9e3779b1;
 
@@ -21,16 +28,23 @@ const MULTIPLIER = 0x9e3779b1;
  * A bounded table by exact bytes. The hash only finds the candidate; what is returned was made of equal bytes. Bytes that
  * were chosen so that they collide replace one another, which costs no more than making their values again.
  *
- * The bytes of all entries lie in one ring, oldest first: ten thousand buffers of their own would cost more than they hold.
+ * The bytes of all entries lie in a few large pieces that are filled in turn, oldest first: ten thousand buffers of their
+ * own would cost more than they hold.
  */
 export class BytesMemo<T> {
   private readonly entries = new Map<number, Entry<T>>();
-  private readonly limits: BytesMemoLimits;
-  private store = Buffer.alloc(0);
+  private readonly entriesMax: number;
+  private readonly pieceBytes: number;
+  private readonly piecesMax: number;
+  private readonly pieces: Buffer[] = [];
+  /** The piece that is filled, and how far. */
+  private current = -1;
   private head = 0;
 
-  constructor(limits: BytesMemoLimits) {
-    this.limits = limits;
+  constructor({ entriesMax, bytesMax }: BytesMemoLimits) {
+    this.entriesMax = entriesMax;
+    this.pieceBytes = Math.min(PIECE_BYTES, Math.floor(bytesMax / PIECES_MIN));
+    this.piecesMax = this.pieceBytes === 0 ? 0 : Math.floor(bytesMax / this.pieceBytes);
   }
 
   get size(): number {
@@ -40,44 +54,43 @@ export class BytesMemo<T> {
   find(bytes: Buffer, start: number, end: number): T | undefined {
     const entry = this.entries.get(hashOf(bytes, start, end));
     if (entry === undefined || entry.length !== end - start) return undefined;
-    const same = bytes.compare(this.store, entry.start, entry.start + entry.length, start, end) === 0;
+    const same = bytes.compare(entry.piece, entry.start, entry.start + entry.length, start, end) === 0;
     return same ? entry.value : undefined;
   }
 
   /** Remembers a copy of the bytes, and what was made of them. */
   add(bytes: Buffer, start: number, end: number, value: T): void {
     const length = end - start;
-    if (length > this.limits.bytesMax / 4 || this.limits.entriesMax < 1) return;
+    if (length > this.pieceBytes || this.piecesMax < 1 || this.entriesMax < 1) return;
     const hash = hashOf(bytes, start, end);
     this.entries.delete(hash);
-    if (this.entries.size >= this.limits.entriesMax) this.forgetOldest();
-    const at = this.placeFor(length);
-    bytes.copy(this.store, at, start, end);
-    this.head = at + length;
-    this.entries.set(hash, { start: at, length, value });
+    if (this.entries.size >= this.entriesMax) this.forgetOldest();
+    const piece = this.pieceFor(length);
+    bytes.copy(piece, this.head, start, end);
+    this.entries.set(hash, { piece, start: this.head, length, value });
+    this.head += length;
   }
 
-  private placeFor(length: number): number {
-    if (this.head + length > this.store.length && this.store.length < this.limits.bytesMax) {
-      const wanted = Math.max(STORE_BYTES_MIN, this.store.length * 2, this.head + length);
-      const grown = Buffer.allocUnsafeSlow(Math.min(wanted, this.limits.bytesMax));
-      this.store.copy(grown, 0, 0, this.head);
-      this.store = grown;
+  /** The piece that has room from `head` on. */
+  private pieceFor(length: number): Buffer {
+    const current = this.pieces[this.current];
+    if (current !== undefined && this.head + length <= current.length) return current;
+    this.current = (this.current + 1) % this.piecesMax;
+    this.head = 0;
+    const next = this.pieces[this.current];
+    if (next !== undefined) {
+      this.forgetWithin(next);
+      return next;
     }
-    let at = this.head;
-    if (at + length > this.store.length) {
-      // Around the ring: what lies in its last part is older than what lies in its first.
-      this.forgetWithin(at, this.store.length + 1);
-      at = 0;
-    }
-    this.forgetWithin(at, at + length);
-    return at;
+    const taken = Buffer.allocUnsafeSlow(this.pieceBytes);
+    this.pieces.push(taken);
+    return taken;
   }
 
-  /** Forgets the oldest entries as long as they lie where a new one is to lie. */
-  private forgetWithin(start: number, end: number): void {
+  /** Forgets the oldest entries as long as they lie in a piece: none that is younger does. */
+  private forgetWithin(piece: Buffer): void {
     for (const [hash, entry] of this.entries) {
-      if (entry.start >= end || entry.start + Math.max(1, entry.length) <= start) return;
+      if (entry.piece !== piece) return;
       this.entries.delete(hash);
     }
   }

@@ -1,6 +1,12 @@
 /** Arrays of numbers, of which every principal has some. */
 
 /**
+ * Numbers of one principal, doubles in one piece. As fields of objects V8 would box each of them: an object to allocate, to
+ * collect and to fetch into the cache.
+ */
+export type Figures = number[];
+
+/**
  * Zeros in an array that V8 keeps as plain doubles in one piece. Beside a typed array it saves what that needs over its
  * numbers, some two hundred bytes, and the collector a buffer to keep track of (measured by `test/bench/line.ts`).
  */

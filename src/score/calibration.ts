@@ -1,6 +1,6 @@
 /** Turns a sum of evidence into a score that keeps its promise: ten points for every factor of ten in rarity. */
 
-import { zeros } from "../model/numbers.ts";
+import { type Figures, zeros } from "../model/numbers.ts";
 import { POINTS_PER_BIT } from "../model/units.ts";
 
 /** Histogram of the totals of ordinary requests, in bins of one bit; the last bin holds all beyond. */
@@ -26,15 +26,25 @@ const OWN_REQUESTS_MAX = 20_000;
  */
 const ESTABLISHED_REQUESTS = 32;
 
-/** How often one principal's ordinary requests reached which total. */
-export interface OwnTotals {
-  /** By whole bits; {@link OWN_BINS} of them, kept in single precision. */
-  readonly counts: number[];
-  requests: number;
-}
+/**
+ * How often one principal's ordinary requests reached which total: first how many requests there were, then by whole bits
+ * how many of them reached just that, in single precision. It ends with the highest level that was reached, of
+ * {@link OWN_BINS} at most: few principals reach many.
+ */
+export type OwnTotals = Figures;
+
+const REQUESTS = 0;
+const COUNTS = 1;
 
 export function newOwnTotals(): OwnTotals {
-  return { counts: zeros(OWN_BINS), requests: 0 };
+  return zeros(COUNTS + 1);
+}
+
+/** Makes room for a level, where there is none; what was given is not used any more then. */
+export function withLevel(totals: OwnTotals, bin: number): OwnTotals {
+  const missing = COUNTS + bin + 1 - totals.length;
+  // Of just the length needed: what grows by itself takes room for many more.
+  return missing <= 0 ? totals : totals.concat(zeros(missing));
 }
 
 /**
@@ -66,7 +76,8 @@ export class Calibration {
   }
 
   private points(bits: number, own: OwnTotals | undefined, pool: Derived): number {
-    let reached = own === undefined ? 0 : own.requests;
+    const requests = own === undefined ? 0 : (own[REQUESTS] as number);
+    let reached = requests;
     let points = 0;
     const last = Math.min(BINS, Math.floor(bits) + 1);
     for (let level = 1; level <= last; level++) {
@@ -74,8 +85,8 @@ export class Calibration {
       let share = pool.shares[level] as number;
       let isMeasured = (pool.reached[level] as number) >= MEASURED_MIN;
       if (own !== undefined) {
-        reached = level <= OWN_BINS ? Math.max(0, reached - (own.counts[level - 1] as number)) : 0;
-        share = (reached + POOL_REQUESTS * share) / (own.requests + POOL_REQUESTS);
+        reached = level <= OWN_BINS ? Math.max(0, reached - countAt(own, level - 1)) : 0;
+        share = (reached + POOL_REQUESTS * share) / (requests + POOL_REQUESTS);
         isMeasured ||= reached >= OWN_MEASURED_MIN;
       }
       const next = isMeasured ? Math.max(points, Math.min(theory, -10 * Math.log10(share))) : theory;
@@ -87,11 +98,12 @@ export class Calibration {
 
   /**
    * Counts one request that was let through and judged ordinary.
+   * @param principal whose totals count it as well
    * @param share in (0, 1]: less than 1 for later requests of a session, which repeat what the first one showed
    */
-  learn(bits: number, own: OwnTotals | undefined, share: number): void {
-    if (own !== undefined) countOwn(own, bits, share);
-    const weight = share * Math.min(1, POOLED_IN_FULL / Math.max(POOLED_IN_FULL, own?.requests ?? 0));
+  learn(bits: number, principal: { totals: OwnTotals } | undefined, share: number): void {
+    if (principal !== undefined) countOwn(principal, bits, share);
+    const weight = share * Math.min(1, POOLED_IN_FULL / Math.max(POOLED_IN_FULL, principal?.totals[REQUESTS] ?? 0));
     const bin = Math.max(0, Math.min(BINS - 1, Math.floor(bits)));
     this.counts[bin] = (this.counts[bin] as number) + weight;
     this.requests += weight;
@@ -137,19 +149,26 @@ function newDerived(): Derived {
   return { shares: new Float64Array(BINS + 1), reached: new Float64Array(BINS + 1) };
 }
 
-function countOwn(own: OwnTotals, bits: number, share: number): void {
-  own.requests += share;
+function countAt(own: OwnTotals, bin: number): number {
+  return COUNTS + bin < own.length ? (own[COUNTS + bin] as number) : 0;
+}
+
+function countOwn(principal: { totals: OwnTotals }, bits: number, share: number): void {
   const bin = Math.max(0, Math.min(OWN_BINS - 1, Math.floor(bits)));
-  own.counts[bin] = Math.fround((own.counts[bin] as number) + share);
-  if (own.requests < OWN_REQUESTS_MAX) return;
-  for (let i = 0; i < OWN_BINS; i++) own.counts[i] = Math.fround((own.counts[i] as number) / 2);
-  own.requests /= 2;
+  const own = withLevel(principal.totals, bin);
+  principal.totals = own;
+  const requests = (own[REQUESTS] as number) + share;
+  own[REQUESTS] = requests;
+  own[COUNTS + bin] = Math.fround((own[COUNTS + bin] as number) + share);
+  if (requests < OWN_REQUESTS_MAX) return;
+  for (let i = COUNTS; i < own.length; i++) own[i] = Math.fround((own[i] as number) / 2);
+  own[REQUESTS] = requests / 2;
 }
 
 /** What a principal is judged beside: its totals and how many requests it has behind it. */
 export interface Judged {
   readonly requests: number;
-  readonly totals: OwnTotals;
+  totals: OwnTotals;
 }
 
 /** One calibration for newcomers and one for established principals. */
@@ -173,7 +192,7 @@ export class Calibrations {
 
   /** Counts one request that was let through and judged ordinary; see {@link Calibration.learn}. */
   learn(bits: number, principal: Judged, share: number): void {
-    if (principal.requests >= ESTABLISHED_REQUESTS) this.established.learn(bits, principal.totals, share);
+    if (principal.requests >= ESTABLISHED_REQUESTS) this.established.learn(bits, principal, share);
     else this.newcomers.learn(bits, undefined, share);
   }
 }

@@ -32,6 +32,61 @@ export interface OpenChallenge {
   readonly policy: ChallengePolicy;
 }
 
+const RECENT_USES_MAX = 6;
+
+/** The most recent few values that something was used with. Of most there is one, which needs no list. */
+export class RecentUses {
+  latest: string | undefined = undefined;
+  latestMs = Number.NEGATIVE_INFINITY;
+  /** Those before, newest last. */
+  private earlier: { readonly value: string; readonly lastSeenMs: number }[] | undefined = undefined;
+
+  /** All of them, newest last: a copy. */
+  values(): readonly string[] {
+    const { latest, earlier } = this;
+    return [...(earlier ?? []).map(({ value }) => value), ...(latest === undefined ? [] : [latest])];
+  }
+
+  has(value: string): boolean {
+    return this.latest === value || (this.earlier?.some((use) => use.value === value) ?? false);
+  }
+
+  /** Whether there is any but `value`. */
+  hasOther(value: string | undefined): boolean {
+    return this.latest !== undefined && (this.latest !== value || this.earlier !== undefined);
+  }
+
+  /** One that is not `value` and was used less than `withinMs` ago, if there is any: the oldest such. */
+  otherWithin(value: string, now: number, withinMs: number): string | undefined {
+    const other = this.earlier?.find((use) => use.value !== value && now - use.lastSeenMs < withinMs);
+    if (other !== undefined) return other.value;
+    return this.latest !== value && now - this.latestMs < withinMs ? this.latest : undefined;
+  }
+
+  /** Notes one use; the oldest value beyond a handful is forgotten. */
+  note(value: string, now: EpochMs): void {
+    if (this.latest === value) {
+      this.latestMs = Math.max(this.latestMs, now);
+      return;
+    }
+    const { latest, latestMs } = this;
+    const before = this.take(value);
+    if (latest !== undefined) {
+      this.earlier ??= [];
+      this.earlier.push({ value: latest, lastSeenMs: latestMs });
+      if (this.earlier.length >= RECENT_USES_MAX) this.earlier.shift();
+    }
+    this.latest = value;
+    this.latestMs = Math.max(before, now);
+  }
+
+  /** Takes a value out of the earlier ones; when it was used last, or long ago. */
+  private take(value: string): number {
+    const at = this.earlier?.findIndex((use) => use.value === value) ?? -1;
+    return (at < 0 ? undefined : this.earlier?.splice(at, 1)[0]?.lastSeenMs) ?? Number.NEGATIVE_INFINITY;
+  }
+}
+
 /** Where one credential has been used lately. */
 export interface CredentialUse extends Aged<CredentialUse> {
   readonly id: string;
@@ -40,10 +95,10 @@ export interface CredentialUse extends Aged<CredentialUse> {
   /** When its place in the order of use was last brought up to date. */
   keptMs: number;
   requests: number;
-  /** Most recent origins, newest last; a handful. */
-  readonly origins: { address: string; lastSeenMs: number }[];
-  /** Most recent principals that presented it, newest last; a handful. */
-  readonly principals: { name: string; lastSeenMs: number }[];
+  /** Addresses that it was used from. */
+  readonly origins: RecentUses;
+  /** Principals that presented it. */
+  readonly principals: RecentUses;
   /** `x-request-id` of the latest use: Envoy may ask twice about one request. */
   requestId: string | undefined;
 }
@@ -53,6 +108,8 @@ export type RouteNovelty = "unknown" | "foreign";
 
 /** Length of the window in which a session's requests and routes are counted. */
 export const RATE_WINDOW_MS = MINUTE_MS;
+
+const NO_ROUTES: readonly string[] = [];
 
 /** Routes counted in one window; further ones count as seen. */
 const ROUTES_MAX = 64;
@@ -65,7 +122,7 @@ const NEW_ROUTES_MAX = 16;
  * since the answer to a challenge is another credential.
  */
 export interface Standing extends Aged<Standing> {
-  readonly key: string;
+  readonly place: Place;
   /** Whether the store holds it. */
   kept: boolean;
   readonly principal: string;
@@ -83,9 +140,9 @@ export interface Standing extends Aged<Standing> {
   dischargedUntilMs: number;
 }
 
-export function newStanding(key: string, principal: string, now: EpochMs): Standing {
+export function newStanding(place: Place, principal: string, now: EpochMs): Standing {
   return {
-    key,
+    place,
     kept: false,
     older: undefined,
     newer: undefined,
@@ -100,58 +157,67 @@ export function newStanding(key: string, principal: string, now: EpochMs): Stand
   };
 }
 
-/** The routes of one window, at most {@link ROUTES_MAX}. Most windows have one, which needs no set. */
+/** The routes of one window, at most {@link ROUTES_MAX}. Most windows have one or a few, which need no set. */
 export class RouteSet {
   private first: string | undefined = undefined;
-  private others: Set<string> | undefined = undefined;
+  /** Replaced, never written to. */
+  private others = NO_ROUTES;
 
   get size(): number {
-    return (this.first === undefined ? 0 : 1) + (this.others?.size ?? 0);
+    return (this.first === undefined ? 0 : 1) + this.others.length;
   }
 
   has(route: string): boolean {
-    return this.first === route || this.others?.has(route) === true;
+    return this.first === route || this.others.includes(route);
   }
 
   /** Adds a route as long as there is room. */
   add(route: string): void {
     if (this.first === undefined) this.first = route;
-    else if (this.first !== route && this.size < ROUTES_MAX) {
-      this.others ??= new Set();
-      this.others.add(route);
-    }
+    // An array of just the length needed: pushing would make room for many more.
+    else if (this.size < ROUTES_MAX && !this.has(route)) this.others = this.others.concat(route);
   }
 
   clear(): void {
     this.first = undefined;
-    this.others = undefined;
+    this.others = NO_ROUTES;
   }
 
   copy(): RouteSet {
     const copy = new RouteSet();
     copy.first = this.first;
-    copy.others = this.others === undefined ? undefined : new Set(this.others);
+    copy.others = this.others;
     return copy;
   }
 }
 
-/** Names a place where sessions are: one object for one place, as long as it is remembered. */
+/** Where sessions are: an address, and a kind of client there. Told anew, it is the same place. */
 export interface Place {
-  readonly key: string;
+  readonly address: string | undefined;
+  /** The cipher part of the TLS fingerprint. */
+  readonly cipher: string | undefined;
+  /** Product names of the user agent. */
+  readonly product: string | undefined;
+}
+
+export function samePlace(a: Place, b: Place): boolean {
+  return a === b || (a.address === b.address && a.cipher === b.cipher && a.product === b.product);
+}
+
+/** The same text for the same place. */
+export function keyOf({ address, cipher, product }: Place): string {
+  return `${address ?? "-"}|${cipher ?? "-"}|${product ?? "-"}`;
 }
 
 export interface Session extends Aged<Session> {
-  readonly key: string;
   /** Whether the store holds it. */
   kept: boolean;
-  /** Where it was last found. */
-  place: Place;
+  readonly place: Place;
   /** The use of its credential, once looked up. */
   use: CredentialUse | undefined;
   readonly principal: string;
   readonly credential: string;
   readonly standing: Standing;
-  readonly firstSeenMs: number;
   lastSeenMs: number;
   /** When a request of it was last judged in full. */
   judgedMs: number;
@@ -184,20 +250,17 @@ export interface Session extends Aged<Session> {
   windowSpreadBits: number;
 }
 
-const NO_ROUTES: readonly string[] = [];
-
-export function newSession(place: Place, credential: string, standing: Standing, now: EpochMs): Session {
+/** The memory of a credential where the principal stands as told. */
+export function newSession(credential: string, standing: Standing, now: EpochMs): Session {
   return {
-    key: sessionKey(standing.key, credential),
     kept: false,
     older: undefined,
     newer: undefined,
-    place,
+    place: standing.place,
     use: undefined,
     principal: standing.principal,
     credential,
     standing,
-    firstSeenMs: now,
     lastSeenMs: now,
     judgedMs: Number.NEGATIVE_INFINITY,
     keptMs: Number.NEGATIVE_INFINITY,
@@ -221,11 +284,6 @@ export function newSession(place: Place, credential: string, standing: Standing,
   };
 }
 
-/** @param standing key of the standing at the session's place */
-export function sessionKey(standing: string, credential: string): string {
-  return `${standing}|${credential}`;
-}
-
 /** A copy that shares nothing with the session, for judging what would be. */
 export function copyOf(session: Session): Session {
   let gathered: Map<string, Gathered> | undefined;
@@ -245,5 +303,5 @@ export function copyOf(session: Session): Session {
 export function noteRoute(session: Session, route: string, isNew: boolean): void {
   session.windowRoutes.add(route);
   if (!isNew || session.newRoutes.includes(route)) return;
-  session.newRoutes = [...session.newRoutes.slice(1 - NEW_ROUTES_MAX), route];
+  session.newRoutes = session.newRoutes.slice(1 - NEW_ROUTES_MAX).concat(route);
 }

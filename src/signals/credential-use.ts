@@ -47,5 +47,5 @@ export const credentialReused: Signal = {
 
 /** Another principal that used the credential within the hour, if any. */
 export function otherUser(use: CredentialUse, principal: string, now: number): string | undefined {
-  return use.principals.find(({ name, lastSeenMs }) => name !== principal && now - lastSeenMs < HOUR_MS)?.name;
+  return use.principals.otherWithin(principal, now, HOUR_MS);
 }

@@ -1,5 +1,6 @@
 /** Reads how new a source address is for the principal: address, network, block, country. */
 
+import { HABIT, NOVELTY_AT } from "../baseline/baseline.ts";
 import { SETTLE_WINDOWS } from "../baseline/habit.ts";
 import { HOUR_MS } from "../model/units.ts";
 import { absent, bitsOf, NOTHING, present, type Signal, type SignalContext } from "./signal.ts";
@@ -30,38 +31,42 @@ export const originAddress: Signal = {
     if (baseline === undefined) return absent("no baseline yet");
     if (session.requests > 0) return NOTHING;
     const { habits } = baseline;
-    const windows = habits.address.windowsOf(origin.address);
+    const windows = habits.windowsOf(HABIT.address, origin.address);
     if (windows >= SETTLE_WINDOWS) return NOTHING;
     const unsettled = 1 - windows / SETTLE_WINDOWS;
     let ordinary = Math.max(
-      population.curves.address.chance(baseline.novelty.address),
+      population.curves.address.chance(baseline.figures, NOVELTY_AT.address),
       commonCause("origin.address", origin.network ?? ""),
     );
     let most = SAME_BLOCK_BITS_MAX;
     let thief = THIEF.network;
     let what = "new address";
-    if (origin.network !== undefined && !habits.network.has(origin.network)) {
+    if (origin.network !== undefined && !habits.has(HABIT.network, origin.network)) {
       ordinary *= population.networkGivenAddress.value();
       thief = THIEF.block;
       what = "new network";
-      if (origin.block !== undefined && !habits.block.has(origin.block)) {
+      if (origin.block !== undefined && !habits.has(HABIT.block, origin.block)) {
         ordinary *= population.blockGivenNetwork.value();
         thief = THIEF.elsewhere;
         what = "new block";
         most = Number.POSITIVE_INFINITY;
-        if (origin.country !== undefined && !habits.country.has(origin.country)) {
+        if (origin.country !== undefined && !habits.has(HABIT.country, origin.country)) {
           ordinary *= population.countryGivenBlock.value();
           what = `new country ${origin.country}`;
         }
       }
     }
     const bits = bitsOf(thief, ordinary) * unsettled;
-    return present(Math.max(0, Math.min(most, bits)), `${what} ${origin.address}`, habits.address.top(3).join(", "));
+    return present(
+      Math.max(0, Math.min(most, bits)),
+      `${what} ${origin.address}`,
+      habits.top(HABIT.address, 3).join(", "),
+    );
   },
 };
 
 /** Whether the address is not yet an ordinary one of the principal. */
 export function atNewAddress({ baseline, origin }: SignalContext): boolean {
   if (baseline === undefined || origin.address === undefined) return false;
-  return !baseline.habits.address.isSettled(origin.address);
+  return !baseline.habits.isSettled(HABIT.address, origin.address);
 }

@@ -1,7 +1,7 @@
 /** Reads how new the client software is for the principal: TLS fingerprint and user agent. */
 
-import type { NoveltyName } from "../baseline/baseline.ts";
-import { type Habit, SETTLE_WINDOWS } from "../baseline/habit.ts";
+import { HABIT, NOVELTY_AT, type NoveltyName } from "../baseline/baseline.ts";
+import { SETTLE_WINDOWS } from "../baseline/habit.ts";
 import type { Share } from "../baseline/novelty.ts";
 import { HOUR_MS } from "../model/units.ts";
 import type { Reading } from "../model/verdict.ts";
@@ -28,9 +28,9 @@ export const originFingerprint: Signal = {
     return readClient(context, {
       feature: "fingerprint",
       value: origin.fingerprint,
-      habit: baseline.habits.fingerprint,
+      habit: HABIT.fingerprint,
       coarse: origin.cipher ?? origin.fingerprint,
-      coarseHabit: baseline.habits.cipher,
+      coarseHabit: HABIT.cipher,
       coarseShare: population.cipherGivenFingerprint,
       atNewAddressShare: population.fingerprintAtNewAddress,
       words: ["new TLS library", "new TLS settings"],
@@ -55,9 +55,9 @@ export const originAgent: Signal = {
     return readClient(context, {
       feature: "agent",
       value: agent,
-      habit: baseline.habits.agent,
+      habit: HABIT.agent,
       coarse: origin.product ?? "none",
-      coarseHabit: baseline.habits.product,
+      coarseHabit: HABIT.product,
       coarseShare: population.productGivenAgent,
       atNewAddressShare: population.agentAtNewAddress,
       words: ["new product", "new version"],
@@ -68,9 +68,9 @@ export const originAgent: Signal = {
 interface ClientFeature {
   readonly feature: Extract<NoveltyName, "fingerprint" | "agent">;
   readonly value: string;
-  readonly habit: Habit;
+  readonly habit: number;
   readonly coarse: string;
-  readonly coarseHabit: Habit;
+  readonly coarseHabit: number;
   readonly coarseShare: Share;
   readonly atNewAddressShare: Share;
   readonly words: readonly [string, string];
@@ -79,24 +79,25 @@ interface ClientFeature {
 function readClient(context: SignalContext, feature: ClientFeature): Reading {
   const { population, baseline, commonCause } = context;
   if (baseline === undefined) return absent("no baseline yet");
-  if (feature.habit.size === 0) return absent("no habit yet");
-  const windows = feature.habit.windowsOf(feature.value);
+  const { habits, figures } = baseline;
+  if (habits.size(feature.habit) === 0) return absent("no habit yet");
+  const windows = habits.windowsOf(feature.habit, feature.value);
   if (windows >= SETTLE_WINDOWS) {
     // The same software at a new address is what an honest move looks like, and a careful thief.
     return atNewAddress(context) ? present(bitsOf(THIEF.same, 0.95), "usual client", "") : NOTHING;
   }
   const unsettled = 1 - windows / SETTLE_WINDOWS;
   const curve = population.curves[feature.feature];
-  const alone = curve.chance(baseline.novelty[feature.feature]);
+  const alone = curve.chance(figures, NOVELTY_AT[feature.feature]);
   // At a new address other software is less surprising (a deploy brings both), by as much as was seen.
   let ordinary = atNewAddress(context) ? Math.max(alone, feature.atNewAddressShare.value()) : alone;
   ordinary = Math.max(ordinary, commonCause(`origin.${feature.feature}`, feature.value));
-  const other = !feature.coarseHabit.has(feature.coarse);
+  const other = !habits.has(feature.coarseHabit, feature.coarse);
   if (other) ordinary *= feature.coarseShare.value();
   const bits = bitsOf(other ? THIEF.other : THIEF.variant, ordinary) * unsettled;
   return present(
     Math.max(0, bits),
     `${feature.words[other ? 0 : 1]} ${feature.value}`,
-    feature.habit.top(2).join(", "),
+    habits.top(feature.habit, 2).join(", "),
   );
 }

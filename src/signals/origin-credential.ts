@@ -1,5 +1,7 @@
 /** Reads whether a credential is used from more than one place: a copy is at work. */
 
+import { NOVELTY_AT } from "../baseline/baseline.ts";
+import { frailtyOf } from "../baseline/novelty.ts";
 import { HOUR_MS, MINUTE_MS } from "../model/units.ts";
 import { atNewAddress } from "./origin-address.ts";
 import { absent, bitsOf, NOTHING, present, type Signal } from "./signal.ts";
@@ -24,23 +26,21 @@ export const credentialMoved: Signal = {
     if (origin.address === undefined) return absent("no source address");
     if (credentialUse === undefined || baseline === undefined) return absent("first use of the credential");
     if (session.requests > 0) return NOTHING;
-    const last = credentialUse.origins[credentialUse.origins.length - 1];
-    if (last === undefined || credentialUse.origins.some((use) => use.address === origin.address)) return NOTHING;
+    const { latest, latestMs } = credentialUse.origins;
+    if (latest === undefined || credentialUse.origins.has(origin.address)) return NOTHING;
     // By the principal's own rate of moving credentials, or, at a new address, by how often that comes with an old one.
-    const own = population.curves.move.chance(baseline.novelty.move);
+    const own = population.curves.move.chance(baseline.figures, NOVELTY_AT.move);
     const ordinary = Math.max(
-      atNewAddress(context) ? population.oldCredentialAtNewAddress.value() * frailty(baseline.novelty.move) : own,
+      atNewAddress(context)
+        ? population.oldCredentialAtNewAddress.value() * frailtyOf(baseline.figures, NOVELTY_AT.move)
+        : own,
       commonCause("credential.moved", ""),
     );
-    const atOnce = context.facts.time - last.lastSeenMs < AT_ONCE_MS;
+    const atOnce = context.facts.time - latestMs < AT_ONCE_MS;
     return present(
       Math.max(0, bitsOf(THIEF_MOVES, Math.min(0.95, ordinary))),
       `credential ${atOnce ? "at once" : "again"} at ${origin.address}`,
-      `used from ${last.address}`,
+      `used from ${latest}`,
     );
   },
 };
-
-function frailty(own: { novelties: number; expected: number }): number {
-  return (1 + own.novelties) / (1 + own.expected);
-}

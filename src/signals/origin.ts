@@ -17,8 +17,6 @@ export interface Origin {
   readonly agent: string | undefined;
   /** Product names of the user agent without versions. */
   readonly product: string | undefined;
-  /** Stands for the origin of a session: the same address with the same kind of client. */
-  readonly key: string;
 }
 
 const JA4 = /^[a-z]\d\d[di]\d{4}[0-9a-z]{2}_([0-9a-f]{12})_[0-9a-f]{12}$/;
@@ -38,10 +36,13 @@ export function originOf(facts: RequestFacts, geo: GeoLookup): Origin {
   return known.of(facts);
 }
 
-/** Origins read before. The one used last at an address is found without putting its whole text together. */
+/**
+ * Origins read before. The one used last at an address is found without putting its whole text together, and only where
+ * there are several at an address are they kept by that.
+ */
 class KnownOrigins {
   private readonly latest = new Map<string, Origin>();
-  private readonly byText = new Map<string, Origin>();
+  private readonly several = new Map<string, Origin>();
   private readonly geo: GeoLookup;
 
   constructor(geo: GeoLookup) {
@@ -53,19 +54,24 @@ class KnownOrigins {
     const fingerprint = facts.tls.ja4 ?? facts.tls.ja3;
     const latest = this.latest.get(address);
     if (latest !== undefined && latest.agent === facts.userAgent && latest.fingerprint === fingerprint) return latest;
-    const text = `${address}|${fingerprint ?? ""}|${facts.userAgent ?? "\n"}`;
-    let origin = this.byText.get(text);
+    let origin = latest === undefined ? undefined : this.several.get(textOf(address, fingerprint, facts.userAgent));
     if (origin === undefined) {
       origin = readOrigin(facts, this.geo);
-      if (this.byText.size >= ORIGINS_MAX) {
-        this.byText.clear();
+      if (this.latest.size + this.several.size >= ORIGINS_MAX) {
         this.latest.clear();
+        this.several.clear();
       }
-      this.byText.set(text, origin);
+      if (latest !== undefined) {
+        for (const one of [latest, origin]) this.several.set(textOf(address, one.fingerprint, one.agent), one);
+      }
     }
     this.latest.set(address, origin);
     return origin;
   }
+}
+
+function textOf(address: string, fingerprint: string | undefined, agent: string | undefined): string {
+  return `${address}|${fingerprint ?? ""}|${agent ?? "\n"}`;
 }
 
 function readOrigin(facts: RequestFacts, geo: GeoLookup): Origin {
@@ -83,7 +89,6 @@ function readOrigin(facts: RequestFacts, geo: GeoLookup): Origin {
     cipher,
     agent: facts.userAgent,
     product,
-    key: `${address ?? "-"}|${cipher ?? "-"}|${product ?? "-"}`,
   };
 }
 

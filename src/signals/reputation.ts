@@ -1,5 +1,6 @@
 /** Reads what lists say of the address and of the TLS fingerprint. */
 
+import { HABIT } from "../baseline/baseline.ts";
 import { absent, certain, NOTHING, present, type Signal } from "./signal.ts";
 
 /** A list that names an address which is ordinary for this principal says little about this principal. */
@@ -18,7 +19,7 @@ export const reputationAddress: Signal = {
     const hit = policy.addresses.lookup(origin.address);
     if (hit === undefined) return NOTHING;
     if (hit.action === "block") return certain("deny", `${origin.address} on ${hit.list}: ${hit.reason}`, "not listed");
-    const ordinary = baseline?.habits.address.isSettled(origin.address) === true;
+    const ordinary = baseline?.habits.isSettled(HABIT.address, origin.address) === true;
     return present(
       hit.bits * (ordinary ? ORDINARY_SHARE : 1),
       `${origin.address} on ${hit.list}: ${hit.reason}`,
@@ -45,7 +46,7 @@ export const reputationFingerprint: Signal = {
     if (hit === undefined) return NOTHING;
     const seen = `${ja4 ?? ja3} on ${hit.list}: ${hit.reason}`;
     if (hit.action === "block") return certain("deny", seen, "not listed");
-    const ordinary = origin.cipher !== undefined && baseline?.habits.cipher.has(origin.cipher) === true;
+    const ordinary = origin.cipher !== undefined && baseline?.habits.has(HABIT.cipher, origin.cipher) === true;
     return present(hit.bits * (ordinary ? ORDINARY_SHARE : 1), seen, "not listed");
   },
 };

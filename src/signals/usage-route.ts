@@ -1,5 +1,6 @@
 /** Reads whether a caller asks for what it never asked for: routes, destinations, a service it never called. */
 
+import { type Baseline, HABIT, NOVELTY_AT } from "../baseline/baseline.ts";
 import { SETTLE_WINDOWS } from "../baseline/habit.ts";
 import { HOUR_MS } from "../model/units.ts";
 import type { RouteNovelty } from "../sessions/session.ts";
@@ -28,7 +29,7 @@ export const usageRoute: Signal = {
     const { baseline, population, route, session, facts, commonCause } = context;
     if (facts.protocol === "tcp") return absent("raw TCP has no routes");
     if (baseline === undefined) return absent("no baseline yet");
-    const windows = baseline.habits.route.windowsOf(route);
+    const windows = baseline.habits.windowsOf(HABIT.route, route);
     if (session.newRoutes.includes(route)) return NOTHING;
     // A known route speaks for the principal, by a little; a half-settled one says nothing either way.
     if (windows >= SETTLE_WINDOWS) {
@@ -43,7 +44,7 @@ export const usageRoute: Signal = {
     return present(
       Math.max(0, Math.min(ONE_ROUTE_BITS_MAX, bits)),
       kind === "unknown" ? `unknown route ${route}` : `route of others ${route}`,
-      usual(baseline.habits.route),
+      usual(baseline, HABIT.route),
     );
   },
 };
@@ -59,7 +60,7 @@ function chanceOfOwner(context: SignalContext, kind: RouteNovelty): number {
   if (baseline === undefined) return 1;
   const runs = kind === "unknown" ? population.unknownRuns : population.foreignRuns;
   return Math.max(
-    population.curves[kind].chance(baseline.novelty[kind]),
+    population.curves[kind].chance(baseline.figures, NOVELTY_AT[kind]),
     session.lastRoute === kind ? runs.again(session.routeRun) : 0,
     // A deploy brings new addresses and new calls together, by as much as was seen.
     atNewAddress(context) ? population.routeAtNewAddress.value() : 0,
@@ -76,13 +77,17 @@ export const usageDestination: Signal = {
   cause: ({ facts }) => facts.destination,
   read: ({ baseline, population, facts, commonCause }) => {
     if (baseline === undefined) return absent("no baseline yet");
-    const { destination } = baseline.habits;
-    if (destination.size === 0 || destination.has(facts.destination)) return NOTHING;
+    const { habits } = baseline;
+    if (habits.size(HABIT.destination) === 0 || habits.has(HABIT.destination, facts.destination)) return NOTHING;
     const ordinary = Math.max(
-      population.curves.destination.chance(baseline.novelty.destination),
+      population.curves.destination.chance(baseline.figures, NOVELTY_AT.destination),
       commonCause("usage.destination", facts.destination),
     );
-    return present(Math.max(0, bitsOf(0.3, ordinary)), `destination ${facts.destination}`, usual(destination));
+    return present(
+      Math.max(0, bitsOf(0.3, ordinary)),
+      `destination ${facts.destination}`,
+      usual(baseline, HABIT.destination),
+    );
   },
 };
 
@@ -104,6 +109,6 @@ export const usageNewCaller: Signal = {
   },
 };
 
-function usual(habit: { top(count: number): readonly string[] }): string {
-  return habit.top(3).join(", ");
+function usual({ habits }: Baseline, habit: number): string {
+  return habits.top(habit, 3).join(", ");
 }

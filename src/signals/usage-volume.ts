@@ -1,6 +1,7 @@
 /** Reads how much a caller asks for and gets: requests and distinct routes per minute, errors, response bytes, hour. */
 
-import { tailBits } from "../baseline/tail.ts";
+import { CENTRE_AT, HOURS, HOURS_AT, NOVELTY_AT } from "../baseline/baseline.ts";
+import { centreCount, centreMean, tailBits } from "../baseline/tail.ts";
 import { DAY_MS, HOUR_MS } from "../model/units.ts";
 import { absent, bitsOf, NOTHING, present, type Signal } from "./signal.ts";
 
@@ -23,12 +24,20 @@ export const usageRate: Signal = {
   discharged: false,
   cause: () => "",
   read: ({ baseline, population, session, commonCause }) => {
-    if (baseline === undefined || baseline.rate.count < SCALE_MIN) return absent("rate still being learned");
+    if (baseline === undefined || centreCount(baseline.figures, CENTRE_AT.rate) < SCALE_MIN)
+      return absent("rate still being learned");
     const count = session.windowRequests + 1;
-    const p = Math.max(population.rate.atLeast(Math.log2(count) - baseline.rate.mean), commonCause("usage.rate", ""));
+    const p = Math.max(
+      population.rate.atLeast(Math.log2(count) - centreMean(baseline.figures, CENTRE_AT.rate)),
+      commonCause("usage.rate", ""),
+    );
     const bits = tailBits(p) - session.windowRateBits;
     if (bits <= 0) return NOTHING;
-    return present(bits, `${count} requests in the minute`, `about ${Math.round(2 ** baseline.rate.mean)}`);
+    return present(
+      bits,
+      `${count} requests in the minute`,
+      `about ${Math.round(2 ** centreMean(baseline.figures, CENTRE_AT.rate))}`,
+    );
   },
 };
 
@@ -41,16 +50,21 @@ export const usageSpread: Signal = {
   discharged: false,
   cause: () => "",
   read: ({ baseline, population, session, route, commonCause }) => {
-    if (baseline === undefined || baseline.spread.count < SCALE_MIN) return absent("spread still being learned");
+    if (baseline === undefined || centreCount(baseline.figures, CENTRE_AT.spread) < SCALE_MIN)
+      return absent("spread still being learned");
     const count = session.windowRoutes.size + (session.windowRoutes.has(route) ? 0 : 1);
     const p = Math.max(
-      population.spread.atLeast(Math.log2(count) - baseline.spread.mean),
+      population.spread.atLeast(Math.log2(count) - centreMean(baseline.figures, CENTRE_AT.spread)),
       commonCause("usage.spread", ""),
     );
     // More requests touch more routes: only what the rate has not said already.
     const bits = tailBits(p) - session.windowSpreadBits - session.windowRateBits;
     if (bits <= 0) return NOTHING;
-    return present(bits, `${count} routes in the minute`, `about ${Math.round(2 ** baseline.spread.mean)}`);
+    return present(
+      bits,
+      `${count} routes in the minute`,
+      `about ${Math.round(2 ** centreMean(baseline.figures, CENTRE_AT.spread))}`,
+    );
   },
 };
 
@@ -66,7 +80,7 @@ export const usageErrors: Signal = {
   readOutcome: (outcome, { baseline, population, session }) => {
     const error = isProbing(outcome.status, outcome.grpcStatus);
     if (error === undefined) return absent("no status");
-    const chance = population.curves.error.chance(baseline.novelty.error);
+    const chance = population.curves.error.chance(baseline.figures, NOVELTY_AT.error);
     const ordinary = Math.min(
       0.95,
       session.errorRun > 0 ? Math.max(chance, population.errorRuns.again(session.errorRun)) : chance,
@@ -87,8 +101,8 @@ export const usageBytes: Signal = {
   discharged: false,
   readOutcome: (outcome, { baseline, population, session }) => {
     if (outcome.responseBytes === undefined) return absent("no size");
-    if (baseline.bytes.count < SCALE_MIN) return absent("size still being learned");
-    const doublings = Math.log2(outcome.responseBytes + 64) - baseline.bytes.mean;
+    if (centreCount(baseline.figures, CENTRE_AT.bytes) < SCALE_MIN) return absent("size still being learned");
+    const doublings = Math.log2(outcome.responseBytes + 64) - centreMean(baseline.figures, CENTRE_AT.bytes);
     const large = doublings >= LARGE_DOUBLINGS;
     const lumped = outcome.time - session.lastLargeMs < HOUR_MS;
     const again = population.largeAfterLarge.value();
@@ -101,7 +115,7 @@ export const usageBytes: Signal = {
     return present(
       bits,
       `${outcome.responseBytes} bytes`,
-      `about ${Math.round(Math.max(0, 2 ** baseline.bytes.mean - 64))}`,
+      `about ${Math.round(Math.max(0, 2 ** centreMean(baseline.figures, CENTRE_AT.bytes) - 64))}`,
     );
   },
 };
@@ -119,8 +133,8 @@ export const usageHour: Signal = {
     if (session.requests > 0) return NOTHING;
     const hour = Math.floor(facts.time / HOUR_MS) % 24;
     let total = 0;
-    for (const weight of baseline.hours) total += weight;
-    const bits = bitsOf(1 / 24, ((baseline.hours[hour] as number) + 1) / (total + 24));
+    for (let i = 0; i < HOURS; i++) total += baseline.figures[HOURS_AT + i] as number;
+    const bits = bitsOf(1 / 24, ((baseline.figures[HOURS_AT + hour] as number) + 1) / (total + 24));
     return bits <= 0 ? NOTHING : present(bits, `active at ${hour}:00 UTC`, "its usual hours");
   },
 };

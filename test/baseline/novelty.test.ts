@@ -1,6 +1,7 @@
 import fc from "fast-check";
 import t from "tap";
-import { NoveltyCurve, newNoveltyOwn, Runs, Share } from "../../src/baseline/novelty.ts";
+import { NOVELTY_FIGURES, NoveltyCurve, Runs, Share } from "../../src/baseline/novelty.ts";
+import { zeros } from "../../src/model/numbers.ts";
 
 t.test("before anything was seen, novelty is expected first and less with every doubling", async (t) => {
   const curve = new NoveltyCurve();
@@ -14,8 +15,8 @@ t.test(
   "however many requests brought nothing new, the claim is never sharper than half a novelty in them",
   async (t) => {
     const curve = new NoveltyCurve();
-    const own = newNoveltyOwn();
-    for (let i = 0; i < 1_000; i++) curve.learn(own, false);
+    const own = zeros(NOVELTY_FIGURES);
+    for (let i = 0; i < 1_000; i++) curve.learn(own, 0, false);
     t.ok(curve.hazard(1_000) >= 0.5 / 1_040, String(curve.hazard(1_000)));
     t.ok(curve.hazard(1_000) < 0.01, String(curve.hazard(1_000)));
   },
@@ -23,26 +24,26 @@ t.test(
 
 t.test("who brings more news than the others is expected to go on", async (t) => {
   const curve = new NoveltyCurve();
-  const steady = newNoveltyOwn();
-  const restless = newNoveltyOwn();
+  const steady = zeros(NOVELTY_FIGURES);
+  const restless = zeros(NOVELTY_FIGURES);
   for (let i = 0; i < 200; i++) {
-    curve.learn(steady, false);
-    curve.learn(restless, i % 10 === 0);
+    curve.learn(steady, 0, false);
+    curve.learn(restless, 0, i % 10 === 0);
   }
-  t.ok(curve.chance(restless) > 5 * curve.chance(steady));
+  t.ok(curve.chance(restless, 0) > 5 * curve.chance(steady, 0));
 });
 
 t.test("a chance stays a chance whatever was learned, and survives its own counts", async () => {
   fc.assert(
     fc.property(fc.array(fc.boolean(), { maxLength: 300 }), (novelties) => {
       const curve = new NoveltyCurve();
-      const own = newNoveltyOwn();
-      for (const novel of novelties) curve.learn(own, novel);
+      const own = zeros(NOVELTY_FIGURES);
+      for (const novel of novelties) curve.learn(own, 0, novel);
       const copy = new NoveltyCurve();
       curve.refresh();
       copy.restore([...curve.requests], [...curve.novelties]);
-      const chance = curve.chance(own);
-      return chance > 0 && chance <= 0.98 && copy.chance(own) === chance;
+      const chance = curve.chance(own, 0);
+      return chance > 0 && chance <= 0.98 && copy.chance(own, 0) === chance;
     }),
   );
 });

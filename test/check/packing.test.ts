@@ -18,16 +18,18 @@ function pack(packer: Packer, one: Part): void {
   if (typeof one === "number") packer.number(one);
   else if (typeof one === "string") packer.text(one);
   else if ("own" in one) packer.ownText(one.own);
-  else packer.sparse(one.sparse);
+  else packer.sparse([7, ...one.sparse, 8], 1, 1 + one.sparse.length);
 }
 
 function unpackLike(unpacker: Unpacker, one: Part): Part {
   if (typeof one === "number") return unpacker.number();
   if (typeof one === "string") return unpacker.text();
   if ("own" in one) return { own: unpacker.ownText() };
-  const sparse = one.sparse.map(() => 0);
-  unpacker.sparse(sparse);
-  return { sparse };
+  const into = [7, ...one.sparse.map(() => 0), 8];
+  const last = unpacker.sparse(into, 1, 1 + one.sparse.length);
+  // What lies around it stays as it was, and where it ends is told.
+  if (into[0] !== 7 || into.at(-1) !== 8 || last !== 1 + one.sparse.findLastIndex((value) => value !== 0)) return "";
+  return { sparse: into.slice(1, -1) };
 }
 
 t.test("whatever is packed, in slices of any size, is unpacked the same", async (t) => {

@@ -6,6 +6,7 @@ import { newSession, newStanding } from "../../src/sessions/session.ts";
 import { NOON, POLICY } from "../support/requests.ts";
 
 const now = toEpochMs(NOON);
+const PLACE = { address: "10.1.0.5", cipher: undefined, product: undefined };
 
 function pending(decisionId: string, requestId?: string): Pending {
   return {
@@ -14,7 +15,7 @@ function pending(decisionId: string, requestId?: string): Pending {
     destination: "orders",
     route: "GET /orders",
     policy: POLICY,
-    session: newSession({ key: "place" }, "c", newStanding("o", "p", now), now),
+    session: newSession("c", newStanding(PLACE, "p", now), now),
     baseline: undefined,
     teaches: true,
     lesson: undefined,

@@ -30,3 +30,22 @@ t.test("whatever comes, in however few places, what is made is of that text", as
   fc.assert(fc.property(fc.string({ maxLength: 3 }), (text) => read(Buffer.from(text)).text === text));
   t.throws(() => new Recurring(3, String), RangeError);
 });
+
+t.test("ten thousand texts in turn, in three times as many places, are nearly all found again", async (t) => {
+  const { read, made } = reader(32_768);
+  const texts = Array.from({ length: 10_000 }, (_, i) => Buffer.from(`spiffe://shop.example/ns/shop/sa/caller-${i}`));
+  for (let round = 0; round < 10; round++) for (const text of texts) read(text);
+  // Ten rounds that remember nothing would make a hundred thousand.
+  t.ok(made() < 13_000, `${made()} made`);
+});
+
+t.test("what is asked again outlives what comes once", async (t) => {
+  const { read, made } = reader(4);
+  const steady = Buffer.from("steady");
+  for (let i = 0; i < 1_000; i++) {
+    read(steady);
+    read(steady);
+    read(Buffer.from(`once ${i}`));
+  }
+  t.ok(made() <= 1_004, `${made()} made`);
+});

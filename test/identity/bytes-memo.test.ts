@@ -47,3 +47,17 @@ t.test("however much is added, what is found is right, and the newest is found",
   );
   t.pass();
 });
+
+t.test("beyond its bytes the oldest go by the piece, and the newest stay", async (t) => {
+  const memo = new BytesMemo<number>({ entriesMax: 1_000, bytesMax: 4 * 256 * 1024 });
+  const text = (i: number) => Buffer.alloc(10_000, `${i}|`);
+  for (let i = 0; i < 300; i++) memo.add(text(i), 0, 10_000, i);
+  // Three full pieces of 26 at least, and not more than four hold.
+  t.ok(memo.size > 3 * 26 && memo.size <= 4 * 26, String(memo.size));
+  for (let i = 0; i < 300; i++) {
+    const found = memo.find(text(i), 0, 10_000);
+    t.equal(found, i >= 300 - memo.size ? i : undefined);
+  }
+  memo.add(Buffer.alloc(256 * 1024 + 1), 0, 256 * 1024 + 1, -1);
+  t.equal(memo.find(Buffer.alloc(256 * 1024 + 1), 0, 256 * 1024 + 1), undefined, "longer than a piece");
+});

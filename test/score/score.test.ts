@@ -71,7 +71,7 @@ for (const [bits, want] of [
 t.test("a level that ordinary traffic reaches too often is worth only what was measured", async (t) => {
   const calibration = new Calibration();
   for (let principal = 0; principal < 200; principal++) {
-    const own = newOwnTotals();
+    const own = { totals: newOwnTotals() };
     // One request in ten reaches 6 bits, where theory promises one in sixty-four.
     for (let i = 0; i < 20; i++) calibration.learn(i % 10 === 0 ? 6.5 : 0, own, 1);
   }
@@ -82,12 +82,12 @@ t.test("a level that ordinary traffic reaches too often is worth only what was m
 
 t.test("a principal's own totals lower its own points and nobody else's", async (t) => {
   const calibration = new Calibration();
-  const restless = newOwnTotals();
+  const restless = { totals: newOwnTotals() };
   for (let i = 0; i < 2_000; i++) calibration.learn(i % 5 === 0 ? 12 : 0, restless, 1);
-  const calm = newOwnTotals();
+  const calm = { totals: newOwnTotals() };
   for (let i = 0; i < 2_000; i++) calibration.learn(0, calm, 1);
-  t.ok(calibration.score(12, restless) < 12, "one in five is worth about seven points");
-  t.ok(calibration.score(12, calm) > 20);
+  t.ok(calibration.score(12, restless.totals) < 12, "one in five is worth about seven points");
+  t.ok(calibration.score(12, calm.totals) > 20);
 });
 
 t.test("points never fall as evidence rises, and never promise more than theory", async () => {
@@ -95,11 +95,11 @@ t.test("points never fall as evidence rises, and never promise more than theory"
   fc.assert(
     fc.property(learned, (totals) => {
       const calibration = new Calibration();
-      const own = newOwnTotals();
+      const own = { totals: newOwnTotals() };
       for (const bits of totals) calibration.learn(bits, own, 1);
       let previous = 0;
       for (let bits = 0; bits <= 40; bits += 0.5) {
-        const points = calibration.score(bits, own);
+        const points = calibration.score(bits, own.totals);
         if (points < previous - 1e-9 || points > bits * 3.0103 + 1e-6) return false;
         previous = points;
       }
@@ -111,7 +111,8 @@ t.test("points never fall as evidence rises, and never promise more than theory"
 const SUM = { name: "usage.route", gathering: "sum", halfLifeMs: 60_000, capBits: 12 } as const;
 const HOLD = { name: "origin.address", gathering: "hold", halfLifeMs: 60_000, capBits: 12 } as const;
 const reading = (bits: number) => ({ bits, seen: "s", expected: "e" });
-const session = () => newSession({ key: "k" }, "c", newStanding("o", "p", toEpochMs(0)), toEpochMs(0));
+const PLACE = { address: "10.1.0.5", cipher: undefined, product: undefined };
+const session = () => newSession("c", newStanding(PLACE, "p", toEpochMs(0)), toEpochMs(0));
 
 t.test("held evidence keeps its highest and halves with its half-life", async (t) => {
   const one = session();
