@@ -402,6 +402,7 @@ class RequestLine implements Line {
     return {
       population: baselines.population,
       baselines: own ? baselines.all() : [],
+      forgotten: own ? baselines.forgotten.entries() : [],
       calibrations,
       locks: own ? this.locks.inForce(now) : [],
       subjects: own ? posture.subjects() : [],
@@ -414,6 +415,10 @@ class RequestLine implements Line {
     this.baselines.clear();
     this.baselines.population = state.population;
     for (const baseline of state.baselines) this.baselines.restore(baseline);
+    const { forgotten } = state;
+    for (let i = 0; i < forgotten.length; i += 2) {
+      this.baselines.forgotten.restore(forgotten[i] as number, forgotten[i + 1] as number);
+    }
     this.calibrations = state.calibrations;
     for (const lock of state.locks) this.locks.add(lock);
     for (const [subject, facts] of state.posture) this.posture.put(subject, facts);

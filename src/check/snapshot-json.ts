@@ -136,6 +136,7 @@ function stateOf(json: SnapshotJson): SnapshotState {
   return {
     population,
     baselines: json.baselines.map(baselineFromJson),
+    forgotten: [],
     calibrations,
     locks: json.locks,
     posture: json.posture,

@@ -25,11 +25,13 @@ const ROUTE = 2;
 const BASELINE = 3;
 const LOCK = 4;
 const POSTURE = 5;
-const KIND_MAX = POSTURE;
+const FORGOTTEN = 6;
+const KIND_MAX = FORGOTTEN;
 
 /** How many of them are packed in one step: principals are large, up to some hundred numbers and texts each. */
 const BASELINES_PER_STEP = 4;
 const SMALL_PER_STEP = 32;
+const FORGOTTEN_PER_STEP = 256;
 
 /** In the order of their bits. */
 const SCOPE_PARTS = [
@@ -71,6 +73,10 @@ export function* packState(source: SnapshotSource, packer: Packer): Generator<vo
     packPosture(packer, subject, facts);
     if (++told % SMALL_PER_STEP === 0) yield;
   }
+  yield* packEach(packer, FORGOTTEN, FORGOTTEN_PER_STEP, source.forgotten, ([bucket, mark]) => {
+    packer.number(bucket);
+    packer.number(mark);
+  });
   packer.number(END);
 }
 
@@ -86,6 +92,7 @@ export function unpackState(unpacker: Unpacker): SnapshotState {
   const baselines: Baseline[] = [];
   const locks: Lock[] = [];
   const posture: [string, PostureFacts][] = [];
+  const forgotten: number[] = [];
   for (;;) {
     const kind = unpacker.whole(KIND_MAX);
     if (kind === END) break;
@@ -93,14 +100,15 @@ export function unpackState(unpacker: Unpacker): SnapshotState {
     else if (kind === TEMPLATE) templates.push(unpacker.text());
     else if (kind === ROUTE) routes.push(unpacker.text());
     else if (kind === LOCK) locks.push(unpackLock(unpacker));
-    else posture.push(unpackPosture(unpacker));
+    else if (kind === POSTURE) posture.push(unpackPosture(unpacker));
+    else forgotten.push(unpacker.number(), unpacker.number());
   }
   if (!unpacker.done) throw new RangeError("expected nothing after the end");
   population.templates.restore(templates);
   population.routes.restore(routes);
   // They were packed in no order: who was seen longest ago is to be forgotten first, as before.
   baselines.sort((a, b) => a.lastSeenMs - b.lastSeenMs);
-  return { population, calibrations, baselines, locks, posture };
+  return { population, calibrations, baselines, forgotten, locks, posture };
 }
 
 function* packEach<Entry>(

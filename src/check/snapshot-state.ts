@@ -8,6 +8,8 @@ import type { Calibrations } from "../score/calibration.ts";
 export interface SnapshotState {
   readonly population: Population;
   readonly baselines: readonly Baseline[];
+  /** Bucket and mark of names that were forgotten, one pair after the other, oldest first. */
+  readonly forgotten: readonly number[];
   readonly calibrations: Calibrations;
   readonly locks: readonly Lock[];
   readonly posture: readonly (readonly [subject: string, facts: PostureFacts])[];
@@ -17,6 +19,8 @@ export interface SnapshotState {
 export interface SnapshotSource {
   readonly population: Population;
   readonly baselines: readonly Baseline[];
+  /** Names that were forgotten: see `ForgottenNames`. */
+  readonly forgotten: Iterable<readonly [bucket: number, mark: number]>;
   readonly calibrations: Calibrations;
   readonly locks: Iterable<Lock>;
   /** Subjects with posture facts. */

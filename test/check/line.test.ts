@@ -389,4 +389,18 @@ t.test("more ordinary callers than there is memory for are no strangers when the
   }
   t.ok(one.stats().evictedPrincipals > 50, "memory was full all the while");
   t.same(refused, []);
+
+  // Nor after a restart: who was forgotten is known by name from the snapshot.
+  const restarted = line({ principalsMax: 10 });
+  restarted.restore(one.snapshot(toEpochMs(NOON + 4 * HOUR_MS)));
+  const verdicts = Array.from({ length: 30 }, (_, i) =>
+    restarted.check(
+      request({ principal: `spiffe://td/caller-${i}`, address: `10.2.0.${i}`, at: NOON + 4 * HOUR_MS }),
+      POLICY,
+    ),
+  );
+  t.same(
+    verdicts.filter(({ enforced }) => enforced !== "allow").map(({ reasons }) => reasons[0]?.seen),
+    [],
+  );
 });
