@@ -9,8 +9,8 @@ import type { Report } from "./report.ts";
 const UNDER_WAY = 64;
 /** Before it counts, a server answers so many checks, unless it is slow: compilers need them, and callers get known. */
 const WARM_CHECKS = 20_000;
-const WARM_CHECKS_PER_CALLER = 10;
-const WARM_TURNS_MAX = 12;
+const WARM_CHECKS_PER_CALLER = 25;
+const WARM_TURNS_MAX = 25;
 const WARM_SECONDS = 1;
 /** Less is no measure of shipped behaviour: refusing is other work than allowing. */
 const ALLOWED_SHARE_MIN = 0.97;
