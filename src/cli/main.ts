@@ -10,6 +10,7 @@ const LOADERS: Readonly<Record<string, () => Promise<Command>>> = {
   check: async () => (await import("./check.ts")).checkCommand,
   test: async () => (await import("./test.ts")).testCommand,
   control: async () => (await import("./control.ts")).controlCommand,
+  webhook: async () => (await import("./webhook.ts")).webhookCommand,
   fleet: async () => (await import("./fleet.ts")).fleetCommand,
   doctor: async () => (await import("./doctor.ts")).doctorCommand,
   replay: async () => (await import("./replay.ts")).replayCommand,
