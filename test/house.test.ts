@@ -17,7 +17,6 @@ const LAYERS: readonly (readonly [prefix: string, layer: number])[] = [
   ["decide/", 1],
   ["challenge/", 1],
   ["baseline/", 1],
-  ["injector/", 1],
   ["sessions/session.ts", 1],
   ["bundle/", 1],
   ["sessions/", 2],

@@ -1,7 +1,6 @@
 /** Puts the injector's webhook together, in the order in which its parts need each other, and takes it down again. */
 
-import { createHash } from "node:crypto";
-import { type InjectorConfig, parseInjectorConfig } from "../injector/injection.ts";
+import { type InjectorConfig, injectPod, parseInjectorConfig } from "../injector/injection.ts";
 import { errorFields, type Logger } from "../telemetry/log.ts";
 import { type Answered, answerReview, type InForce } from "../webhook/answer.ts";
 import { type AskVersion, ClusterVersion } from "../webhook/cluster-version.ts";
@@ -14,7 +13,6 @@ import { HealthServer } from "./health.ts";
 
 /** A ConfigMap holds 1 MiB at most. */
 const CONFIG_BYTES_MAX = 1024 * 1024;
-const HASH_CHARS = 12;
 /** How often a certificate that is ending or has ended is complained about, and looked for. */
 const EXPIRY_LOOK_MS = 3_600_000;
 /** How often a caller's distrust is logged: API servers try with every Pod. */
@@ -42,11 +40,6 @@ export interface RunningWebhook {
   readonly addresses: { readonly webhook: string; readonly health: string | undefined };
   /** Readiness off, `drainDelayMs` of service, then no new connections, then the end. */
   stop(): Promise<void>;
-}
-
-interface Configuration {
-  readonly config: InjectorConfig;
-  readonly hash: string;
 }
 
 /** @throws {OperatingError} for settings that cannot be met; nothing is left running then */
@@ -83,15 +76,15 @@ async function assemble(
   });
   closers.push(() => version.close());
 
-  const configuration: WatchedFiles<Configuration> = await WatchedFiles.open<Configuration>({
+  const configuration: WatchedFiles<InjectorConfig> = await WatchedFiles.open<InjectorConfig>({
     ...looking,
     files: [injectorConfig],
     bytesMax: CONFIG_BYTES_MAX,
-    read: ([bytes]) => readConfiguration(bytes!, injectorConfig),
-    onRead: ({ config, hash }) => {
+    read: ([bytes]) => parseInjectorConfig(bytes!.toString("utf8"), injectorConfig),
+    onRead: ({ hash, nativeSidecars }) => {
       metrics.configReloads.inc({ result: "read" });
       log.info({ event: "config.read", config: hash }, "Pods are injected by the new configuration");
-      if (config.nativeSidecars === "auto") void version.start();
+      if (nativeSidecars === "auto") void version.start();
     },
     onRefused: (error) => {
       metrics.configReloads.inc({ result: "refused" });
@@ -119,7 +112,7 @@ async function assemble(
   closers.push(() => pair.close());
 
   const native = (): InForce["native"] => {
-    const { nativeSidecars } = configuration.value.config;
+    const { nativeSidecars } = configuration.value;
     return nativeSidecars === "auto" ? version.native : { supported: nativeSidecars === "always", doubt: undefined };
   };
   const metrics: WebhookMetrics = new WebhookMetrics({
@@ -150,13 +143,17 @@ async function assemble(
   }
 
   // Asked before the first Pod, so that a restart does not inject otherwise than before; not waited for beyond its time-out.
-  if (configuration.value.config.nativeSidecars === "auto") await version.start();
+  if (configuration.value.nativeSidecars === "auto") await version.start();
 
   let distrustTold = Number.NEGATIVE_INFINITY;
   const listener: WebhookListener = new WebhookListener({
     address: settings.address,
     pair: pair.value,
-    review: (body) => review(body, { ...configuration.value, native: native() }, metrics, log),
+    review: (body) => {
+      const config = configuration.value; // one configuration from start to end
+      const inject: InForce["inject"] = (pod, context) => injectPod(pod, config, context);
+      return review(body, { inject, hash: config.hash, native: native() }, metrics, log);
+    },
     onTurned: (reason) => {
       metrics.countTurned(reason);
       log.warn({ event: "request.turned", reason }, "no review was read");
@@ -187,11 +184,6 @@ async function assemble(
   log.info({ event: "tls.read", ...certificateFields(pair.value) }, "certificate in use");
   log.info({ event: "config.read", config: hash }, "Pods are injected by this configuration");
   return { webhook: listener.boundAddress, health: health?.boundAddress };
-}
-
-function readConfiguration(bytes: Buffer, where: string): Configuration {
-  const hash = createHash("sha256").update(bytes).digest("hex").slice(0, HASH_CHARS);
-  return { config: parseInjectorConfig(bytes.toString("utf8"), where), hash };
 }
 
 /** From a body to what is sent back. Never throws. */

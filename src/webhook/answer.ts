@@ -1,12 +1,13 @@
 /** From an admission request to its answer: a pure function, so that a dry run and the real thing cannot differ. */
 
-import { type InjectorConfig, injectPod, type JsonObject } from "../injector/injection.ts";
+import type { Injection, InjectionContext, JsonObject } from "../injector/injection.ts";
 import type { AdmissionAnswer, AdmissionRequest } from "./review.ts";
 
 /** What is injected by, taken once per request. */
 export interface InForce {
-  readonly config: InjectorConfig;
-  /** Short hash of the configuration file, so that replicas and audit logs can be compared. */
+  /** `injectPod` by the configuration in force. */
+  readonly inject: (pod: JsonObject, context: InjectionContext) => Injection;
+  /** Hash of that configuration, so that replicas and audit logs can be compared. */
   readonly hash: string;
   /** Whether this cluster runs native sidecars; see `NativeSidecars`. */
   readonly native: { readonly supported: boolean; readonly doubt: string | undefined };
@@ -38,9 +39,9 @@ const MESSAGE_CHARS_MAX = 1_000;
  * (`sallyport.dev/inject: "false"`). What is no new Pod is let through untouched with a warning: it takes a wrong
  * MutatingWebhookConfiguration to ask, and no sidecar is missing by it.
  *
- * @throws what `injectPod` throws: a bug, for the caller to answer with HTTP 500
+ * @throws what `inject` throws: a bug, for the caller to answer with HTTP 500
  */
-export function answerReview(request: AdmissionRequest, { config, hash, native }: InForce): Answered {
+export function answerReview(request: AdmissionRequest, { inject, hash, native }: InForce): Answered {
   const { uid, resource, operation, namespace, object } = request;
   const unchanged = (why: string, warnings: readonly string[] = []): Answered => ({
     outcome: "unchanged",
@@ -60,7 +61,7 @@ export function answerReview(request: AdmissionRequest, { config, hash, native }
     const why = "a static Pod runs from its node's file, whatever its image in the API says";
     return unchanged(why, [`sallyport: not injected: ${why}`]);
   }
-  const injection = injectPod(object, config, { namespace, nativeSidecars: native.supported });
+  const injection = inject(object, { namespace, nativeSidecars: native.supported });
   switch (injection.kind) {
     case "injected": {
       const doubts = native.doubt === undefined ? [] : [`sallyport: ${native.doubt}`];

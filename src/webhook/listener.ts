@@ -44,7 +44,7 @@ export interface Reply {
 }
 
 /** Why a request got no review for an answer: a small fixed set, for metrics. */
-export type Turned = "not_found" | "method" | "media_type" | "too_large" | "busy" | "timeout" | "aborted";
+export type Turned = "http" | "not_found" | "method" | "media_type" | "too_large" | "busy" | "timeout" | "aborted";
 
 export interface ListenerOptions {
   /** `HOST:PORT`. */
@@ -91,12 +91,22 @@ export class WebhookListener {
       (request, response) => this.handle(request, response),
     );
     this.server.maxConnections = CONNECTIONS_MAX;
-    const failed = (error: NodeJS.ErrnoException): void => options.onHandshakeFailure(isDistrust(error));
-    this.server.on("tlsClientError", failed);
-    // With TLS 1.3 a caller turns a certificate down when the handshake is over on this side.
+    // Node reports a failed handshake by both events, this one first; a TLS 1.3 caller that turns the certificate down
+    // when the handshake is over on this side, and whatever is no HTTP, by this one only.
+    const told = new WeakSet<object>();
     this.server.on("clientError", (error: NodeJS.ErrnoException, socket) => {
-      if (isDistrust(error)) failed(error);
+      if (isDistrust(error)) {
+        told.add(socket);
+        options.onHandshakeFailure(true);
+      } else if (error.code?.startsWith("HPE_") === true) {
+        options.onTurned("http");
+        if (socket.writable) socket.end("HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\r\n");
+        return;
+      }
       socket.destroy();
+    });
+    this.server.on("tlsClientError", (_, socket) => {
+      if (!told.has(socket)) options.onHandshakeFailure(false);
     });
   }
 
