@@ -52,6 +52,9 @@ const LAYERS: readonly (readonly [prefix: string, layer: number])[] = [
   ["injector/parse-config.ts", 4],
   ["injector/injection.ts", 4],
   ["server/", 5],
+  ["server/settings.ts", 1],
+  ["server/config.ts", 4],
+  ["server/policy-config.ts", 4],
   ["cli/", 5],
   ["main.ts", 5],
 ];

@@ -30,6 +30,8 @@ const LOADERS: Readonly<Record<string, () => Promise<Command>>> = {
   "bundle inspect": async () => (await import("./bundle.ts")).inspectCommand,
   "bundle keygen": async () => (await import("./bundle-keys.ts")).keygenCommand,
   "bundle root": async () => (await import("./bundle-keys.ts")).rootCommand,
+  inject: async () => (await import("./inject.ts")).injectCommand,
+  uninject: async () => (await import("./uninject.ts")).uninjectCommand,
   version: async () => (await import("./version.ts")).versionCommand,
 };
 const NAMES = Object.keys(LOADERS);

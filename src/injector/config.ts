@@ -13,6 +13,8 @@ export interface InjectorConfig {
   readonly resources: JsonObject;
   /** UID and GID of the added containers; `undefined` leaves them to the cluster (OpenShift), as `runAsUser: 0` says. */
   readonly runAsUser: number | undefined;
+  /** Where the added containers listen for callers and kubelets. */
+  readonly listenAddress: "0.0.0.0" | "::";
   /** Port of `/healthz`, `/readyz` and `/metrics` in the pod. */
   readonly healthPort: number;
   readonly mode: "policy" | "observe";
@@ -70,6 +72,8 @@ export interface EnvoyConfig {
   readonly inboundPort: number;
   /** The application's; `undefined`: the one TCP port that the pod's containers declare. */
   readonly appPort: number | undefined;
+  /** `auto`: by the name of the application's port. */
+  readonly appProtocol: "auto" | "http1" | "http2";
   /** `none`: Services name `inboundPort`; `ports`: named ports of the application become Envoy's. */
   readonly redirect: "none" | "ports";
   /** On loopback. */
