@@ -120,7 +120,7 @@ function commandsPage(): string {
     else {
       for (const flag of flags)
         lines.push(
-          `- \`--${flag.name}${flag.value === undefined ? "" : ` ${flag.value}`}\`${flag.many === true ? " (may be repeated)" : ""}: ${flag.summary}`,
+          `- ${flag.short === undefined ? "" : `\`-${flag.short}\`, `}\`--${flag.name}${flag.value === undefined ? "" : ` ${flag.value}`}\`${flag.many === true ? " (may be repeated)" : ""}: ${flag.summary}`,
         );
       if (flags.length > 0) lines.push("");
     }

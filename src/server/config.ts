@@ -57,6 +57,7 @@ export interface ServeConfig {
   readonly decisionLog: string | undefined;
   readonly recording: string | undefined;
   readonly logLevel: "debug" | "info" | "warn" | "error" | "silent";
+  readonly drainDelayMs: number;
   readonly drainTimeoutMs: number;
 }
 
@@ -182,6 +183,7 @@ export function readConfig(sources: ConfigSources): ReadConfig {
       decisionLog: optional("decision-log"),
       recording: optional("recording"),
       logLevel: text("log-level") as ServeConfig["logLevel"],
+      drainDelayMs: values.get("drain-delay") as number,
       drainTimeoutMs: values.get("drain-timeout") as number,
     },
   };
