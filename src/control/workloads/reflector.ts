@@ -108,6 +108,7 @@ export class Reflector {
       } catch (cause) {
         if (signal.aborted) return;
         if (!(cause instanceof ApiError)) throw cause;
+        this.watching = false;
         // Keeps what is known, which ages meanwhile; it is tried again for as long as this process lives.
         if (cause.status === GONE) this.resourceVersion = undefined;
         failures = clock.monotonicMs() - begunMs >= GOOD_WATCH_MS ? 1 : failures + 1;
@@ -158,10 +159,13 @@ export class Reflector {
     const either = AbortSignal.any([signal, over.signal]);
     const idleMsMax = this.options.idleMsMax ?? IDLE_MS_MAX;
     let timer: NodeJS.Timeout | undefined;
-    const alive = (): void => {
-      this.heard();
+    const wait = (): void => {
       clearTimeout(timer);
       timer = setTimeout(() => over.abort(), idleMsMax).unref();
+    };
+    const alive = (): void => {
+      this.heard();
+      wait();
     };
     const timeoutSeconds = String(Math.floor(WATCH_SECONDS_MIN + WATCH_SECONDS_SPREAD * clock.random()));
     const asked = {
@@ -171,7 +175,7 @@ export class Reflector {
       resourceVersion: this.resourceVersion!,
       timeoutSeconds,
     };
-    alive();
+    wait();
     try {
       const opened = (): void => {
         this.watching = true;
@@ -195,15 +199,15 @@ export class Reflector {
   /** One WatchEvent (meta/v1). */
   private take(event: unknown): void {
     const { path, listener } = this.options;
-    const { type, object } = event as { readonly type?: unknown; readonly object?: unknown };
+    const { type, object } = (event ?? {}) as { readonly type?: unknown; readonly object?: unknown };
     if (type === "ERROR") {
       const { code, message } = (object ?? {}) as { readonly code?: unknown; readonly message?: unknown };
       const status = typeof code === "number" ? code : undefined;
       const said = typeof message === "string" ? message.slice(0, 300) : "";
       throw new ApiError(`kubernetes ${path}: the watch ended: ${status ?? "error"} ${said}`, status);
     }
-    const version = (object as { readonly metadata?: { readonly resourceVersion?: unknown } } | undefined)?.metadata
-      ?.resourceVersion;
+    const version = (object as { readonly metadata?: { readonly resourceVersion?: unknown } } | null | undefined)
+      ?.metadata?.resourceVersion;
     if (typeof version !== "string" || version === "") {
       throw new ApiError(`kubernetes ${path}: expected an event with a resource version, got something else`);
     }

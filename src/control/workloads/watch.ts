@@ -91,6 +91,7 @@ export class PodWatch {
           ...(options.idleMsMax === undefined ? {} : { idleMsMax: options.idleMsMax }),
         }),
     );
+    // Time alone makes a watch that is down a broken one.
     this.looking = setInterval(() => this.look(), LOOK_MS);
     this.looking.unref();
   }
@@ -173,6 +174,7 @@ export class PodWatch {
     const isNews = this.failure === undefined;
     this.failure = error;
     this.options.onFailure(error, isNews);
+    this.look();
   }
 
   private look(): void {
@@ -193,6 +195,6 @@ export class PodWatch {
 }
 
 function uidOf(object: unknown): string | undefined {
-  const uid = (object as { readonly metadata?: { readonly uid?: unknown } } | undefined)?.metadata?.uid;
+  const uid = (object as { readonly metadata?: { readonly uid?: unknown } } | null | undefined)?.metadata?.uid;
   return typeof uid === "string" && uid !== "" ? uid : undefined;
 }

@@ -79,23 +79,22 @@ async function scene(
   const until = async (what: string, holds: () => boolean): Promise<void> => {
     const end = performance.now() + 20_000;
     while (!holds()) {
-      if (performance.now() > end)
-        throw new Error(`did not come: ${what}; ${told().join(", ")}; ${failures.at(-1)?.message}`);
+      if (performance.now() > end) throw new Error(`did not come: ${what}; ${failures.at(-1)?.message}`);
       await new Promise((resolve) => setTimeout(resolve, 2));
     }
   };
   const told = (): readonly string[] => {
     watch.feed.flush();
-    return watch.feed
-      .since(undefined)
-      .flatMap((bytes) => {
-        const { kinds, put } = fromBinary(WorkloadsSchema, gunzipSync(bytes));
-        return put.map((one) => {
-          const { namespace } = kinds[one.kind]!.facts;
-          return `${namespace}/${one.facts.pod} ${one.addresses.join(" ")}${one.shared ? " shared" : ""}`;
-        });
-      })
-      .sort();
+    const known = new Map<string, string>();
+    for (const bytes of watch.feed.since(undefined)) {
+      const { kinds, put, removed } = fromBinary(WorkloadsSchema, gunzipSync(bytes));
+      for (const uid of removed) known.delete(uid);
+      for (const one of put) {
+        const { namespace } = kinds[one.kind]!.facts;
+        known.set(one.uid, `${namespace}/${one.facts.pod} ${one.addresses.join(" ")}${one.shared ? " shared" : ""}`);
+      }
+    }
+    return [...known.values()].sort();
   };
   await until("a watch", () => failures.length > 0 || api.watchers() > 0);
   return { api, watch, failures, waits, told, until };
