@@ -67,6 +67,7 @@ const CONTROL_MANAGED = [
   "shared-signals",
   "kubernetes",
   "kubernetes-namespaces",
+  "trust-domain",
 ];
 
 /** Settings by name, each a single value: the program itself judges it, and the webhook before any pod does. */

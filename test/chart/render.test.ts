@@ -146,7 +146,7 @@ t.test("rights are those that are used, and no more", WITH_HELM, async (t) => {
   t.same(rulesOf(told), {}, "a webhook that is told needs no right");
   t.equal(one(told, "Deployment").spec.template.spec.automountServiceAccountToken, false, "and no token");
 
-  const pods = [{ apiGroups: [""], resources: ["pods"], verbs: ["get", "list", "watch"] }];
+  const pods = [{ apiGroups: [""], resources: ["pods"], verbs: ["list", "watch"] }];
   const wide = await render({ values: { ...FULL, control: { ...FULL.control, posture: { namespaces: [] } } } });
   t.same(rulesOf(wide)["sallyport-sallyport-system-pods"], pods);
   t.equal(one(wide, "ClusterRole", "sallyport-sallyport-system-pods").metadata.namespace, undefined);
