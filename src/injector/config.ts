@@ -11,7 +11,7 @@ export interface InjectorConfig {
   readonly nativeSidecars: "auto" | "always" | "never";
   /** `resources` of the container `sallyport`, as in the Kubernetes API. */
   readonly resources: JsonObject;
-  /** UID and GID of the added containers; `undefined` leaves them to the cluster (OpenShift), as `runAsUser: 0` says. */
+  /** UID and GID of `sallyport`, Envoy's is one more; `undefined` leaves both to the cluster (OpenShift), as 0 in the file says. */
   readonly runAsUser: number | undefined;
   /** Where the added containers listen for callers and kubelets. */
   readonly listenAddress: "0.0.0.0" | "::";

@@ -44,7 +44,8 @@ const TOKEN_SECONDS = 3_600;
 /** Mode of files that several users read: those of a Secret are root's, and only the one container mounts them. */
 const READABLE = 0o444;
 
-export const SOCKETS_MOUNT: JsonObject = { name: VOLUMES.sockets, mountPath: SOCKETS_FOLDER };
+/** For those who ask: they can connect to the sockets, and put none of their own in their place. */
+export const SOCKETS_MOUNT: JsonObject = { name: VOLUMES.sockets, mountPath: SOCKETS_FOLDER, readOnly: true };
 
 /** The container `sallyport`. */
 export function sallyportContainer(config: InjectorConfig, course: Course): JsonObject {
@@ -70,10 +71,10 @@ export function sallyportContainer(config: InjectorConfig, course: Course): Json
     readinessProbe: probe("/readyz", { periodSeconds: 5, timeoutSeconds: 2, failureThreshold: 2 }),
     livenessProbe: probe("/healthz", { periodSeconds: 10, timeoutSeconds: 5, failureThreshold: 3 }),
     resources: config.resources,
-    securityContext: securityContext(config),
+    securityContext: securityContext(config.runAsUser),
     terminationMessagePolicy: "FallbackToLogsOnError",
     volumeMounts: [
-      SOCKETS_MOUNT,
+      { name: VOLUMES.sockets, mountPath: SOCKETS_FOLDER },
       ...(state.kind === "none" ? [] : [{ name: VOLUMES.state, mountPath: STATE_FOLDER }]),
       ...(policy.kind === "configMap" || policy.kind === "secret" ? [readOnly(VOLUMES.policy, POLICY_FOLDER)] : []),
       ...(policy.kind === "control" ? [readOnly(VOLUMES.control, CONTROL_FOLDER)] : []),
@@ -122,7 +123,8 @@ export function envoyContainer(config: InjectorConfig, app: App, inboundName: st
     livenessProbe: probe({ periodSeconds: 10, timeoutSeconds: 5, failureThreshold: 3 }),
     ...(lifecycle === undefined ? {} : { lifecycle }),
     resources: envoy.resources,
-    securityContext: securityContext(config),
+    // Another user than Sallyport's, whose private socket is closed to it then.
+    securityContext: securityContext(config.runAsUser === undefined ? undefined : config.runAsUser + 1),
     terminationMessagePolicy: "FallbackToLogsOnError",
     volumeMounts: [
       SOCKETS_MOUNT,
@@ -219,7 +221,7 @@ function readOnly(name: string, mountPath: string): JsonObject {
   return { name, mountPath, readOnly: true };
 }
 
-function securityContext({ runAsUser }: InjectorConfig): JsonObject {
+function securityContext(runAsUser: number | undefined): JsonObject {
   return {
     allowPrivilegeEscalation: false,
     capabilities: { drop: ["ALL"] },

@@ -105,10 +105,10 @@ export const CONFIG_FIELDS: Members = {
   },
   runAsUser: {
     kind: "integer",
-    range: [0, 2_147_483_647],
+    range: [0, 2_147_483_646],
     fallback: 65_532,
     summary:
-      "User and group of the added containers. `0` is not root: it leaves the choice to the cluster, as OpenShift wants it.",
+      "User and group of the container `sallyport`; `sallyport-envoy` runs as the next one. `0` is not root: it leaves the choice to the cluster, as OpenShift wants it.",
   },
   listenAddress: {
     kind: "choice",

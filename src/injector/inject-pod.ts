@@ -253,7 +253,7 @@ function joinProblems(pod: JsonObject, { envoy }: InjectorConfig): readonly stri
   if (envoy.container === LINKERD.container) return ["Linkerd's proxy is no Envoy: it cannot join"];
   if (envoy.container === ISTIO.container) {
     const text = withIstioMount(pod, SOCKETS_MOUNT);
-    return text === "damaged" ? [`annotation ${ISTIO_MOUNTS}: expected a JSON object, got something else`] : [];
+    return text === "damaged" ? [`annotation ${ISTIO_MOUNTS}: expected a JSON object or list, got something else`] : [];
   }
   const names = containersOf(pod).map(({ name }) => name);
   if (names.includes(envoy.container)) return [];

@@ -147,7 +147,7 @@ const REFUSED: readonly Case[] = [
     name: "mounts for Istio that cannot be read",
     pod: annotated({ "sidecar.istio.io/userVolumeMount": "[" }),
     config: "envoy: {mode: join}",
-    why: /userVolumeMount: expected a JSON object/,
+    why: /userVolumeMount: expected a JSON object or list/,
   },
   {
     name: "a port without a name whose name is to become Envoy's",
@@ -257,13 +257,30 @@ t.test("a proxy that is injected later gets the socket at the second look, and o
   const joined = applyPatch(later, second.patch);
   t.match(
     objectsOf(objectAt(joined, "spec").containers).find(({ name }) => name === "istio-proxy"),
-    { volumeMounts: [{ name: "sallyport-sockets", mountPath: "/run/sallyport" }] },
+    { volumeMounts: [{ name: "sallyport-sockets", mountPath: "/run/sallyport", readOnly: true }] },
   );
   t.match(injectPod(joined, join, CONTEXT), { kind: "unchanged" });
   const removal = removeInjection(joined);
   if (removal.kind !== "removed") throw new Error(removal.why);
   t.same(removal.pod, { metadata: {}, spec: { containers: [APP, { name: "istio-proxy" }] } });
 });
+
+const MOUNT = '"sallyport-sockets":{"mountPath":"/run/sallyport","readOnly":true}';
+for (const { given, want } of [
+  { given: undefined, want: `{${MOUNT}}` },
+  { given: '{"ca":{"mountPath":"/ca"}}', want: `{"ca":{"mountPath":"/ca"},${MOUNT}}` },
+  {
+    given: '[{"name":"ca","mountPath":"/ca"}]',
+    want: '[{"name":"ca","mountPath":"/ca"},{"name":"sallyport-sockets","mountPath":"/run/sallyport","readOnly":true}]',
+  },
+  { given: `{${MOUNT}}`, want: `{${MOUNT}}` },
+]) {
+  t.test(`Istio is told to mount the sockets beside ${given ?? "nothing"}`, async (t) => {
+    const name = "sidecar.istio.io/userVolumeMount";
+    const pod = injected(annotated(given === undefined ? {} : { [name]: given }), configured("envoy: {mode: join}"));
+    t.equal(objectAt(objectAt(pod, "metadata"), "annotations")[name], want);
+  });
+}
 
 t.test("a note without its containers, as copied from another pod, does not keep a pod unguarded", async (t) => {
   const { metadata } = injected(podOf());
