@@ -74,7 +74,7 @@ export interface EnvoyConfig {
   readonly appPort: number | undefined;
   /** `auto`: by the name of the application's port. */
   readonly appProtocol: "auto" | "http1" | "http2";
-  /** `none`: Services name `inboundPort`; `ports`: named ports of the application become Envoy's. */
+  /** `none`: Services name `inboundPort`; `ports`: the application's named port becomes Envoy's. */
   readonly redirect: "none" | "ports";
   /** On loopback. */
   readonly adminPort: number;

@@ -12,6 +12,7 @@ import {
   ENVOY_PORT_NAME,
   FILE_ANNOTATIONS,
   HEALTH_PORT_NAME,
+  INBOUND_PORT_NAME,
   POLICY_FOLDER,
   SALLYPORT_CONTAINER,
   SDS_CERTIFICATE,
@@ -83,7 +84,7 @@ export function sallyportContainer(config: InjectorConfig, course: Course): Json
 }
 
 /** The container `sallyport-envoy`. */
-export function envoyContainer(config: InjectorConfig, app: App, inboundName: string, course: Course): JsonObject {
+export function envoyContainer(config: InjectorConfig, app: App, course: Course): JsonObject {
   const { envoy } = config;
   const probe = (more: JsonObject): JsonObject => ({ httpGet: { path: "/ready", port: envoy.healthPort }, ...more });
   const lifecycle = envoyLifecycle(config, app, course);
@@ -115,7 +116,7 @@ export function envoyContainer(config: InjectorConfig, app: App, inboundName: st
     ],
     env: [fieldVariable("POD_NAME", "metadata.name"), fieldVariable("POD_NAMESPACE", "metadata.namespace")],
     ports: [
-      { name: inboundName, containerPort: envoy.inboundPort, protocol: "TCP" },
+      { name: INBOUND_PORT_NAME, containerPort: envoy.inboundPort, protocol: "TCP" },
       { name: ENVOY_PORT_NAME, containerPort: envoy.healthPort, protocol: "TCP" },
     ],
     startupProbe: probe({ periodSeconds: 1, timeoutSeconds: 2, failureThreshold: START_SECONDS_MAX }),

@@ -276,7 +276,7 @@ export const CONFIG_FIELDS: Members = {
         choices: ["none", "ports"],
         fallback: "none",
         summary:
-          "`none`: the Service's `targetPort` is pointed to `inboundPort`. `ports`: the name of the application's port becomes Envoy's, so that Services that name it (`targetPort: http`) lead to Envoy unchanged.",
+          "`none`: the Service's `targetPort` is pointed to `inboundPort`. `ports`: under the name of the application's port Envoy's is declared, so that Services that name it (`targetPort: http`) lead to Envoy unchanged.",
       },
       adminPort: {
         kind: "integer",

@@ -247,6 +247,35 @@ t.test("resources are the configuration's with the pod's over them", async (t) =
   });
 });
 
+t.test("with redirect: ports a Service that names the port finds Envoy, and kubelets the application", async (t) => {
+  const container = {
+    name: "app",
+    ports: [
+      { name: "http", containerPort: 8080, hostPort: 80 },
+      { name: "admin", containerPort: 9000 },
+    ],
+    readinessProbe: { httpGet: { path: "/", port: "http" } },
+    livenessProbe: { tcpSocket: { port: "admin" } },
+    lifecycle: { preStop: { httpGet: { path: "/stop", port: "http" } } },
+  };
+  const given = annotated({ "sallyport.dev/app-port": "8080" }, { containers: [container] });
+  const injection = injectPod(given, configured("envoy: {redirect: ports}"), CONTEXT);
+  if (injection.kind !== "injected") throw new Error(injection.why);
+  t.same(injection.warnings, [], "the node's port leads to Envoy as well");
+  const pod = applyPatch(given, injection.patch);
+  t.same(objectsOf(objectAt(pod, "spec").containers)[0], {
+    name: "app",
+    ports: [
+      { name: "http", containerPort: 15_006, hostPort: 80 },
+      { name: "admin", containerPort: 9000 },
+    ],
+    readinessProbe: { httpGet: { path: "/", port: 8080 } },
+    livenessProbe: { tcpSocket: { port: "admin" } },
+    lifecycle: { preStop: { httpGet: { path: "/stop", port: 8080 } } },
+  });
+  t.match(removeInjection(pod), { kind: "removed", pod: given });
+});
+
 t.test("a proxy that is injected later gets the socket at the second look, and once only", async (t) => {
   const join = configured("envoy: {mode: join}");
   const first = injected(podOf(), join);
