@@ -29,6 +29,7 @@ function intro(generated: string): readonly string[] {
     "| volume `sallyport-sockets` | in memory; holds `check.sock`, `streams.sock` and `api.sock` at `/run/sallyport` |",
     "| volume `sallyport-state` | an emptyDir at `/var/lib/sallyport`: what was learned, over restarts of the container |",
     "| volumes `sallyport-policy`, `-control`, `-tls`, `-sds` | where policy, the control plane or TLS need them |",
+    "| volume `sallyport-no-token` | empty: it keeps the API server from mounting the token of the pod's service account into our containers |",
     "| annotations | `sallyport.dev/status` says what was done; `sallyport.dev/file-*` are files that travel with the pod |",
     "",
     "Nothing has to exist in the pod's namespace, unless you name a ConfigMap or Secret yourself. Envoy's configuration is an",

@@ -4,6 +4,7 @@ import { type App, bootstrapOf } from "./bootstrap.ts";
 import type { ImageConfig, InjectorConfig } from "./config.ts";
 import type { Json, JsonObject } from "./json.ts";
 import {
+  API_TOKEN_FOLDER,
   CONTROL_CA,
   CONTROL_FOLDER,
   CONTROL_KEYS,
@@ -48,6 +49,9 @@ const READABLE = 0o444;
 /** For those who ask: they can connect to the sockets, and put none of their own in their place. */
 export const SOCKETS_MOUNT: JsonObject = { name: VOLUMES.sockets, mountPath: SOCKETS_FOLDER, readOnly: true };
 
+/** The application's rights at the Kubernetes API are no business of ours, least of all of what faces the callers. */
+const NO_TOKEN_MOUNT: JsonObject = { name: VOLUMES.noToken, mountPath: API_TOKEN_FOLDER, readOnly: true };
+
 /** The container `sallyport`. */
 export function sallyportContainer(config: InjectorConfig, course: Course): JsonObject {
   const { healthPort, policy, state } = config;
@@ -79,6 +83,7 @@ export function sallyportContainer(config: InjectorConfig, course: Course): Json
       ...(state.kind === "none" ? [] : [{ name: VOLUMES.state, mountPath: STATE_FOLDER }]),
       ...(policy.kind === "configMap" || policy.kind === "secret" ? [readOnly(VOLUMES.policy, POLICY_FOLDER)] : []),
       ...(policy.kind === "control" ? [readOnly(VOLUMES.control, CONTROL_FOLDER)] : []),
+      NO_TOKEN_MOUNT,
     ],
   };
 }
@@ -130,6 +135,7 @@ export function envoyContainer(config: InjectorConfig, app: App, course: Course)
     volumeMounts: [
       SOCKETS_MOUNT,
       ...(envoy.tls === undefined ? [] : [readOnly(VOLUMES.tls, TLS_FOLDER), readOnly(VOLUMES.sds, SDS_FOLDER)]),
+      NO_TOKEN_MOUNT,
     ],
   };
 }
@@ -152,7 +158,10 @@ function envoyLifecycle(config: InjectorConfig, app: App, course: Course): JsonO
 /** What the two containers mount. */
 export function volumesOf(config: InjectorConfig): readonly JsonObject[] {
   const { state, policy, envoy } = config;
-  const volumes: JsonObject[] = [{ name: VOLUMES.sockets, emptyDir: { medium: "Memory", sizeLimit: "1Mi" } }];
+  const volumes: JsonObject[] = [
+    { name: VOLUMES.sockets, emptyDir: { medium: "Memory", sizeLimit: "1Mi" } },
+    { name: VOLUMES.noToken, emptyDir: { medium: "Memory", sizeLimit: "1Mi" } },
+  ];
   if (state.kind === "emptyDir") volumes.push({ name: VOLUMES.state, emptyDir: { sizeLimit: state.sizeLimit } });
   if (policy.kind === "configMap" || policy.kind === "secret") {
     const items = [{ key: policy.key, path: policy.key }];
