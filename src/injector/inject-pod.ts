@@ -1,7 +1,7 @@
 /** Adds Sallyport to a pod: a pure function, and the one place that decides what is injected, left alone or refused. */
 
 import { optedOut, withOverrides } from "./annotations.ts";
-import { type Declared, findApp, withoutPortName } from "./app-port.ts";
+import { type Declared, findApp, withEnvoysPort } from "./app-port.ts";
 import { type App, sdsFiles } from "./bootstrap.ts";
 import type { InjectorConfig } from "./config.ts";
 import { type Course, envoyContainer, SOCKETS_MOUNT, sallyportContainer, volumesOf } from "./containers.ts";
@@ -21,7 +21,6 @@ import { patchBetween } from "./patch.ts";
 import {
   ENVOY_CONTAINER,
   FILE_ANNOTATIONS,
-  INBOUND_PORT_NAME,
   PREFIX,
   SALLYPORT_CONTAINER,
   SDS_CERTIFICATE,
@@ -121,7 +120,6 @@ function again(pod: JsonObject, noted: Status, presence: "all" | "some", config:
 
 /** A pod that is being changed: a copy of our own. */
 interface Draft extends JsonObject {
-  metadata: Mutable & { annotations: Record<string, string> };
   spec: Mutable & {
     initContainers: JsonObject[];
     containers: JsonObject[];
@@ -149,7 +147,7 @@ function inject(pod: JsonObject, config: InjectorConfig, native: boolean): Injec
   const move = target?.declared;
   if (target !== undefined && envoy.redirect === "ports" && move?.name === undefined) {
     problems.push(
-      `its port ${target.app.port} has no name that could become Envoy's: name it, or set annotation ${PREFIX}redirect to none`,
+      `its port ${target.app.port} has no name under which Envoy's could be found: name it, or set annotation ${PREFIX}redirect to none`,
     );
   }
   if (problems.length > 0) return refused(...problems);
@@ -158,12 +156,11 @@ function inject(pod: JsonObject, config: InjectorConfig, native: boolean): Injec
   const note = blankNote(config);
   const course = courseOf(pod, config, native);
   if (target !== undefined && envoy.redirect === "ports" && move?.name !== undefined) {
-    note.movedPort = movePort(draft, { ...move, name: move.name });
+    note.movedPort = movePort(draft, { ...move, name: move.name }, envoy.inboundPort);
   }
-  const inboundName = note.movedPort?.name ?? INBOUND_PORT_NAME;
   const added = [
     sallyportContainer(config, course),
-    ...(target === undefined ? [] : [envoyContainer(config, target.app, inboundName, course)]),
+    ...(target === undefined ? [] : [envoyContainer(config, target.app, course)]),
   ];
   const names = added.map(({ name }) => String(name));
   if (native) note.initContainers = names;
@@ -177,7 +174,7 @@ function inject(pod: JsonObject, config: InjectorConfig, native: boolean): Injec
   lengthenGrace(draft, config, native, note);
   annotate(draft, config, native, note);
   easeNeighbours(pod, draft, config, note, warnings);
-  warnings.push(...exposures(pod, config));
+  warnings.push(...exposures(draft, config));
   if (!native && envoy.mode === "sidecar" && envoy.drain !== "script") {
     warnings.push(
       `envoy.drain is ${envoy.drain}: without its script nothing holds the pod's containers back until Sallyport and Envoy are ready`,
@@ -254,7 +251,7 @@ function joinProblems(pod: JsonObject, { envoy }: InjectorConfig): readonly stri
   if (envoy.container === LINKERD.container) return ["Linkerd's proxy is no Envoy: it cannot join"];
   if (envoy.container === ISTIO.container) {
     const text = withIstioMount(pod, SOCKETS_MOUNT);
-    return text === "damaged" ? [`annotation ${ISTIO_MOUNTS}: expected a JSON object, got something else`] : [];
+    return text === "damaged" ? [`annotation ${ISTIO_MOUNTS}: expected a JSON object or list, got something else`] : [];
   }
   const names = containersOf(pod).map(({ name }) => name);
   if (names.includes(envoy.container)) return [];
@@ -302,10 +299,10 @@ function listIn(
   return spec[name];
 }
 
-function movePort(draft: Draft, port: Declared & { readonly name: string }): MovedPort {
+function movePort(draft: Draft, port: Declared & { readonly name: string }, inboundPort: number): MovedPort {
   const { containers } = draft.spec;
   const index = containers.findIndex(({ name }) => name === port.container);
-  const { container, moved } = withoutPortName(containers[index]!, port);
+  const { container, moved } = withEnvoysPort(containers[index]!, port, inboundPort);
   containers[index] = container;
   return moved;
 }
@@ -410,22 +407,24 @@ function easeNeighbours(
 }
 
 function setAnnotation(draft: Draft, name: string, value: string, note: MutableStatus): void {
-  for (const [parent, member] of [
-    [draft, "metadata"],
-    [draft.metadata, "annotations"],
-  ] as const) {
-    if (isObject(parent[member])) continue;
-    const path = member === "metadata" ? "metadata" : "metadata.annotations";
-    note.made = [...note.made, parent[member] === undefined ? path : `null:${path}`];
-    (parent as Mutable)[member] = {};
-  }
-  const { annotations } = draft.metadata;
+  const metadata = mappingIn(draft as Mutable, "metadata", "metadata", note);
+  const annotations = mappingIn(metadata, "annotations", "metadata.annotations", note);
   const was = annotations[name];
   if (was === undefined) note.annotations = [...note.annotations, name];
   else if (!note.annotations.includes(name) && !Object.hasOwn(note.annotationsWere, name)) {
-    note.annotationsWere = { ...note.annotationsWere, [name]: was };
+    note.annotationsWere = { ...note.annotationsWere, [name]: String(was) };
   }
   annotations[name] = value;
+}
+
+/** A mapping of the draft, made where it is missing. */
+function mappingIn(parent: Mutable, name: string, path: string, note: MutableStatus): Mutable {
+  const found = parent[name];
+  if (isObject(found)) return found as Mutable; // of the draft, which is ours to change
+  note.made = [...note.made, found === undefined ? path : `null:${path}`];
+  const made: Mutable = {};
+  parent[name] = made;
+  return made;
 }
 
 /** Notes in the pod what was done to it. */
@@ -440,8 +439,9 @@ function exposures(pod: JsonObject, { envoy }: InjectorConfig): readonly string[
   const spec = objectAt(pod, "spec");
   const warnings: string[] = [];
   for (const { name, ports } of objectsOf(spec.containers)) {
-    for (const { hostPort } of objectsOf(ports)) {
-      if (envoy.mode === "sidecar" && typeof hostPort === "number" && hostPort > 0) {
+    for (const { hostPort, containerPort } of objectsOf(ports)) {
+      const isPast = envoy.mode === "sidecar" && containerPort !== envoy.inboundPort;
+      if (isPast && typeof hostPort === "number" && hostPort > 0) {
         warnings.push(`hostPort ${hostPort} of container ${name} leads past Envoy`);
       }
     }
