@@ -175,7 +175,7 @@ const TYPES: Readonly<Record<string, Schema>> = {
   share: { type: "number", minimum: 0, maximum: 1 },
   strings: listOf({ type: "string" }),
   tag: text("^([A-Za-z0-9_][A-Za-z0-9._-]{0,127})?$"),
-  textOrMap: { type: ["string", "object"] },
+  textOrMap: { type: ["string", "object", "null"] },
 };
 
 /** In the README, where another word than the type's own is clearer. */
@@ -260,7 +260,7 @@ function schemaOf(marks: readonly string[], fallback: unknown, where: string): P
     case "type": {
       const schema = TYPES[rest];
       if (schema === undefined) throw new Error(`${where}: expected a type of scripts/chart.ts, got ${rest}`);
-      return { type: SPOKEN[rest] ?? rest, schema: { $ref: `#/definitions/${rest}` } };
+      return { type: SPOKEN[rest] ?? rest, schema };
     }
     case "enum": {
       const choices = parse(`[${rest}]`, { schema: "failsafe" }) as string[];
@@ -280,32 +280,26 @@ function schemaOf(marks: readonly string[], fallback: unknown, where: string): P
   }
 }
 
-/** The schema of all values: closed at every level that has keys of its own. */
+/** The schema of all values: closed at every level that has keys of its own. Types are written out, for plainer messages. */
 export function schemaText(source = readFileSync(join(CHART, VALUES), "utf8")): string {
-  const used = new Set<string>();
   const root: Record<string, unknown> = {};
   for (const { path, schema, summary, fallback } of readValues(source)) {
-    const name = typeof schema.$ref === "string" ? schema.$ref.slice("#/definitions/".length) : undefined;
-    if (name !== undefined) used.add(name);
     let level = root;
     for (const key of path.slice(0, -1)) {
-      level[key] ??= { type: "object", additionalProperties: false, properties: {} };
+      level[key] ??= closed({});
       level = (level[key] as { properties: Record<string, unknown> }).properties;
     }
-    // Beside $ref draft 7 ignores everything: the words go around it.
-    const said = { ...(summary === "" ? {} : { description: summary }), default: fallback };
-    level[path.at(-1) as string] = name === undefined ? { ...said, ...schema } : { ...said, allOf: [schema] };
+    level[path.at(-1) as string] = {
+      ...(summary === "" ? {} : { description: summary }),
+      default: fallback,
+      ...schema,
+    };
   }
-  const definitions = Object.fromEntries([...used].sort().map((name) => [name, TYPES[name]]));
-  const schema = {
+  const head = {
     $schema: "http://json-schema.org/draft-07/schema#",
     title: "Values of the chart sallyport; written by scripts/chart.ts from values.yaml",
-    type: "object",
-    additionalProperties: false,
-    properties: root,
-    definitions,
   };
-  return `${JSON.stringify(schema, undefined, 2)}\n`;
+  return `${JSON.stringify({ ...head, ...closed(root) }, undefined, 2)}\n`;
 }
 
 /** The chart's README: its prose with the tables of values put in. */
