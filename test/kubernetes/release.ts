@@ -98,7 +98,7 @@ export function at(object: unknown, ...path: readonly (string | number)[]): unkn
   return here;
 }
 
-async function secretFiles(cluster: Cluster): Promise<Record<string, string>> {
+export async function secretFiles(cluster: Cluster): Promise<Record<string, string>> {
   const { data } = await cluster.get("secret", `${WEBHOOK}-tls`, "-n", SYSTEM);
   const text = (name: string): string => Buffer.from(String(at(data, name)), "base64").toString();
   return { "tls.crt": text("tls.crt"), "tls.key": text("tls.key") };
