@@ -17,6 +17,9 @@ async function create(cluster: Cluster, name: string): Promise<Ran> {
   return cluster.kubectl(["create", "-f", "-"], JSON.stringify(pod));
 }
 
+let names = 0;
+const fresh = (name: string): string => `${name}-${++names}`;
+
 /** The Pod as it was stored. */
 const stored = (cluster: Cluster, name: string): Promise<JsonObject> => cluster.get("pod", name, "-n", "shop");
 
@@ -34,9 +37,16 @@ async function settled(what: string, ask: () => Promise<boolean>): Promise<void>
   await until(ask, what);
 }
 
+const RELEASED = ["-l", `app.kubernetes.io/instance=${RELEASE}`];
+
+/** The one MutatingWebhookConfiguration of the release. */
+async function configuration(cluster: Cluster): Promise<JsonObject> {
+  const { items } = await cluster.get("mutatingwebhookconfigurations", ...RELEASED);
+  return (items as readonly JsonObject[])[0] ?? {};
+}
+
 async function caBundle(cluster: Cluster): Promise<string> {
-  const configuration = await cluster.get("mutatingwebhookconfiguration", RELEASE);
-  const bundle = String(at(configuration, "webhooks", 0, "clientConfig", "caBundle"));
+  const bundle = String(at(await configuration(cluster), "webhooks", 0, "clientConfig", "caBundle"));
   return Buffer.from(bundle, "base64").toString();
 }
 
@@ -86,7 +96,7 @@ t.test("an operator's way with the chart", clusterNeeded(), async (parent) => {
       );
       t.ok(open.length > 0);
       await upgraded(t, cluster, []);
-      await settled("the policy before", async () => (await create(cluster, `closed-${Date.now()}`)).code !== 0);
+      await settled("the policy before", async () => (await create(cluster, fresh("closed"))).code !== 0);
     },
   );
 
@@ -121,7 +131,7 @@ t.test("an operator's way with the chart", clusterNeeded(), async (parent) => {
 
   await t.test("a patch that does not apply refuses the Pod even under Ignore", async (t) => {
     await upgraded(t, cluster, ["webhook.failurePolicy=Ignore"]);
-    await settled("the new policy", async () => (await create(cluster, `open-${Date.now()}`)).code === 0);
+    await settled("the new policy", async () => (await create(cluster, fresh("open"))).code === 0);
     const close = await impostor(t, cluster, (body) => {
       const parsed = parseReview(body);
       const uid = parsed.ok ? parsed.request.uid : "";
@@ -171,11 +181,11 @@ t.test("an operator's way with the chart", clusterNeeded(), async (parent) => {
     const { caPem } = await createPki("strangers");
     const caBundle = Buffer.from(caPem).toString("base64");
     const patch = [{ op: "replace", path: "/webhooks/0/clientConfig/caBundle", value: caBundle }];
-    const kind = ["mutatingwebhookconfiguration", RELEASE];
+    const kind = ["mutatingwebhookconfiguration", String(at(await configuration(cluster), "metadata", "name"))];
     await cluster.must(["patch", ...kind, "--type=json", "-p", JSON.stringify(patch)]);
     let said = "";
     await settled("the new bundle", async () => {
-      const { code, err } = await create(cluster, `distrusted-${Date.now()}`);
+      const { code, err } = await create(cluster, fresh("distrusted"));
       said = err;
       return code !== 0;
     });
@@ -184,7 +194,7 @@ t.test("an operator's way with the chart", clusterNeeded(), async (parent) => {
     const metrics = await (await fetch(`http://${webhook.health}/metrics`)).text();
     t.match(metrics, /sallyport_webhook_tls_handshake_failures_total\{reason="distrusted"\} [1-9]/);
     await upgraded(t, cluster, ["injector.mode=observe", "webhook.certificate.renew=once"]);
-    await settled("the right bundle", async () => (await create(cluster, `trusted-${Date.now()}`)).code === 0);
+    await settled("the right bundle", async () => (await create(cluster, fresh("trusted"))).code === 0);
   });
 
   await t.test("a rollback brings back the first release, its certificate too", async (t) => {
@@ -192,7 +202,7 @@ t.test("an operator's way with the chart", clusterNeeded(), async (parent) => {
     t.equal(code, 0, err);
     await webhook.remount();
     await settled("the first release's Pods", async () => {
-      const name = `rolled-back-${Date.now()}`;
+      const name = fresh("rolled-back");
       if ((await create(cluster, name)).code !== 0) return false;
       return JSON.stringify(await stored(cluster, name)).includes("--mode=policy");
     });
@@ -210,14 +220,13 @@ t.test("an operator's way with the chart", clusterNeeded(), async (parent) => {
     const { code, err } = await cluster.helm(["uninstall", RELEASE, "--namespace", SYSTEM]);
     t.equal(code, 0, err);
     await settled("the webhook to be forgotten", async () => {
-      const name = `free-${Date.now()}`;
+      const name = fresh("free");
       return (await create(cluster, name)).code === 0 && !isInjected(await stored(cluster, name));
     });
-    const label = ["-l", `app.kubernetes.io/instance=${RELEASE}`];
     const kinds = "mutatingwebhookconfigurations,clusterroles,clusterrolebindings";
-    t.match((await cluster.kubectl(["get", kinds, ...label])).err, /No resources found/);
+    t.match((await cluster.kubectl(["get", kinds, ...RELEASED])).err, /No resources found/);
     const left = "deployments,services,secrets,configmaps,serviceaccounts,poddisruptionbudgets,networkpolicies";
-    t.match((await cluster.kubectl(["get", left, "-n", SYSTEM, ...label])).err, /No resources found/);
+    t.match((await cluster.kubectl(["get", left, "-n", SYSTEM, ...RELEASED])).err, /No resources found/);
     t.ok(isInjected(await stored(cluster, "found")), "what runs stays as it is");
   });
 });

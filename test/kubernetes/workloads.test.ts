@@ -276,9 +276,10 @@ t.test("in a cluster with the chart installed", clusterNeeded(), async (t) => {
         ],
       });
       const reviews = (): number => webhook.log().split('"pod":"late-').length - 1;
+      let pods = 0;
       let last = "";
       await until(async () => {
-        last = `late-${asked}-${Date.now()}`;
+        last = `late-${++pods}`;
         const metadata = { ...meta(last), labels: { late: "yes" } };
         await cluster.apply({ apiVersion: "v1", kind: "Pod", metadata, spec: { containers: [APP] } });
         return asked > 0;
