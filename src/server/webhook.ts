@@ -5,7 +5,7 @@ import { errorFields, type Logger } from "../telemetry/log.ts";
 import { type Answered, answerReview, type InForce } from "../webhook/answer.ts";
 import { type AskVersion, ClusterVersion } from "../webhook/cluster-version.ts";
 import { KEY_PAIR_BYTES_MAX, type KeyPair, readKeyPair, validityOf } from "../webhook/key-pair.ts";
-import { type Reply, WebhookListener } from "../webhook/listener.ts";
+import { type Reply, type Turned, WebhookListener } from "../webhook/listener.ts";
 import { WebhookMetrics } from "../webhook/metrics.ts";
 import { type AdmissionRequest, parseReview, writeReview, writeStatus } from "../webhook/review.ts";
 import { WatchedFiles } from "../webhook/watched-files.ts";
@@ -15,8 +15,8 @@ import { HealthServer } from "./health.ts";
 const CONFIG_BYTES_MAX = 1024 * 1024;
 /** How often a certificate that is ending or has ended is complained about, and looked for. */
 const EXPIRY_LOOK_MS = 3_600_000;
-/** How often a caller's distrust is logged: API servers try with every Pod. */
-const DISTRUST_LOG_MS = 60_000;
+/** How often the same complaint about callers is logged: anybody may call, and API servers do so with every Pod. */
+const COMPLAINT_LOG_MS = 60_000;
 
 export interface WebhookSettings {
   /** `HOST:PORT`. */
@@ -145,25 +145,30 @@ async function assemble(
   // Asked before the first Pod, so that a restart does not inject otherwise than before; not waited for beyond its time-out.
   if (configuration.value.nativeSidecars === "auto") await version.start();
 
-  let distrustTold = Number.NEGATIVE_INFINITY;
+  const complained = new Map<Complaint, number>();
+  const complain = (about: Complaint, fields: Readonly<Record<string, string>>, message: string): void => {
+    const now = performance.now();
+    if (now - (complained.get(about) ?? Number.NEGATIVE_INFINITY) < COMPLAINT_LOG_MS) return;
+    complained.set(about, now);
+    log.warn(fields, message);
+  };
   const listener: WebhookListener = new WebhookListener({
     address: settings.address,
     pair: pair.value,
     review: (body) => {
       const config = configuration.value; // one configuration from start to end
       const inject: InForce["inject"] = (pod, context) => injectPod(pod, config, context);
-      return review(body, { inject, hash: config.hash, native: native() }, metrics, log);
+      return review(body, { inject, hash: config.hash, native: native() }, { metrics, log, complain });
     },
     onTurned: (reason) => {
       metrics.countTurned(reason);
-      log.warn({ event: "request.turned", reason }, "no review was read");
+      complain(reason, { event: "request.turned", reason }, "no review was read; counted, and told once a minute");
     },
     onHandshakeFailure: (distrusted) => {
       metrics.handshakeFailures.inc({ reason: distrusted ? "distrusted" : "other" });
-      const now = performance.now();
-      if (!distrusted || now - distrustTold < DISTRUST_LOG_MS) return;
-      distrustTold = now;
-      log.error(
+      if (!distrusted) return;
+      complain(
+        "distrusted",
         { event: "tls.distrusted", ...certificateFields(pair.value) },
         "a caller does not accept this certificate: is caBundle of the MutatingWebhookConfiguration its authority, and the Service's name among its names?",
       );
@@ -186,13 +191,22 @@ async function assemble(
   return { webhook: listener.boundAddress, health: health?.boundAddress };
 }
 
+/** What callers are complained about: a small fixed set. */
+type Complaint = Turned | "distrusted" | "invalid";
+
+interface Telling {
+  readonly metrics: WebhookMetrics;
+  readonly log: Logger;
+  readonly complain: (about: Complaint, fields: Readonly<Record<string, string>>, message: string) => void;
+}
+
 /** From a body to what is sent back. Never throws. */
-function review(body: Buffer, inForce: InForce, metrics: WebhookMetrics, log: Logger): Reply {
+function review(body: Buffer, inForce: InForce, { metrics, log, complain }: Telling): Reply {
   const startedMs = performance.now();
   const parsed = parseReview(body);
   if (!parsed.ok) {
     metrics.reviews.inc({ result: "invalid", dry_run: "false" });
-    log.warn({ event: "review.invalid", why: parsed.why }, "answered with 400");
+    complain("invalid", { event: "review.invalid", why: parsed.why }, "answered with 400");
     return { status: 400, body: writeStatus(400, "BadRequest", `sallyport: ${parsed.why}`) };
   }
   const { request } = parsed;
