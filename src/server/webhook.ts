@@ -2,12 +2,12 @@
 
 import { type InjectorConfig, injectPod, parseInjectorConfig } from "../injector/injection.ts";
 import { errorFields, type Logger } from "../telemetry/log.ts";
-import { type Answered, answerReview, type InForce } from "../webhook/answer.ts";
+import type { InForce } from "../webhook/answer.ts";
 import { type AskVersion, ClusterVersion } from "../webhook/cluster-version.ts";
 import { KEY_PAIR_BYTES_MAX, type KeyPair, readKeyPair, validityOf } from "../webhook/key-pair.ts";
-import { type Reply, type Turned, WebhookListener } from "../webhook/listener.ts";
+import { type Turned, WebhookListener } from "../webhook/listener.ts";
 import { WebhookMetrics } from "../webhook/metrics.ts";
-import { type AdmissionRequest, parseReview, writeReview, writeStatus } from "../webhook/review.ts";
+import { reviewBody } from "../webhook/reviewer.ts";
 import { WatchedFiles } from "../webhook/watched-files.ts";
 import { HealthServer } from "./health.ts";
 
@@ -145,12 +145,21 @@ async function assemble(
   // Asked before the first Pod, so that a restart does not inject otherwise than before; not waited for beyond its time-out.
   if (configuration.value.nativeSidecars === "auto") await version.start();
 
-  const complained = new Map<Complaint, number>();
-  const complain = (about: Complaint, fields: Readonly<Record<string, string>>, message: string): void => {
+  const complained = new Map<string, number>();
+  const complain = (
+    about: Turned | "distrusted" | "invalid",
+    fields: Readonly<Record<string, string>>,
+    message: string,
+  ): void => {
     const now = performance.now();
     if (now - (complained.get(about) ?? Number.NEGATIVE_INFINITY) < COMPLAINT_LOG_MS) return;
     complained.set(about, now);
     log.warn(fields, message);
+  };
+  const telling = {
+    metrics,
+    log,
+    onInvalid: (why: string) => complain("invalid", { event: "review.invalid", why }, "answered with 400"),
   };
   const listener: WebhookListener = new WebhookListener({
     address: settings.address,
@@ -158,7 +167,7 @@ async function assemble(
     review: (body) => {
       const config = configuration.value; // one configuration from start to end
       const inject: InForce["inject"] = (pod, context) => injectPod(pod, config, context);
-      return review(body, { inject, hash: config.hash, native: native() }, { metrics, log, complain });
+      return reviewBody(body, { inject, hash: config.hash, native: native() }, telling);
     },
     onTurned: (reason) => {
       metrics.countTurned(reason);
@@ -189,54 +198,6 @@ async function assemble(
   log.info({ event: "tls.read", ...certificateFields(pair.value) }, "certificate in use");
   log.info({ event: "config.read", config: hash }, "Pods are injected by this configuration");
   return { webhook: listener.boundAddress, health: health?.boundAddress };
-}
-
-/** What callers are complained about: a small fixed set. */
-type Complaint = Turned | "distrusted" | "invalid";
-
-interface Telling {
-  readonly metrics: WebhookMetrics;
-  readonly log: Logger;
-  readonly complain: (about: Complaint, fields: Readonly<Record<string, string>>, message: string) => void;
-}
-
-/** From a body to what is sent back. Never throws. */
-function review(body: Buffer, inForce: InForce, { metrics, log, complain }: Telling): Reply {
-  const startedMs = performance.now();
-  const parsed = parseReview(body);
-  if (!parsed.ok) {
-    metrics.reviews.inc({ result: "invalid", dry_run: "false" });
-    complain("invalid", { event: "review.invalid", why: parsed.why }, "answered with 400");
-    return { status: 400, body: writeStatus(400, "BadRequest", `sallyport: ${parsed.why}`) };
-  }
-  const { request } = parsed;
-  const dry_run = String(request.dryRun);
-  let answered: Answered;
-  try {
-    answered = answerReview(request, inForce);
-  } catch (error) {
-    // Fails as failurePolicy says: whether a Pod may run without its sidecar is not decided by a fault of ours.
-    metrics.reviews.inc({ result: "failed", dry_run });
-    log.error({ event: "review.failed", ...requestFields(request), ...errorFields(error) }, "answered with 500");
-    const message = `sallyport: internal error; the webhook's log has it with uid ${request.uid}`;
-    return { status: 500, body: writeStatus(500, "InternalError", message) };
-  }
-  metrics.reviews.inc({ result: answered.outcome, dry_run });
-  metrics.reviewSeconds.observe((performance.now() - startedMs) / 1_000);
-  tell(request, answered, inForce.hash, log);
-  return { status: 200, body: writeReview(answered.answer) };
-}
-
-function tell(request: AdmissionRequest, { outcome, why, answer }: Answered, config: string, log: Logger): void {
-  const fields = { event: `pod.${outcome}`, ...requestFields(request), config };
-  if (outcome === "injected") log.info({ ...fields, warnings: answer.warnings.length }, "sidecar injected");
-  else if (outcome === "refused") log.warn({ ...fields, why }, "refused");
-  // One that opted out is no news; one that was not a Pod's creation is told to whoever asked.
-  else log.debug({ ...fields, why }, "let through as it is");
-}
-
-function requestFields({ uid, namespace, name, owner, dryRun }: AdmissionRequest): Record<string, string | boolean> {
-  return { uid, namespace, pod: name, ...(owner === undefined ? {} : { owner }), dry_run: dryRun };
 }
 
 function certificateFields({ fingerprint, notAfterMs }: KeyPair): Record<string, string> {

@@ -86,6 +86,8 @@ t.test("what is no review is answered with 400 and a Status, and counted", async
   t.equal(status, 400);
   t.match(body, { kind: "Status", code: 400, message: /sallyport: AdmissionReview: apiVersion: expected/ });
   t.equal(await shared.metric('sallyport_webhook_reviews_total{result="invalid",dry_run="false"}'), before + 1);
+  await shared.review({ kind: "Pod" });
+  t.equal(shared.log().split('"event":"review.invalid"').length, 2, "told once a minute");
 });
 
 t.test("each injected Pod is a line in the log with namespace, name and owner, without its contents", async (t) => {
