@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { isScalar, parse, parseDocument } from "yaml";
 import { CONTROL_SETTINGS } from "../src/control/config.ts";
+import { MANAGED_SETTINGS } from "../src/injector/serve-settings.ts";
 import { SETTINGS } from "../src/server/settings.ts";
 import { dashboard } from "./chart-dashboard.ts";
 
@@ -48,22 +49,7 @@ function listOf(items: Schema): Schema {
   return { type: "array", items };
 }
 
-/** Settings that templates write themselves, by which a value of the chart says so instead. */
-const SERVE_MANAGED = [
-  "ext-authz-address",
-  "streams-address",
-  "api-socket",
-  "health-address",
-  "state-dir",
-  "policy",
-  "bundle-keys",
-  "control",
-  "control-token-file",
-  "control-ca-file",
-  "mode",
-  "log-level",
-  "decision-log",
-];
+/** Settings of the control plane that templates write; a value of the chart says so instead. */
 const CONTROL_MANAGED = [
   "address",
   "health-address",
@@ -81,6 +67,7 @@ const CONTROL_MANAGED = [
   "shared-signals",
   "kubernetes",
   "kubernetes-namespaces",
+  "trust-domain",
 ];
 
 /** Settings by name, each a single value: the program itself judges it, and the webhook before any pod does. */
@@ -171,7 +158,7 @@ const TYPES: Readonly<Record<string, Schema>> = {
   quantity: QUANTITY,
   resources: closed({ requests: QUANTITIES, limits: QUANTITIES }),
   seconds: { type: "number", exclusiveMinimum: 0 },
-  serveSettings: settingsOf(SETTINGS, SERVE_MANAGED),
+  serveSettings: settingsOf(SETTINGS, Object.keys(MANAGED_SETTINGS)),
   share: { type: "number", minimum: 0, maximum: 1 },
   strings: listOf({ type: "string" }),
   tag: text("^([A-Za-z0-9_][A-Za-z0-9._-]{0,127})?$"),

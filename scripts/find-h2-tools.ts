@@ -41,11 +41,9 @@ export async function findH2Tool(tool: H2Tool, options: { readonly install: bool
   if (onPath !== undefined) return alone(onPath);
   switch (tool) {
     case "h2spec":
-      return alone(
-        await goInstalled(tool, `github.com/summerwind/h2spec/cmd/h2spec@${H2SPEC_VERSION}`, options.install),
-      );
+      return alone(await goInstalled(tool, `github.com/summerwind/h2spec/cmd/h2spec@${H2SPEC_VERSION}`, options));
     case "ghz":
-      return alone(await goInstalled(tool, `github.com/bojand/ghz/cmd/ghz@${GHZ_VERSION}`, options.install));
+      return alone(await goInstalled(tool, `github.com/bojand/ghz/cmd/ghz@${GHZ_VERSION}`, options));
     case "h2load":
       return await unpackedH2load(options.install);
     case "go-client":

@@ -16,6 +16,12 @@ const HELM_MINOR_MIN = 18;
 export const KUBECONFORM_VERSION = "v0.8.0";
 /** Whose API objects are held to; their schemas come out of the Go module of the same version. */
 export const KUBERNETES_VERSION = "v1.34.2";
+/** What releases of Helm are linked with: without it, a Helm that asks no cluster takes it for Kubernetes 1.20. */
+const LINKED = ["pkg/chartutil", "pkg/lint/rules"]
+  .flatMap((place) => [`${place}.k8sVersionMajor=1`, `${place}.k8sVersionMinor=${KUBERNETES_VERSION.split(".")[1]}`])
+  .concat(`internal/version.version=${HELM_VERSION}`)
+  .map((variable) => `-X helm.sh/helm/v3/${variable}`)
+  .join(" ");
 const SPECIFICATION = ["api", "openapi-spec", "swagger.json"];
 const DOWNLOAD_MS_MAX = 300_000;
 const ANSWER_MS_MAX = 20_000;
@@ -36,17 +42,19 @@ export async function findHelmTool(tool: HelmTool, options: { readonly install: 
     case "helm":
       return (
         (await usableHelm(existing("helm", (process.env.PATH ?? "").split(":")))) ??
-        (await goInstalled(tool, `helm.sh/helm/v3/cmd/helm@${HELM_VERSION}`, options.install, ["version"]))
+        (await goInstalled(tool, `helm.sh/helm/v3/cmd/helm@${HELM_VERSION}`, {
+          ...options,
+          proof: ["version"],
+          flags: ["-ldflags", LINKED],
+        }))
       );
     case "kubeconform":
       return (
         existing("kubeconform", (process.env.PATH ?? "").split(":")) ??
-        (await goInstalled(
-          tool,
-          `github.com/yannh/kubeconform/cmd/kubeconform@${KUBECONFORM_VERSION}`,
-          options.install,
-          ["-v"],
-        ))
+        (await goInstalled(tool, `github.com/yannh/kubeconform/cmd/kubeconform@${KUBECONFORM_VERSION}`, {
+          ...options,
+          proof: ["-v"],
+        }))
       );
     case "schemas":
       return await schemas(options.install);

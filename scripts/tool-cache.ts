@@ -1,6 +1,7 @@
 /** Where tools for tests are kept between runs: one folder for each, in the user's cache, whole or not there. */
 
 import { execFile } from "node:child_process";
+import { createHash } from "node:crypto";
 import { existsSync } from "node:fs";
 import { mkdir, mkdtemp, rename, rm } from "node:fs/promises";
 import { homedir } from "node:os";
@@ -54,17 +55,24 @@ export async function cached(
 /**
  * The program `tool`, built once with Go.
  * @param module path and version of its package: `example.org/x/cmd/tool@v1.2.3`
- * @param proof arguments with which a good one ends well
+ * @param options.proof arguments with which a good one ends well
+ * @param options.flags of `go install`; a copy that was built with others is another
  */
 export async function goInstalled(
   tool: string,
   module: string,
-  install: boolean,
-  proof: readonly string[] = ["--version"],
+  options: { readonly install: boolean; readonly proof?: readonly string[]; readonly flags?: readonly string[] },
 ): Promise<string> {
-  const folder = join(cacheDirectory(), `${tool}-${module.slice(module.indexOf("@") + 1)}`);
+  const { install, proof = ["--version"], flags = [] } = options;
+  const version = module.slice(module.indexOf("@") + 1);
+  const how =
+    flags.length === 0 ? "" : `-${createHash("sha256").update(JSON.stringify(flags)).digest("hex").slice(0, 8)}`;
+  const folder = join(cacheDirectory(), `${tool}-${version}${how}`);
   await cached(folder, tool, install, async (scratch) => {
-    await run("go", ["install", module], { timeout: INSTALL_MS_MAX, env: { ...process.env, GOBIN: scratch } });
+    await run("go", ["install", ...flags, module], {
+      timeout: INSTALL_MS_MAX,
+      env: { ...process.env, GOBIN: scratch },
+    });
     await run(join(scratch, tool), [...proof], { timeout: ANSWER_MS_MAX });
   });
   return join(folder, tool);

@@ -121,7 +121,6 @@ function again(pod: JsonObject, noted: Status, presence: "all" | "some", config:
 
 /** A pod that is being changed: a copy of our own. */
 interface Draft extends JsonObject {
-  metadata: Mutable & { annotations: Record<string, string> };
   spec: Mutable & {
     initContainers: JsonObject[];
     containers: JsonObject[];
@@ -410,22 +409,24 @@ function easeNeighbours(
 }
 
 function setAnnotation(draft: Draft, name: string, value: string, note: MutableStatus): void {
-  for (const [parent, member] of [
-    [draft, "metadata"],
-    [draft.metadata, "annotations"],
-  ] as const) {
-    if (isObject(parent[member])) continue;
-    const path = member === "metadata" ? "metadata" : "metadata.annotations";
-    note.made = [...note.made, parent[member] === undefined ? path : `null:${path}`];
-    (parent as Mutable)[member] = {};
-  }
-  const { annotations } = draft.metadata;
+  const metadata = mappingIn(draft as Mutable, "metadata", "metadata", note);
+  const annotations = mappingIn(metadata, "annotations", "metadata.annotations", note);
   const was = annotations[name];
   if (was === undefined) note.annotations = [...note.annotations, name];
   else if (!note.annotations.includes(name) && !Object.hasOwn(note.annotationsWere, name)) {
-    note.annotationsWere = { ...note.annotationsWere, [name]: was };
+    note.annotationsWere = { ...note.annotationsWere, [name]: String(was) };
   }
   annotations[name] = value;
+}
+
+/** A mapping of the draft, made where it is missing. */
+function mappingIn(parent: Mutable, name: string, path: string, note: MutableStatus): Mutable {
+  const found = parent[name];
+  if (isObject(found)) return found as Mutable; // of the draft, which is ours to change
+  note.made = [...note.made, found === undefined ? path : `null:${path}`];
+  const made: Mutable = {};
+  parent[name] = made;
+  return made;
 }
 
 /** Notes in the pod what was done to it. */

@@ -355,14 +355,19 @@ function checkSettings(config: InjectorConfig, source: Source): void {
       return typeof value === "string" ? [[String(name), value]] : [];
     }),
   );
-  const flags = serveSettings(config);
-  const read = readConfig({ flags, environment, file: { settings, problems: [] } });
+  // Labels are ours and theirs together; of all others, what the file says is judged at its place there.
+  const made = Object.entries(serveSettings(config)).filter(([name]) => name === "labels" || !settings.has(name));
+  settings.delete("labels");
+  for (const [name] of made) places.set(`--${name}`, memberPath("settings", name));
+  const read = readConfig({ flags: Object.fromEntries(made), environment, file: { settings, problems: [] } });
   if (read.ok) return;
   for (const problem of read.problems) {
     const [about = "", ...words] = problem.split(": ");
-    const text = words.join(": ").replace(/^expected /, "");
-    const [expected = text, got] = text.split(", got ");
-    source.report(places.get(about) ?? "settings", expected, got ?? "what was given");
+    const text = words.join(": ");
+    const found = /^expected (.*), got (.*)$/s.exec(text);
+    const place = places.get(about) ?? "settings";
+    if (found !== null) source.report(place, found[1]!, found[2]!);
+    else source.report(place, "what `sallyport serve` takes", text);
   }
 }
 

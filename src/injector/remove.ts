@@ -31,7 +31,7 @@ function specWithout(given: JsonObject, status: Status): JsonObject {
     ["imagePullSecrets", status.imagePullSecrets],
   ] as const;
   for (const [name, names] of lists) {
-    if (spec[name] === undefined) continue;
+    if (names.length === 0 || !Array.isArray(spec[name])) continue;
     const left = objectsOf(spec[name]).filter((entry) => !names.includes(String(entry.name)));
     put(spec, name, `spec.${name}`, left, left.length === 0, status);
   }

@@ -28,6 +28,7 @@ import { RecentDecisions } from "../telemetry/recent.ts";
 import { checkListener, type Listener } from "./check-listener.ts";
 import type { ServeConfig } from "./config.ts";
 import { FleetOrders } from "./fleet-orders.ts";
+import { FleetWorkloads } from "./fleet-workloads.ts";
 import { GrpcListener } from "./grpc.ts";
 import { HealthServer } from "./health.ts";
 import { HeldStreams } from "./held-streams.ts";
@@ -44,6 +45,7 @@ import { VERSION } from "./version.ts";
 const RECENT_MAX = 2_000;
 const KEY_BYTES = 32;
 const KEY_REFRESH_MS = MINUTE_MS;
+const WORKLOADS_LOOK_MS = 5_000;
 
 export interface Sidecar {
   /** Addresses in use, with real ports where 0 was asked for. */
@@ -158,6 +160,20 @@ async function assemble(
     () => orders.view(),
     () => orders.silentSeconds(),
   );
+  const workloads = new FleetWorkloads({
+    line,
+    now,
+    onView: (view, pods) =>
+      view === "fresh"
+        ? log.info({ event: "workloads.fresh", pods }, "addresses of pods are known")
+        : log.warn({ event: `workloads.${view}`, pods }, "source addresses say nothing of pods for now"),
+  });
+  closers.push(every(WORKLOADS_LOOK_MS, () => workloads.look()));
+  metrics.workloadView(
+    () => workloads.view,
+    () => workloads.pods,
+    () => workloads.confirmedSeconds(),
+  );
   // What is on disk counts first: what the control plane says goes beyond it.
   const restored = state !== undefined && restore(line, state, log);
   if (!restored && config.prior !== undefined) startWarm(line, config.prior, log);
@@ -168,6 +184,7 @@ async function assemble(
     sidecarId,
     loader,
     orders,
+    workloads,
     log,
     registry: metrics.registry,
     onChange: ({ identity }) => {
@@ -256,7 +273,7 @@ async function assemble(
       const status = policy.status();
       return {
         ready: stage === "serving" && status.ready && !orders.refuses(),
-        detail: { ...policyDetail(status), ...lockDetail(orders), state: stage },
+        detail: { ...policyDetail(status), ...lockDetail(orders), ...workloadDetail(workloads), state: stage },
       };
     });
     await health.listen();
@@ -400,6 +417,11 @@ function lockDetail(orders: FleetOrders): Readonly<Record<string, string>> {
   const view = orders.view();
   if (view === "none") return {};
   return { locks: view, ...(orders.refuses() ? { locks_on_stale: "every request is denied" } : {}) };
+}
+
+/** What `/readyz` says of pods. */
+function workloadDetail({ view, pods }: FleetWorkloads): Readonly<Record<string, string>> {
+  return view === "none" ? {} : { workloads: view, pods: String(pods) };
 }
 
 /** What `/readyz` says of the policy. */

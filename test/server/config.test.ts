@@ -67,6 +67,7 @@ t.test("without anything the defaults count: loopback, and no state", async (t) 
     recording: undefined,
     shadowShare: 1,
     logLevel: "info",
+    drainDelayMs: 0,
     drainTimeoutMs: 5_000,
   });
 });

@@ -29,8 +29,8 @@ once per rendering, for all templates: crt, key, ca (PEM, all that are believed)
 {{- $_ := set $certificate "notAfter" $notAfter -}}
 {{- else -}}
 {{- $days := int .values.validDays -}}
-{{- $authority := genCA (printf "%s authority" $name) $days -}}
-{{- $made := genSignedCert (first .hosts) nil .hosts $days $authority -}}
+{{- $authority := genCAWithKey (printf "%s authority" $name | trunc 64) $days (genPrivateKey "ecdsa") -}}
+{{- $made := genSignedCertWithKey (first .hosts | trunc 64) nil .hosts $days $authority (genPrivateKey "ecdsa") -}}
 {{- $before := regexFind "-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----\n?" (default "" (index $data "ca.crt") | b64dec) -}}
 {{- $_ := set $certificate "crt" $made.Cert -}}
 {{- $_ := set $certificate "key" $made.Key -}}

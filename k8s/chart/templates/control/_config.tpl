@@ -41,6 +41,7 @@
 {{- end -}}
 {{- if $control.posture.enabled -}}
 {{- $_ := set $file "kubernetes" true -}}
+{{- $_ := set $file "trust-domain" $control.posture.trustDomain -}}
 {{- with $control.posture.namespaces }}{{ $_ := set $file "kubernetes-namespaces" (join "," .) }}{{ end -}}
 {{- end -}}
 {{- toYaml $file -}}
