@@ -1,13 +1,27 @@
+import { createServer } from "node:http";
 import t, { type Test } from "tap";
 import { createPki } from "../../scripts/pki.ts";
+import { listen } from "../../scripts/services/service.ts";
 import type { JsonObject } from "../../src/injector/injection.ts";
 import { readKeyPair } from "../../src/webhook/key-pair.ts";
 import { WebhookListener } from "../../src/webhook/listener.ts";
 import { parseReview, writeReview } from "../../src/webhook/review.ts";
+import { eventually } from "../support/guarded.ts";
+import { runPod } from "../support/pod.ts";
+import { freePort } from "../support/ports.ts";
 import { type Cluster, clusterNeeded, startCluster, until } from "./cluster.ts";
 import { at, installed, runWebhook, SYSTEM, type Webhook } from "./release.ts";
 
-const SETS = ["webhook.service.port=9443"];
+/** Ports of this machine, as a Pod has no address of its own here; and time for one that does much else. */
+const PORTS = { app: await freePort(), inbound: await freePort(), health: await freePort() };
+const SETS = [
+  "webhook.service.port=9443",
+  `injector.healthPort=${PORTS.health}`,
+  `injector.envoy.inboundPort=${PORTS.inbound}`,
+  `injector.envoy.adminPort=${await freePort()}`,
+  `injector.envoy.healthPort=${await freePort()}`,
+  "injector.settings.overload-delay=10s",
+];
 const APP = {
   name: "app",
   image: "registry.example/orders:1",
@@ -290,6 +304,38 @@ t.test("in a cluster with the chart installed", clusterNeeded(), async (t) => {
       t.ok(reviews() >= 1);
     },
   );
+
+  t.test("what was injected into a Deployment's Pod lets a request through, run by its exact commands", async (t) => {
+    const app = { ...APP, ports: [{ containerPort: PORTS.app }] };
+    const spec = { replicas: 1, selector: selector("run"), template: template("run", { containers: [app] }) };
+    await cluster.apply({ apiVersion: "apps/v1", kind: "Deployment", metadata: meta("run"), spec });
+    await until(async () => (await podsOf(cluster, "run")).length === 1, "the Pod");
+    const [pod] = await podsOf(cluster, "run");
+    const running = await runPod({
+      pod: pod!,
+      app: async () => {
+        const server = createServer((_, response) => response.end("orders"));
+        await listen(server, PORTS.app);
+        return {
+          end: async () => {
+            server.close();
+            server.closeAllConnections();
+          },
+        };
+      },
+    });
+    t.teardown(() => running.remove());
+    t.same(running.started, ["sallyport", "sallyport-envoy", "app"]);
+    const answer = await fetch(`http://127.0.0.1:${PORTS.inbound}/orders/17`);
+    t.equal(answer.status, 200);
+    t.equal(await answer.text(), "orders");
+    const entry = await eventually(async () =>
+      running.lines("sallyport-envoy").find(({ path }) => path === "/orders/17"),
+    );
+    t.match(entry, { code: 200, decision: "allow" });
+    await running.end();
+    t.same(running.ended, ["app", "sallyport-envoy", "sallyport"]);
+  });
 
   t.test("the audit log says what became of each Pod", async (t) => {
     const entries = await cluster.audit();
