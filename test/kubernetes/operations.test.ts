@@ -1,3 +1,5 @@
+import { once } from "node:events";
+import { createServer, type Socket } from "node:net";
 import t, { type Test } from "tap";
 import { createPki } from "../../scripts/pki.ts";
 import type { JsonObject } from "../../src/injector/injection.ts";
@@ -127,6 +129,24 @@ t.test("an operator's way with the chart", clusterNeeded(), async (parent) => {
       t.match((await create(cluster, "odd")).err, shown, name);
       await close();
     }
+  });
+
+  await t.test("one that accepts and never answers costs its time-out and no more", async (t) => {
+    await upgraded(t, cluster, ["webhook.timeoutSeconds=1"]);
+    const { spec } = await cluster.get("service", WEBHOOK, "-n", SYSTEM);
+    const silent = createServer().listen(9443, String(at(spec, "clusterIP")));
+    await once(silent, "listening");
+    t.teardown(() => silent.close());
+    const sockets: Socket[] = [];
+    silent.on("connection", (socket) => sockets.push(socket));
+    await settled("the new time-out", async () =>
+      /\?timeout=1s": (?:context deadline exceeded|net\/http: TLS handshake timeout)/.test(
+        (await create(cluster, fresh("late"))).err,
+      ),
+    );
+    t.ok(sockets.length > 0);
+    for (const socket of sockets) socket.destroy();
+    await upgraded(t, cluster, []);
   });
 
   await t.test("a patch that does not apply refuses the Pod even under Ignore", async (t) => {

@@ -18,7 +18,7 @@ export const WEBHOOK = "sallyport-webhook";
 /** `helm upgrade --install` with `--set` of each. */
 export function installed(cluster: Cluster, sets: readonly string[] = []): Promise<Ran> {
   return cluster.helm([
-    ...["upgrade", "--install", RELEASE, CHART, "--namespace", SYSTEM, "--create-namespace"],
+    ...["upgrade", "--install", RELEASE, CHART, "--namespace", SYSTEM, "--create-namespace", "--history-max", "0"],
     ...sets.flatMap((set) => ["--set", set]),
   ]);
 }
