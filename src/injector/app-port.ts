@@ -1,4 +1,4 @@
-/** Finds where a pod's application listens, and lets Envoy take its place under its name. */
+/** Finds where a pod's application listens, and lets Services that name its port find Envoy there. */
 
 import type { App } from "./bootstrap.ts";
 import type { EnvoyConfig } from "./config.ts";
@@ -63,27 +63,36 @@ const SPEAKERS = [
   "lifecycle.preStop",
 ].flatMap((place) => [`${place}.httpGet`, `${place}.tcpSocket`]);
 
-/** The container without the port's name, and what was changed. */
-export function withoutPortName(
+/**
+ * The container with Envoy's port under the name of its own, and what was changed.
+ * The name stays where it was, for Kubernetes before 1.32 does not look for names at native sidecars when it resolves a
+ * Service's `targetPort` (https://github.com/kubernetes/kubernetes/issues/127958), and what a container declares is not
+ * checked against what it does.
+ */
+export function withEnvoysPort(
   container: JsonObject,
   { port, name }: Declared & { readonly name: string },
+  inboundPort: number,
 ): { readonly container: JsonObject; readonly moved: MovedPort } {
   const named = SPEAKERS.filter((place) => memberAt(container, `${place}.port`) === name);
   const numbered = named.reduce((value, place) => withMember(value, `${place}.port`, port), container);
-  const ports = objectsOf(numbered.ports).map((entry) => {
-    if (entry.name !== name || entry.containerPort !== port) return entry;
-    const { name: _, ...rest } = entry;
-    return rest;
-  });
-  return { container: { ...numbered, ports }, moved: { container: String(container.name), port, name, named } };
+  return {
+    container: withDeclared(numbered, name, inboundPort),
+    moved: { container: String(container.name), port, name, named },
+  };
 }
 
-/** The container as `withoutPortName` found it. */
-export function withPortName(container: JsonObject, { port, name, named }: MovedPort): JsonObject {
+/** The container as `withEnvoysPort` found it. */
+export function withOwnPort(container: JsonObject, { port, name, named }: MovedPort): JsonObject {
   const spoken = named.reduce((value, place) => withMember(value, `${place}.port`, name), container);
-  const ports = objectsOf(spoken.ports);
-  const index = ports.findIndex((entry) => entry.containerPort === port && entry.name === undefined);
-  return index < 0 ? spoken : { ...spoken, ports: ports.with(index, { ...ports[index]!, name }) };
+  return withDeclared(spoken, name, port);
+}
+
+function withDeclared(container: JsonObject, name: string, port: number): JsonObject {
+  const ports = objectsOf(container.ports).map((entry) =>
+    entry.name === name ? { ...entry, containerPort: port } : entry,
+  );
+  return container.ports === undefined ? container : { ...container, ports };
 }
 
 function memberAt(value: JsonObject, path: string): Json | undefined {

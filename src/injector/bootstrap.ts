@@ -45,12 +45,25 @@ const TLS_INPUTS = ["x-sallyport-ja3", "x-sallyport-ja4", "x-sallyport-tls", "x-
 const TLS_LOGGED = ["ja3", "ja4", "peer"];
 const ADMIN_CLUSTER = "admin";
 
+/** What the script that drains asks of the admin interface. */
+export const DRAIN_TARGET = "/drain_listeners?graceful&inboundonly";
+export const ACTIVE_TARGET = "/stats?filter=http.callers.downstream_rq_active";
+
+/** All that the admin interface answers; queries belong to the path here. */
+const ADMIN_PATHS: Json = [
+  { exact: "/ready" },
+  { prefix: "/stats/prometheus" },
+  { exact: ACTIVE_TARGET },
+  { exact: DRAIN_TARGET },
+];
+
 /** Envoy's bootstrap (envoy.config.bootstrap.v3.Bootstrap); `node` comes by flags. */
 export function bootstrapOf(config: InjectorConfig, app: App): JsonObject {
   const { envoy, listenAddress } = config;
   const shipped = JSON.parse(SHIPPED_ENVOY_JSON) as Shipped; // our own text, whose shape its test holds
   delete shipped.node;
-  shipped.admin = { address: socketAddress("127.0.0.1", envoy.adminPort) };
+  // Loopback is the whole pod's, the application's too: of what could stop or open Envoy nothing is served.
+  shipped.admin = { address: socketAddress("127.0.0.1", envoy.adminPort), allow_paths: ADMIN_PATHS };
   const [callers] = shipped.static_resources.listeners;
   callers.address = socketAddress(listenAddress, envoy.inboundPort);
   callers.traffic_direction = "INBOUND"; // what `drain_listeners?inboundonly` ends

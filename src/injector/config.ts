@@ -11,7 +11,7 @@ export interface InjectorConfig {
   readonly nativeSidecars: "auto" | "always" | "never";
   /** `resources` of the container `sallyport`, as in the Kubernetes API. */
   readonly resources: JsonObject;
-  /** UID and GID of the added containers; `undefined` leaves them to the cluster (OpenShift), as `runAsUser: 0` says. */
+  /** UID and GID of `sallyport`, Envoy's is one more; `undefined` leaves both to the cluster (OpenShift), as 0 in the file says. */
   readonly runAsUser: number | undefined;
   /** Where the added containers listen for callers and kubelets. */
   readonly listenAddress: "0.0.0.0" | "::";
@@ -74,7 +74,7 @@ export interface EnvoyConfig {
   readonly appPort: number | undefined;
   /** `auto`: by the name of the application's port. */
   readonly appProtocol: "auto" | "http1" | "http2";
-  /** `none`: Services name `inboundPort`; `ports`: named ports of the application become Envoy's. */
+  /** `none`: Services name `inboundPort`; `ports`: the application's named port becomes Envoy's. */
   readonly redirect: "none" | "ports";
   /** On loopback. */
   readonly adminPort: number;

@@ -4,6 +4,7 @@ import { type App, bootstrapOf } from "./bootstrap.ts";
 import type { ImageConfig, InjectorConfig } from "./config.ts";
 import type { Json, JsonObject } from "./json.ts";
 import {
+  API_TOKEN_FOLDER,
   CONTROL_CA,
   CONTROL_FOLDER,
   CONTROL_KEYS,
@@ -12,6 +13,7 @@ import {
   ENVOY_PORT_NAME,
   FILE_ANNOTATIONS,
   HEALTH_PORT_NAME,
+  INBOUND_PORT_NAME,
   POLICY_FOLDER,
   SALLYPORT_CONTAINER,
   SDS_CERTIFICATE,
@@ -44,7 +46,11 @@ const TOKEN_SECONDS = 3_600;
 /** Mode of files that several users read: those of a Secret are root's, and only the one container mounts them. */
 const READABLE = 0o444;
 
-export const SOCKETS_MOUNT: JsonObject = { name: VOLUMES.sockets, mountPath: SOCKETS_FOLDER };
+/** For those who ask: they can connect to the sockets, and put none of their own in their place. */
+export const SOCKETS_MOUNT: JsonObject = { name: VOLUMES.sockets, mountPath: SOCKETS_FOLDER, readOnly: true };
+
+/** The application's rights at the Kubernetes API are no business of ours, least of all of what faces the callers. */
+const NO_TOKEN_MOUNT: JsonObject = { name: VOLUMES.noToken, mountPath: API_TOKEN_FOLDER, readOnly: true };
 
 /** The container `sallyport`. */
 export function sallyportContainer(config: InjectorConfig, course: Course): JsonObject {
@@ -70,19 +76,20 @@ export function sallyportContainer(config: InjectorConfig, course: Course): Json
     readinessProbe: probe("/readyz", { periodSeconds: 5, timeoutSeconds: 2, failureThreshold: 2 }),
     livenessProbe: probe("/healthz", { periodSeconds: 10, timeoutSeconds: 5, failureThreshold: 3 }),
     resources: config.resources,
-    securityContext: securityContext(config),
+    securityContext: securityContext(config.runAsUser),
     terminationMessagePolicy: "FallbackToLogsOnError",
     volumeMounts: [
-      SOCKETS_MOUNT,
+      { name: VOLUMES.sockets, mountPath: SOCKETS_FOLDER },
       ...(state.kind === "none" ? [] : [{ name: VOLUMES.state, mountPath: STATE_FOLDER }]),
       ...(policy.kind === "configMap" || policy.kind === "secret" ? [readOnly(VOLUMES.policy, POLICY_FOLDER)] : []),
       ...(policy.kind === "control" ? [readOnly(VOLUMES.control, CONTROL_FOLDER)] : []),
+      NO_TOKEN_MOUNT,
     ],
   };
 }
 
 /** The container `sallyport-envoy`. */
-export function envoyContainer(config: InjectorConfig, app: App, inboundName: string, course: Course): JsonObject {
+export function envoyContainer(config: InjectorConfig, app: App, course: Course): JsonObject {
   const { envoy } = config;
   const probe = (more: JsonObject): JsonObject => ({ httpGet: { path: "/ready", port: envoy.healthPort }, ...more });
   const lifecycle = envoyLifecycle(config, app, course);
@@ -114,7 +121,7 @@ export function envoyContainer(config: InjectorConfig, app: App, inboundName: st
     ],
     env: [fieldVariable("POD_NAME", "metadata.name"), fieldVariable("POD_NAMESPACE", "metadata.namespace")],
     ports: [
-      { name: inboundName, containerPort: envoy.inboundPort, protocol: "TCP" },
+      { name: INBOUND_PORT_NAME, containerPort: envoy.inboundPort, protocol: "TCP" },
       { name: ENVOY_PORT_NAME, containerPort: envoy.healthPort, protocol: "TCP" },
     ],
     startupProbe: probe({ periodSeconds: 1, timeoutSeconds: 2, failureThreshold: START_SECONDS_MAX }),
@@ -122,11 +129,13 @@ export function envoyContainer(config: InjectorConfig, app: App, inboundName: st
     livenessProbe: probe({ periodSeconds: 10, timeoutSeconds: 5, failureThreshold: 3 }),
     ...(lifecycle === undefined ? {} : { lifecycle }),
     resources: envoy.resources,
-    securityContext: securityContext(config),
+    // Another user than Sallyport's, whose private socket is closed to it then.
+    securityContext: securityContext(config.runAsUser === undefined ? undefined : config.runAsUser + 1),
     terminationMessagePolicy: "FallbackToLogsOnError",
     volumeMounts: [
       SOCKETS_MOUNT,
       ...(envoy.tls === undefined ? [] : [readOnly(VOLUMES.tls, TLS_FOLDER), readOnly(VOLUMES.sds, SDS_FOLDER)]),
+      NO_TOKEN_MOUNT,
     ],
   };
 }
@@ -149,7 +158,10 @@ function envoyLifecycle(config: InjectorConfig, app: App, course: Course): JsonO
 /** What the two containers mount. */
 export function volumesOf(config: InjectorConfig): readonly JsonObject[] {
   const { state, policy, envoy } = config;
-  const volumes: JsonObject[] = [{ name: VOLUMES.sockets, emptyDir: { medium: "Memory", sizeLimit: "1Mi" } }];
+  const volumes: JsonObject[] = [
+    { name: VOLUMES.sockets, emptyDir: { medium: "Memory", sizeLimit: "1Mi" } },
+    { name: VOLUMES.noToken, emptyDir: { medium: "Memory", sizeLimit: "1Mi" } },
+  ];
   if (state.kind === "emptyDir") volumes.push({ name: VOLUMES.state, emptyDir: { sizeLimit: state.sizeLimit } });
   if (policy.kind === "configMap" || policy.kind === "secret") {
     const items = [{ key: policy.key, path: policy.key }];
@@ -219,7 +231,7 @@ function readOnly(name: string, mountPath: string): JsonObject {
   return { name, mountPath, readOnly: true };
 }
 
-function securityContext({ runAsUser }: InjectorConfig): JsonObject {
+function securityContext(runAsUser: number | undefined): JsonObject {
   return {
     allowPrivilegeEscalation: false,
     capabilities: { drop: ["ALL"] },

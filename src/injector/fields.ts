@@ -105,10 +105,10 @@ export const CONFIG_FIELDS: Members = {
   },
   runAsUser: {
     kind: "integer",
-    range: [0, 2_147_483_647],
+    range: [0, 2_147_483_646],
     fallback: 65_532,
     summary:
-      "User and group of the added containers. `0` is not root: it leaves the choice to the cluster, as OpenShift wants it.",
+      "User and group of the container `sallyport`; `sallyport-envoy` runs as the next one. `0` is not root: it leaves the choice to the cluster, as OpenShift wants it.",
   },
   listenAddress: {
     kind: "choice",
@@ -276,7 +276,7 @@ export const CONFIG_FIELDS: Members = {
         choices: ["none", "ports"],
         fallback: "none",
         summary:
-          "`none`: the Service's `targetPort` is pointed to `inboundPort`. `ports`: the name of the application's port becomes Envoy's, so that Services that name it (`targetPort: http`) lead to Envoy unchanged.",
+          "`none`: the Service's `targetPort` is pointed to `inboundPort`. `ports`: under the name of the application's port Envoy's is declared, so that Services that name it (`targetPort: http`) lead to Envoy unchanged.",
       },
       adminPort: {
         kind: "integer",

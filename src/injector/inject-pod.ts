@@ -1,7 +1,7 @@
 /** Adds Sallyport to a pod: a pure function, and the one place that decides what is injected, left alone or refused. */
 
 import { optedOut, withOverrides } from "./annotations.ts";
-import { type Declared, findApp, withoutPortName } from "./app-port.ts";
+import { type Declared, findApp, withEnvoysPort } from "./app-port.ts";
 import { type App, sdsFiles } from "./bootstrap.ts";
 import type { InjectorConfig } from "./config.ts";
 import { type Course, envoyContainer, SOCKETS_MOUNT, sallyportContainer, volumesOf } from "./containers.ts";
@@ -21,7 +21,6 @@ import { patchBetween } from "./patch.ts";
 import {
   ENVOY_CONTAINER,
   FILE_ANNOTATIONS,
-  INBOUND_PORT_NAME,
   PREFIX,
   SALLYPORT_CONTAINER,
   SDS_CERTIFICATE,
@@ -148,7 +147,7 @@ function inject(pod: JsonObject, config: InjectorConfig, native: boolean): Injec
   const move = target?.declared;
   if (target !== undefined && envoy.redirect === "ports" && move?.name === undefined) {
     problems.push(
-      `its port ${target.app.port} has no name that could become Envoy's: name it, or set annotation ${PREFIX}redirect to none`,
+      `its port ${target.app.port} has no name under which Envoy's could be found: name it, or set annotation ${PREFIX}redirect to none`,
     );
   }
   if (problems.length > 0) return refused(...problems);
@@ -157,12 +156,11 @@ function inject(pod: JsonObject, config: InjectorConfig, native: boolean): Injec
   const note = blankNote(config);
   const course = courseOf(pod, config, native);
   if (target !== undefined && envoy.redirect === "ports" && move?.name !== undefined) {
-    note.movedPort = movePort(draft, { ...move, name: move.name });
+    note.movedPort = movePort(draft, { ...move, name: move.name }, envoy.inboundPort);
   }
-  const inboundName = note.movedPort?.name ?? INBOUND_PORT_NAME;
   const added = [
     sallyportContainer(config, course),
-    ...(target === undefined ? [] : [envoyContainer(config, target.app, inboundName, course)]),
+    ...(target === undefined ? [] : [envoyContainer(config, target.app, course)]),
   ];
   const names = added.map(({ name }) => String(name));
   if (native) note.initContainers = names;
@@ -176,7 +174,7 @@ function inject(pod: JsonObject, config: InjectorConfig, native: boolean): Injec
   lengthenGrace(draft, config, native, note);
   annotate(draft, config, native, note);
   easeNeighbours(pod, draft, config, note, warnings);
-  warnings.push(...exposures(pod, config));
+  warnings.push(...exposures(draft, config));
   if (!native && envoy.mode === "sidecar" && envoy.drain !== "script") {
     warnings.push(
       `envoy.drain is ${envoy.drain}: without its script nothing holds the pod's containers back until Sallyport and Envoy are ready`,
@@ -253,7 +251,7 @@ function joinProblems(pod: JsonObject, { envoy }: InjectorConfig): readonly stri
   if (envoy.container === LINKERD.container) return ["Linkerd's proxy is no Envoy: it cannot join"];
   if (envoy.container === ISTIO.container) {
     const text = withIstioMount(pod, SOCKETS_MOUNT);
-    return text === "damaged" ? [`annotation ${ISTIO_MOUNTS}: expected a JSON object, got something else`] : [];
+    return text === "damaged" ? [`annotation ${ISTIO_MOUNTS}: expected a JSON object or list, got something else`] : [];
   }
   const names = containersOf(pod).map(({ name }) => name);
   if (names.includes(envoy.container)) return [];
@@ -301,10 +299,10 @@ function listIn(
   return spec[name];
 }
 
-function movePort(draft: Draft, port: Declared & { readonly name: string }): MovedPort {
+function movePort(draft: Draft, port: Declared & { readonly name: string }, inboundPort: number): MovedPort {
   const { containers } = draft.spec;
   const index = containers.findIndex(({ name }) => name === port.container);
-  const { container, moved } = withoutPortName(containers[index]!, port);
+  const { container, moved } = withEnvoysPort(containers[index]!, port, inboundPort);
   containers[index] = container;
   return moved;
 }
@@ -441,8 +439,9 @@ function exposures(pod: JsonObject, { envoy }: InjectorConfig): readonly string[
   const spec = objectAt(pod, "spec");
   const warnings: string[] = [];
   for (const { name, ports } of objectsOf(spec.containers)) {
-    for (const { hostPort } of objectsOf(ports)) {
-      if (envoy.mode === "sidecar" && typeof hostPort === "number" && hostPort > 0) {
+    for (const { hostPort, containerPort } of objectsOf(ports)) {
+      const isPast = envoy.mode === "sidecar" && containerPort !== envoy.inboundPort;
+      if (isPast && typeof hostPort === "number" && hostPort > 0) {
         warnings.push(`hostPort ${hostPort} of container ${name} leads past Envoy`);
       }
     }

@@ -73,12 +73,12 @@ export const ISTIO_MOUNTS = "sidecar.istio.io/userVolumeMount";
 
 /**
  * The text of `ISTIO_MOUNTS` with one mount more.
- * @returns `undefined` when it is there already; `"damaged"` when what is there is no JSON object
+ * @returns `undefined` when it is there already; `"damaged"` when what is there is neither of the forms that Istio takes
  */
 export function withIstioMount(pod: JsonObject, mount: JsonObject): string | "damaged" | undefined {
   const { name, ...rest } = mount;
   const text = textAt(objectAt(objectAt(pod, "metadata"), "annotations"), ISTIO_MOUNTS);
-  let mounts: unknown = {};
+  let mounts: unknown = {}; // by name
   if (text !== undefined) {
     try {
       mounts = JSON.parse(text);
@@ -86,7 +86,10 @@ export function withIstioMount(pod: JsonObject, mount: JsonObject): string | "da
       return "damaged"; // the pod is refused: the proxy would not get the socket
     }
   }
-  if (typeof mounts !== "object" || mounts === null || Array.isArray(mounts)) return "damaged";
+  if (Array.isArray(mounts)) {
+    return objectsOf(mounts).some((one) => one.name === name) ? undefined : JSON.stringify([...mounts, mount]);
+  }
+  if (typeof mounts !== "object" || mounts === null) return "damaged";
   if (Object.hasOwn(mounts, String(name))) return undefined;
   return JSON.stringify({ ...mounts, [String(name)]: rest });
 }

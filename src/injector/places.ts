@@ -11,6 +11,7 @@ export const VOLUMES = {
   control: "sallyport-control",
   tls: "sallyport-tls",
   sds: "sallyport-sds",
+  noToken: "sallyport-no-token",
 } as const;
 
 export const SOCKETS_FOLDER = "/run/sallyport";
@@ -22,6 +23,12 @@ export const POLICY_FOLDER = "/etc/sallyport/policy";
 export const CONTROL_FOLDER = "/etc/sallyport/control";
 export const TLS_FOLDER = "/etc/sallyport/tls";
 export const SDS_FOLDER = "/etc/sallyport/sds";
+
+/**
+ * Where the API server mounts the token of the pod's service account into every container, unless something is mounted
+ * there (k8s.io/kubernetes/plugin/pkg/admission/serviceaccount).
+ */
+export const API_TOKEN_FOLDER = "/var/run/secrets/kubernetes.io/serviceaccount";
 
 /** In CONTROL_FOLDER. */
 export const CONTROL_TOKEN = "token";

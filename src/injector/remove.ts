@@ -1,6 +1,6 @@
 /** Takes out of a pod what was injected, and nothing else. */
 
-import { withPortName } from "./app-port.ts";
+import { withOwnPort } from "./app-port.ts";
 import { isObject, type Json, type JsonObject, objectAt, objectsOf } from "./json.ts";
 import { VOLUMES } from "./places.ts";
 import { type Status, statusOf } from "./status.ts";
@@ -59,7 +59,7 @@ function put(
 
 function restored(container: JsonObject, status: Status): JsonObject {
   const { movedPort } = status;
-  const named = container.name === movedPort?.container ? withPortName(container, movedPort!) : container;
+  const named = container.name === movedPort?.container ? withOwnPort(container, movedPort!) : container;
   const mounts = objectsOf(named.volumeMounts);
   const left = mounts.filter(({ name }) => name !== VOLUMES.sockets);
   if (left.length === mounts.length) return named;

@@ -1,6 +1,6 @@
 /** What Envoy's container does besides running Envoy: two scripts for Bash, which talk HTTP by themselves. */
 
-import type { App } from "./bootstrap.ts";
+import { ACTIVE_TARGET, type App, DRAIN_TARGET } from "./bootstrap.ts";
 import type { InjectorConfig } from "./config.ts";
 
 /** `ask PORT METHOD TARGET`: the answer as it comes; fails where nobody listens. */
@@ -16,14 +16,13 @@ const PAUSE = "0.2";
  * @param secondsMax longest wait
  */
 export function drainScript({ envoy }: InjectorConfig, app: App, secondsMax: number): string {
-  const active = "/stats?filter=http.callers.downstream_rq_active";
   return [
     ASK,
     `end=$((SECONDS + ${secondsMax}))`,
-    `ask ${envoy.adminPort} POST '/drain_listeners?graceful&inboundonly' >/dev/null 2>&1 || exit 0`,
+    `ask ${envoy.adminPort} POST '${DRAIN_TARGET}' >/dev/null 2>&1 || exit 0`,
     "while [ $SECONDS -lt $end ]; do",
     `  if ! (exec 3<>/dev/tcp/127.0.0.1/${app.port}) 2>/dev/null; then`,
-    `    ask ${envoy.adminPort} GET '${active}' 2>/dev/null | grep -q 'downstream_rq_active: [1-9]' || exit 0`,
+    `    ask ${envoy.adminPort} GET '${ACTIVE_TARGET}' 2>/dev/null | grep -q 'downstream_rq_active: [1-9]' || exit 0`,
     "  fi",
     `  sleep ${PAUSE}`,
     "done",

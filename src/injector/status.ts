@@ -3,9 +3,10 @@
 import { isObject, type Json, type JsonObject, objectAt, objectsOf, textAt } from "./json.ts";
 import { STATUS_ANNOTATION } from "./places.ts";
 
-/** The port whose name became Envoy's, and where its container spoke of it by name. */
+/** The port under whose name Envoy's is declared, and where its container spoke of it by name. */
 export interface MovedPort {
   readonly container: string;
+  /** As it was. */
   readonly port: number;
   readonly name: string;
   /** Members of the container that name the port, such as `livenessProbe.httpGet`. */

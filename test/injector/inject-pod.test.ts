@@ -147,7 +147,7 @@ const REFUSED: readonly Case[] = [
     name: "mounts for Istio that cannot be read",
     pod: annotated({ "sidecar.istio.io/userVolumeMount": "[" }),
     config: "envoy: {mode: join}",
-    why: /userVolumeMount: expected a JSON object/,
+    why: /userVolumeMount: expected a JSON object or list/,
   },
   {
     name: "a port without a name whose name is to become Envoy's",
@@ -247,6 +247,35 @@ t.test("resources are the configuration's with the pod's over them", async (t) =
   });
 });
 
+t.test("with redirect: ports a Service that names the port finds Envoy, and kubelets the application", async (t) => {
+  const container = {
+    name: "app",
+    ports: [
+      { name: "http", containerPort: 8080, hostPort: 80 },
+      { name: "admin", containerPort: 9000 },
+    ],
+    readinessProbe: { httpGet: { path: "/", port: "http" } },
+    livenessProbe: { tcpSocket: { port: "admin" } },
+    lifecycle: { preStop: { httpGet: { path: "/stop", port: "http" } } },
+  };
+  const given = annotated({ "sallyport.dev/app-port": "8080" }, { containers: [container] });
+  const injection = injectPod(given, configured("envoy: {redirect: ports}"), CONTEXT);
+  if (injection.kind !== "injected") throw new Error(injection.why);
+  t.same(injection.warnings, [], "the node's port leads to Envoy as well");
+  const pod = applyPatch(given, injection.patch);
+  t.same(objectsOf(objectAt(pod, "spec").containers)[0], {
+    name: "app",
+    ports: [
+      { name: "http", containerPort: 15_006, hostPort: 80 },
+      { name: "admin", containerPort: 9000 },
+    ],
+    readinessProbe: { httpGet: { path: "/", port: 8080 } },
+    livenessProbe: { tcpSocket: { port: "admin" } },
+    lifecycle: { preStop: { httpGet: { path: "/stop", port: 8080 } } },
+  });
+  t.match(removeInjection(pod), { kind: "removed", pod: given });
+});
+
 t.test("a proxy that is injected later gets the socket at the second look, and once only", async (t) => {
   const join = configured("envoy: {mode: join}");
   const first = injected(podOf(), join);
@@ -257,13 +286,30 @@ t.test("a proxy that is injected later gets the socket at the second look, and o
   const joined = applyPatch(later, second.patch);
   t.match(
     objectsOf(objectAt(joined, "spec").containers).find(({ name }) => name === "istio-proxy"),
-    { volumeMounts: [{ name: "sallyport-sockets", mountPath: "/run/sallyport" }] },
+    { volumeMounts: [{ name: "sallyport-sockets", mountPath: "/run/sallyport", readOnly: true }] },
   );
   t.match(injectPod(joined, join, CONTEXT), { kind: "unchanged" });
   const removal = removeInjection(joined);
   if (removal.kind !== "removed") throw new Error(removal.why);
   t.same(removal.pod, { metadata: {}, spec: { containers: [APP, { name: "istio-proxy" }] } });
 });
+
+const MOUNT = '"sallyport-sockets":{"mountPath":"/run/sallyport","readOnly":true}';
+for (const { given, want } of [
+  { given: undefined, want: `{${MOUNT}}` },
+  { given: '{"ca":{"mountPath":"/ca"}}', want: `{"ca":{"mountPath":"/ca"},${MOUNT}}` },
+  {
+    given: '[{"name":"ca","mountPath":"/ca"}]',
+    want: '[{"name":"ca","mountPath":"/ca"},{"name":"sallyport-sockets","mountPath":"/run/sallyport","readOnly":true}]',
+  },
+  { given: `{${MOUNT}}`, want: `{${MOUNT}}` },
+]) {
+  t.test(`Istio is told to mount the sockets beside ${given ?? "nothing"}`, async (t) => {
+    const name = "sidecar.istio.io/userVolumeMount";
+    const pod = injected(annotated(given === undefined ? {} : { [name]: given }), configured("envoy: {mode: join}"));
+    t.equal(objectAt(objectAt(pod, "metadata"), "annotations")[name], want);
+  });
+}
 
 t.test("a note without its containers, as copied from another pod, does not keep a pod unguarded", async (t) => {
   const { metadata } = injected(podOf());

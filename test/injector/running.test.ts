@@ -31,6 +31,8 @@ interface Tried {
   readonly pod: RunningPod;
   readonly app: TestApp;
   readonly inboundPort: number;
+  readonly adminPort: number;
+  readonly envoyHealth: number;
   caller(name: string): Promise<Caller>;
 }
 
@@ -119,6 +121,8 @@ ${more}`,
     pod,
     app: app!,
     inboundPort: inboundPort!,
+    adminPort: adminPort!,
+    envoyHealth: envoyHealth!,
     caller: async (name) => ({
       port: inboundPort!,
       caPem: pki.caPem,
@@ -129,7 +133,7 @@ ${more}`,
 }
 
 t.test("native sidecars", async (t) => {
-  const { pod, app, inboundPort, caller } = await tried(true);
+  const { pod, app, inboundPort, adminPort, envoyHealth, caller } = await tried(true);
 
   await t.test("start one after the other, before the application", async (t) => {
     t.same(pod.started, ["sallyport", "sallyport-envoy", "app"]);
@@ -170,6 +174,26 @@ t.test("native sidecars", async (t) => {
   await t.test("Istio's user can connect to the socket, and not to the API's", asRoot, async (t) => {
     t.equal(await connectAs(1337, pod.path("sallyport", "/run/sallyport/check.sock")), "connected");
     t.equal(await connectAs(1337, pod.path("sallyport", "/run/sallyport/api.sock")), "EACCES");
+  });
+
+  await t.test("of Envoy's admin interface, which all of the pod reach, little is served", async (t) => {
+    const status = async (target: string, method = "GET"): Promise<number> =>
+      (await fetch(`http://127.0.0.1:${adminPort}${target}`, { method })).status;
+    t.equal(await status("/ready"), 200);
+    for (const target of ["/quitquitquit", "/healthcheck/fail", "/logging?level=trace", "/runtime_modify?a=b"]) {
+      t.equal(await status(target, "POST"), 403, target);
+    }
+    t.equal(await status("/config_dump"), 403);
+    t.equal(await status("/stats"), 403);
+  });
+
+  await t.test("the health port serves readiness and metrics, and nothing else", async (t) => {
+    const answer = async (target: string): Promise<Response> => fetch(`http://127.0.0.1:${envoyHealth}${target}`);
+    t.equal((await answer("/ready")).status, 200);
+    t.match(await (await answer("/stats/prometheus?usedonly")).text(), /envoy_http_downstream_rq_total/);
+    for (const target of ["/", "/config_dump", "/ready/../config_dump", "/stats", "/stats/prometheus/x"]) {
+      t.equal((await answer(target)).status, 404, target);
+    }
   });
 
   await t.test("a renewed certificate is served without a restart", async (t) => {
