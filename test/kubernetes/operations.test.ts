@@ -7,9 +7,12 @@ import { readKeyPair } from "../../src/webhook/key-pair.ts";
 import { type Reply, WebhookListener } from "../../src/webhook/listener.ts";
 import { parseReview, writeReview, writeStatus } from "../../src/webhook/review.ts";
 import { type Cluster, clusterNeeded, type Ran, startCluster, until } from "./cluster.ts";
-import { at, installed, RELEASE, runWebhook, SYSTEM, secretFiles, WEBHOOK, type Webhook } from "./release.ts";
+import { startProxy } from "./proxy.ts";
+import { at, installed, RELEASE, runWebhook, SYSTEM, secretFiles, serviceAddress, type Webhook } from "./release.ts";
 
 const SETS = ["webhook.service.port=9443"];
+/** Pods of the rolling restart, should it not come to an end. */
+const CREATED_MAX = 20_000;
 const NAMES = { cert: "tls.crt", key: "tls.key" };
 
 /** Asks the API server to take a Pod of this name. */
@@ -55,9 +58,8 @@ async function caBundle(cluster: Cluster): Promise<string> {
 /** Something else in the webhook's place, with its certificate. */
 async function impostor(t: Test, cluster: Cluster, review: (body: Buffer) => Reply): Promise<() => Promise<void>> {
   const files = await secretFiles(cluster);
-  const { spec } = await cluster.get("service", WEBHOOK, "-n", SYSTEM);
   const listener = new WebhookListener({
-    address: `${at(spec, "clusterIP")}:9443`,
+    address: await serviceAddress(cluster),
     pair: readKeyPair(Buffer.from(files["tls.crt"] ?? ""), Buffer.from(files["tls.key"] ?? ""), NAMES),
     review,
     onTurned: () => {},
@@ -133,8 +135,8 @@ t.test("an operator's way with the chart", clusterNeeded(), async (parent) => {
 
   await t.test("one that accepts and never answers costs its time-out and no more", async (t) => {
     await upgraded(t, cluster, ["webhook.timeoutSeconds=1"]);
-    const { spec } = await cluster.get("service", WEBHOOK, "-n", SYSTEM);
-    const silent = createServer().listen(9443, String(at(spec, "clusterIP")));
+    const [host, port] = (await serviceAddress(cluster)).split(":");
+    const silent = createServer().listen(Number(port), host);
     await once(silent, "listening");
     t.teardown(() => silent.close());
     const sockets: Socket[] = [];
@@ -234,6 +236,41 @@ t.test("an operator's way with the chart", clusterNeeded(), async (parent) => {
     t.match((await create(cluster, "missed")).err, /failed calling webhook/);
     webhook = await runWebhook(parent as unknown as Test, cluster);
     t.equal((await create(cluster, "found")).code, 0);
+  });
+
+  await t.test("a rolling restart of two replicas refuses no Pod, however many are created meanwhile", async (t) => {
+    await webhook.stop();
+    const proxy = await startProxy(t, await serviceAddress(cluster));
+    const replica = () => runWebhook(t, cluster, { address: "127.0.0.1:0", drainDelay: "1s" });
+    proxy.replicas.push(await replica(), await replica());
+    const create = async (): Promise<boolean> => {
+      const containers = [{ name: "app", image: "registry.example/orders:1", ports: [{ containerPort: 8080 }] }];
+      const pod = { apiVersion: "v1", kind: "Pod", metadata: { generateName: "rolling-" }, spec: { containers } };
+      const { status, body } = await cluster.post("/api/v1/namespaces/shop/pods?dryRun=All", pod);
+      return status === 201 && isInjected(body);
+    };
+    await settled("both replicas", create);
+    let isOver = false;
+    let created = 0;
+    let refused = 0;
+    const creating = Array.from({ length: 3 }, async () => {
+      while (!isOver && created < CREATED_MAX) {
+        if (await create()) created++;
+        else refused++;
+      }
+    });
+    for (let restarted = 0; restarted < 2; restarted++) {
+      proxy.replicas.push(await replica());
+      const from = created;
+      await settled("Pods with the newcomer", async () => created > from + 20);
+      t.equal(await proxy.replicas.shift()?.stop(), 0);
+    }
+    isOver = true;
+    await Promise.all(creating);
+    t.equal(refused, 0);
+    t.ok(created > 40);
+    for (const { log } of proxy.replicas) t.match(log(), /"event":"pod\.injected"/, "each has a part in it");
+    for (const one of proxy.replicas) await one.stop();
   });
 
   await t.test("uninstalled, nothing of the chart is left and Pods are admitted as they are", async (t) => {
