@@ -2,12 +2,12 @@
 
 import { type InjectorConfig, injectPod, parseInjectorConfig } from "../injector/injection.ts";
 import { errorFields, type Logger } from "../telemetry/log.ts";
-import { type Answered, answerReview, type InForce } from "../webhook/answer.ts";
+import type { InForce } from "../webhook/answer.ts";
 import { type AskVersion, ClusterVersion } from "../webhook/cluster-version.ts";
 import { KEY_PAIR_BYTES_MAX, type KeyPair, readKeyPair, validityOf } from "../webhook/key-pair.ts";
-import { type Reply, WebhookListener } from "../webhook/listener.ts";
+import { type Turned, WebhookListener } from "../webhook/listener.ts";
 import { WebhookMetrics } from "../webhook/metrics.ts";
-import { type AdmissionRequest, parseReview, writeReview, writeStatus } from "../webhook/review.ts";
+import { reviewBody } from "../webhook/reviewer.ts";
 import { WatchedFiles } from "../webhook/watched-files.ts";
 import { HealthServer } from "./health.ts";
 
@@ -15,8 +15,8 @@ import { HealthServer } from "./health.ts";
 const CONFIG_BYTES_MAX = 1024 * 1024;
 /** How often a certificate that is ending or has ended is complained about, and looked for. */
 const EXPIRY_LOOK_MS = 3_600_000;
-/** How often a caller's distrust is logged: API servers try with every Pod. */
-const DISTRUST_LOG_MS = 60_000;
+/** How often the same complaint about callers is logged: anybody may call, and API servers do so with every Pod. */
+const COMPLAINT_LOG_MS = 60_000;
 
 export interface WebhookSettings {
   /** `HOST:PORT`. */
@@ -145,25 +145,39 @@ async function assemble(
   // Asked before the first Pod, so that a restart does not inject otherwise than before; not waited for beyond its time-out.
   if (configuration.value.nativeSidecars === "auto") await version.start();
 
-  let distrustTold = Number.NEGATIVE_INFINITY;
+  const complained = new Map<string, number>();
+  const complain = (
+    about: Turned | "distrusted" | "invalid",
+    fields: Readonly<Record<string, string>>,
+    message: string,
+  ): void => {
+    const now = performance.now();
+    if (now - (complained.get(about) ?? Number.NEGATIVE_INFINITY) < COMPLAINT_LOG_MS) return;
+    complained.set(about, now);
+    log.warn(fields, message);
+  };
+  const telling = {
+    metrics,
+    log,
+    onInvalid: (why: string) => complain("invalid", { event: "review.invalid", why }, "answered with 400"),
+  };
   const listener: WebhookListener = new WebhookListener({
     address: settings.address,
     pair: pair.value,
     review: (body) => {
       const config = configuration.value; // one configuration from start to end
       const inject: InForce["inject"] = (pod, context) => injectPod(pod, config, context);
-      return review(body, { inject, hash: config.hash, native: native() }, metrics, log);
+      return reviewBody(body, { inject, hash: config.hash, native: native() }, telling);
     },
     onTurned: (reason) => {
       metrics.countTurned(reason);
-      log.warn({ event: "request.turned", reason }, "no review was read");
+      complain(reason, { event: "request.turned", reason }, "no review was read; counted, and told once a minute");
     },
     onHandshakeFailure: (distrusted) => {
       metrics.handshakeFailures.inc({ reason: distrusted ? "distrusted" : "other" });
-      const now = performance.now();
-      if (!distrusted || now - distrustTold < DISTRUST_LOG_MS) return;
-      distrustTold = now;
-      log.error(
+      if (!distrusted) return;
+      complain(
+        "distrusted",
         { event: "tls.distrusted", ...certificateFields(pair.value) },
         "a caller does not accept this certificate: is caBundle of the MutatingWebhookConfiguration its authority, and the Service's name among its names?",
       );
@@ -184,45 +198,6 @@ async function assemble(
   log.info({ event: "tls.read", ...certificateFields(pair.value) }, "certificate in use");
   log.info({ event: "config.read", config: hash }, "Pods are injected by this configuration");
   return { webhook: listener.boundAddress, health: health?.boundAddress };
-}
-
-/** From a body to what is sent back. Never throws. */
-function review(body: Buffer, inForce: InForce, metrics: WebhookMetrics, log: Logger): Reply {
-  const startedMs = performance.now();
-  const parsed = parseReview(body);
-  if (!parsed.ok) {
-    metrics.reviews.inc({ result: "invalid", dry_run: "false" });
-    log.warn({ event: "review.invalid", why: parsed.why }, "answered with 400");
-    return { status: 400, body: writeStatus(400, "BadRequest", `sallyport: ${parsed.why}`) };
-  }
-  const { request } = parsed;
-  const dry_run = String(request.dryRun);
-  let answered: Answered;
-  try {
-    answered = answerReview(request, inForce);
-  } catch (error) {
-    // Fails as failurePolicy says: whether a Pod may run without its sidecar is not decided by a fault of ours.
-    metrics.reviews.inc({ result: "failed", dry_run });
-    log.error({ event: "review.failed", ...requestFields(request), ...errorFields(error) }, "answered with 500");
-    const message = `sallyport: internal error; the webhook's log has it with uid ${request.uid}`;
-    return { status: 500, body: writeStatus(500, "InternalError", message) };
-  }
-  metrics.reviews.inc({ result: answered.outcome, dry_run });
-  metrics.reviewSeconds.observe((performance.now() - startedMs) / 1_000);
-  tell(request, answered, inForce.hash, log);
-  return { status: 200, body: writeReview(answered.answer) };
-}
-
-function tell(request: AdmissionRequest, { outcome, why, answer }: Answered, config: string, log: Logger): void {
-  const fields = { event: `pod.${outcome}`, ...requestFields(request), config };
-  if (outcome === "injected") log.info({ ...fields, warnings: answer.warnings.length }, "sidecar injected");
-  else if (outcome === "refused") log.warn({ ...fields, why }, "refused");
-  // One that opted out is no news; one that was not a Pod's creation is told to whoever asked.
-  else log.debug({ ...fields, why }, "let through as it is");
-}
-
-function requestFields({ uid, namespace, name, owner, dryRun }: AdmissionRequest): Record<string, string | boolean> {
-  return { uid, namespace, pod: name, ...(owner === undefined ? {} : { owner }), dry_run: dryRun };
 }
 
 function certificateFields({ fingerprint, notAfterMs }: KeyPair): Record<string, string> {

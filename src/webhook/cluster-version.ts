@@ -130,17 +130,18 @@ export function inClusterVersion(
         "nativeSidecars auto: expected KUBERNETES_SERVICE_HOST as in a Pod, got nothing; set always or never elsewhere",
       );
     }
+    const where = `https://${host.includes(":") ? `[${host}]` : host}:${port}/version`;
     const ca = await readFile(join(folder, "ca.crt")).catch((cause) => {
       const message = `${join(folder, "ca.crt")}: expected the API server's authority (automountServiceAccountToken)`;
       throw new OperatingError("ERR_API", message, { cause });
     });
     // Without a token it is asked as nobody in particular, who may know the version too unless that was switched off.
     const token = await readFile(join(folder, "token"), "utf8").catch(() => "");
-    const { status, body } = await get({ host, port, ca, token: token.trim() });
+    const { status, body } = await get({ where, host, port, ca, token: token.trim() });
     if (status !== 200) {
-      throw new OperatingError("ERR_API", `https://${host}:${port}/version: expected 200, got ${status}`);
+      throw new OperatingError("ERR_API", `${where}: expected 200, got ${status}`);
     }
-    return parseVersion(body, `https://${host}:${port}/version`);
+    return parseVersion(body, where);
   };
 }
 
@@ -168,6 +169,8 @@ function parseObject(text: string): Readonly<Record<string, unknown>> {
 }
 
 interface Asked {
+  /** The whole address, for messages. */
+  readonly where: string;
   readonly host: string;
   readonly port: string;
   readonly ca: Buffer;
@@ -175,9 +178,8 @@ interface Asked {
   readonly token: string;
 }
 
-function get({ host, port, ca, token }: Asked): Promise<{ readonly status: number; readonly body: string }> {
+function get({ where, host, port, ca, token }: Asked): Promise<{ readonly status: number; readonly body: string }> {
   return new Promise((resolve, reject) => {
-    const where = `https://${host}:${port}/version`;
     const fail = (cause: Error): void => {
       const why = (cause as NodeJS.ErrnoException).code ?? cause.name;
       reject(new OperatingError("ERR_API", `${where}: expected an answer, got ${why}`, { cause }));

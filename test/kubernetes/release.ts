@@ -18,13 +18,22 @@ export const WEBHOOK = "sallyport-webhook";
 /** `helm upgrade --install` with `--set` of each. */
 export function installed(cluster: Cluster, sets: readonly string[] = []): Promise<Ran> {
   return cluster.helm([
-    ...["upgrade", "--install", RELEASE, CHART, "--namespace", SYSTEM, "--create-namespace"],
+    ...["upgrade", "--install", RELEASE, CHART, "--namespace", SYSTEM, "--create-namespace", "--history-max", "0"],
     ...sets.flatMap((set) => ["--set", set]),
   ]);
 }
 
+export interface ReplicaOptions {
+  /** Default: the Service's address and port, where kube-proxy would bring the API server's calls. */
+  readonly address?: string;
+  /** Default: the end comes at once, without waiting for endpoints to spread. */
+  readonly drainDelay?: string;
+}
+
 export interface Webhook {
   readonly child: ChildProcess;
+  /** `HOST:PORT` where reviews are taken. */
+  readonly address: string;
   /** `HOST:PORT` of the health port. */
   readonly health: string;
   log(): string;
@@ -34,17 +43,18 @@ export interface Webhook {
   stop(): Promise<number | null>;
 }
 
-/**
- * Runs a Pod of the webhook's Deployment as a process: its own arguments, its mounted files, its service account's token. It
- * listens on the Service's address and port, where kube-proxy would bring the API server's calls.
- */
-export async function runWebhook(t: Test, cluster: Cluster): Promise<Webhook> {
+/** `HOST:PORT` of the webhook's Service. */
+export async function serviceAddress(cluster: Cluster): Promise<string> {
+  const { spec } = await cluster.get("service", WEBHOOK, "-n", SYSTEM);
+  return `${at(spec, "clusterIP")}:${at(spec, "ports", 0, "port")}`;
+}
+
+/** Runs a Pod of the webhook's Deployment as a process: its own arguments, its mounted files, its service account's token. */
+export async function runWebhook(t: Test, cluster: Cluster, options: ReplicaOptions = {}): Promise<Webhook> {
   const deployment = await cluster.get("deployment", WEBHOOK, "-n", SYSTEM);
-  const service = await cluster.get("service", WEBHOOK, "-n", SYSTEM);
   const spec = at(deployment, "spec", "template", "spec") as JsonObject;
   const [container] = spec.containers as readonly JsonObject[];
-  const [port] = at(service, "spec", "ports") as readonly JsonObject[];
-  const address = `${at(service, "spec", "clusterIP")}:${port?.port}`;
+  const address = options.address ?? (await serviceAddress(cluster));
   const tls = await mount(t, await secretFiles(cluster));
   const injector = await mount(t, await configFiles(cluster));
   const account = await accountFolder(t, cluster, String(spec.serviceAccountName));
@@ -57,7 +67,7 @@ export async function runWebhook(t: Test, cluster: Cluster): Promise<Webhook> {
   );
   const child = spawn(
     process.execPath,
-    [MAIN, ...args, `--service-account-dir=${account.folder}`, "--drain-delay=0s"],
+    [MAIN, ...args, `--service-account-dir=${account.folder}`, `--drain-delay=${options.drainDelay ?? "0s"}`],
     {
       stdio: ["ignore", "ignore", "pipe"],
       env: { KUBERNETES_SERVICE_HOST: "127.0.0.1", KUBERNETES_SERVICE_PORT: String(cluster.port) },
@@ -74,10 +84,12 @@ export async function runWebhook(t: Test, cluster: Cluster): Promise<Webhook> {
     return log.includes('"event":"started"');
   }, "the webhook");
   const started = JSON.parse(log.split("\n").find((line) => line.includes('"event":"started"')) ?? "{}") as {
+    readonly webhook: string;
     readonly health: string;
   };
   return {
     child,
+    address: started.webhook,
     health: started.health,
     log: () => log,
     remount: async () => {
@@ -98,7 +110,7 @@ export function at(object: unknown, ...path: readonly (string | number)[]): unkn
   return here;
 }
 
-async function secretFiles(cluster: Cluster): Promise<Record<string, string>> {
+export async function secretFiles(cluster: Cluster): Promise<Record<string, string>> {
   const { data } = await cluster.get("secret", `${WEBHOOK}-tls`, "-n", SYSTEM);
   const text = (name: string): string => Buffer.from(String(at(data, name)), "base64").toString();
   return { "tls.crt": text("tls.crt"), "tls.key": text("tls.key") };

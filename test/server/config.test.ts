@@ -145,6 +145,21 @@ t.test("everything wrong is told at once, each with its place", async (t) => {
   ]);
 });
 
+t.test("what kubelets set for a Service called sallyport-webhook is no setting", async (t) => {
+  const links = {
+    SALLYPORT_WEBHOOK_SERVICE_HOST: "10.0.0.7",
+    SALLYPORT_WEBHOOK_SERVICE_PORT: "443",
+    SALLYPORT_WEBHOOK_SERVICE_PORT_HTTPS: "443",
+    SALLYPORT_WEBHOOK_PORT: "tcp://10.0.0.7:443",
+    SALLYPORT_WEBHOOK_PORT_443_TCP: "tcp://10.0.0.7:443",
+    SALLYPORT_WEBHOOK_PORT_443_TCP_PROTO: "tcp",
+    SALLYPORT_WEBHOOK_PORT_443_TCP_PORT: "443",
+    SALLYPORT_WEBHOOK_PORT_443_TCP_ADDR: "10.0.0.7",
+  };
+  t.same(problems({ environment: links }), []);
+  t.match(problems({ environment: { SALLYPORT_HEALTH_PORT: "8282" } }), [/^SALLYPORT_HEALTH_PORT: unknown setting/]);
+});
+
 const files = [
   { name: "text that is no YAML", file: "a: [", says: /^c\.yaml:1:\d+: / },
   { name: "a list", file: "- a\n", says: /^c\.yaml:1:1: expected a mapping of settings$/ },

@@ -103,6 +103,7 @@ t.test("a posted review is answered with JSON", async (t) => {
   const { port, bodies, turned } = await started(t);
   const got = await ask(port, { body: '{"a":1}' });
   t.match(got, { status: 200, body: '{"ok":true}', headers: { "content-type": "application/json" } });
+  t.equal(Number(got.headers["content-length"]), 11);
   t.match(await ask(port, { body: '{"b":2}', chunked: true }), { status: 200 });
   t.match(await ask(port, { path: INJECT_PATH, headers: { "content-type": "application/json; charset=utf-8" } }), {
     status: 200,
@@ -256,6 +257,13 @@ for (const version of ["TLSv1.2", "TLSv1.3"] as const) {
     t.same(failures, [true, true]);
   });
 }
+
+t.test("idle connections outlive those of API servers, which end after 90 seconds", async (t) => {
+  const { port } = await started(t);
+  const agent = new Agent({ keepAlive: true });
+  t.teardown(() => agent.destroy());
+  t.equal((await ask(port, { agent })).headers["keep-alive"], "timeout=120");
+});
 
 t.test("draining, each answer ends its connection; then the listener ends with what is under way", async (t) => {
   const { listener, port } = await started(t);
