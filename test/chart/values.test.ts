@@ -216,10 +216,10 @@ t.test("numbers count the same from a file and from the command line", WITH_HELM
   const { ok, err } = await template({ more: ["--set", "webhook.podDisruptionBudget.minAvailable=2"] });
   t.notOk(ok);
   t.match(err, "webhook.podDisruptionBudget.minAvailable: expected less than webhook.replicas (2), got 2");
-  const large = { injector: { settings: { "policy-bytes-max": 200_000_000, "shadow-share": 0.5 } } };
+  const large = { injector: { settings: { "policy-bytes-max": 200_000_000 } } };
   const [fromFile, fromLine] = await Promise.all([
     render({ values: large }),
-    render({ more: ["--set", "injector.settings.policy-bytes-max=200000000,injector.settings.shadow-share=0.5"] }),
+    render({ more: ["--set", "injector.settings.policy-bytes-max=200000000"] }),
   ]);
   const configOf = (objects: readonly Rendered[]) =>
     one(objects, "ConfigMap", "sallyport-injector").data["injector.yaml"];
