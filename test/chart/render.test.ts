@@ -158,6 +158,30 @@ t.test("rights are those that are used, and no more", WITH_HELM, async (t) => {
   t.equal(one(blind, "Deployment", "sallyport-control").spec.template.spec.automountServiceAccountToken, false);
 });
 
+t.test("network policies let in who has to come, and out what is called", WITH_HELM, async (t) => {
+  const strict = await render({ files: ["values-strict.yaml"] });
+  const monitoring = { namespaceSelector: { matchLabels: { "kubernetes.io/metadata.name": "monitoring" } } };
+  const webhook = one(strict, "NetworkPolicy", "sallyport-webhook").spec;
+  t.same(webhook.ingress, [
+    { ports: [{ port: "https", protocol: "TCP" }] },
+    { ports: [{ port: "metrics", protocol: "TCP" }], from: [monitoring] },
+  ]);
+  const api = { ports: [443, 6443].map((port) => ({ port, protocol: "TCP" })) };
+  t.same(webhook.egress, [api]);
+  const control = one(strict, "NetworkPolicy", "sallyport-control").spec;
+  const test = one(strict, "Pod", "sallyport-test").metadata.labels;
+  const [, metrics] = control.ingress;
+  t.same(metrics.from[0], monitoring);
+  t.ok(selects(metrics.from[1].podSelector.matchLabels, test), "helm test asks the control plane whether it is ready");
+  t.same(control.egress, [
+    { ports: ["UDP", "TCP"].map((protocol) => ({ port: 53, protocol })) },
+    api,
+    { ports: [{ port: 4222, protocol: "TCP" }] },
+  ]);
+  const told = await render({ values: { injector: { nativeSidecars: "never" } } });
+  t.same(one(told, "NetworkPolicy").spec.egress, [], "a webhook that asks nobody may call nobody");
+});
+
 t.test("a digest wins over the tag, for sidecars too", WITH_HELM, async (t) => {
   const digest = `sha256:${"a".repeat(64)}`;
   const objects = await render({ values: { image: { digest } } });
