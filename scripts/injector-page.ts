@@ -2,7 +2,7 @@
 
 import { ANNOTATIONS } from "../src/injector/annotations.ts";
 import { CONFIG_FIELDS, type Field, type Members } from "../src/injector/fields.ts";
-import { ISTIO, LINKERD } from "../src/injector/neighbours.ts";
+import { AMBIENT, ISTIO, LINKERD } from "../src/injector/neighbours.ts";
 import { MANAGED_SETTINGS } from "../src/injector/serve-settings.ts";
 import { WORKLOAD_KINDS } from "../src/injector/workloads.ts";
 
@@ -163,11 +163,12 @@ function intro(generated: string): readonly string[] {
     "",
     "## Beside a mesh",
     "",
-    `Ports of the meshes are never ours: ${[ISTIO, LINKERD].map(({ name, ports }) => `${name} ${ports.join(", ")}`).join("; ")}.`,
+    `Ports of the meshes are never ours: ${[ISTIO, AMBIENT, LINKERD].map(({ name, ports }) => `${name} ${ports.join(", ")}`).join("; ")}.`,
     "So with Istio, use `join`, or choose other ports for `sidecar`. Our health ports are put on the mesh's list of ports that it",
     `leaves alone (\`${ISTIO.skipInbound}\`, \`${LINKERD.skipInbound}\`), for kubelets and Prometheus have no`,
     "certificate of the mesh. `sallyport inject` cannot see that a namespace's label will have Istio inject the pod later: use",
-    "`join` in such namespaces. A mesh that was injected before reads that list too late: the injector then warns, and the pod's",
+    "`join` in such namespaces. Nor can it or the webhook see that a namespace's label puts a pod into the ambient mesh, whose",
+    "proxy listens on 15006 in every pod: choose another `inboundPort` there. A mesh that was injected before reads that list too late: the injector then warns, and the pod's",
     "template has to say it.",
     "",
     "## `sallyport inject` and `uninject`",

@@ -23,7 +23,6 @@ import type {
 } from "../model/policy.ts";
 import { type EpochMs, HOUR_MS, MINUTE_MS, SECOND_MS } from "../model/units.ts";
 import type { Decision, Mode, Reading, Verdict } from "../model/verdict.ts";
-import type { PeerPod } from "../model/workloads.ts";
 import { ScoreBands } from "../score/bands.ts";
 import { Calibrations } from "../score/calibration.ts";
 import { forget, gather } from "../score/gather.ts";
@@ -543,7 +542,7 @@ class RequestLine implements Line {
     identity: Identity,
     facts: RequestFacts,
     policy: Policy,
-    peer: PeerPod | undefined,
+    peer: ReturnType<Workloads["peerOf"]>,
   ): PostureFacts | undefined {
     const stated = this.statedPosture(identity, facts, policy);
     if (this.workloads.size === 0 || !identity.proven) return stated;

@@ -18,11 +18,21 @@ export const WORKLOADS_KEPT_MS = 15 * MINUTE_MS;
 
 const SOURCE = "kubernetes";
 
+/** What {@link Workloads.peerOf} finds: made once for each pod, since every request of it asks. */
+type Peer = OwnPeer | Extract<PeerPod, { kind: "other" }>;
+
+interface OwnPeer extends Extract<PeerPod, { kind: "own" }> {
+  /** Its facts as they were last told, with their age. */
+  told: PostureFacts | undefined;
+}
+
 /** An address and the pods that claim it; seldom more than one. */
 interface Place {
   readonly pods: readonly Workload[];
   /** Since when it is these. */
   readonly sinceMs: number;
+  readonly own: OwnPeer;
+  readonly other: Extract<PeerPod, { kind: "other" }>;
 }
 
 interface Account {
@@ -37,11 +47,11 @@ export class Workloads implements WorkloadTable {
   private readonly byUid = new Map<string, Workload>();
   private readonly byAddress = new Map<string, Place>();
   private readonly byPrincipal = new Map<string, Account>();
-  /** Of pods that requests came from, as they were last told. */
-  private readonly ofPods = new WeakMap<Workload, PostureFacts>();
   private readonly podsMax: number;
   private confirmedMs = Number.NEGATIVE_INFINITY;
   private missing = false;
+  /** What has been put since a change began anew, until its last part. */
+  private listed: Set<string> | undefined;
 
   /** @param podsMax further pods are left out: nothing is known of them then */
   constructor(podsMax: number) {
@@ -52,19 +62,25 @@ export class Workloads implements WorkloadTable {
     return this.byUid.size;
   }
 
-  change({ whole, put, removed }: WorkloadChange, at: EpochMs): void {
-    if (whole) {
+  change({ first, last, put, removed }: WorkloadChange, at: EpochMs): void {
+    if (first) {
       this.missing = true; // until it is confirmed
-      const stays = new Set(put.map(({ uid }) => uid));
-      for (const uid of [...this.byUid.keys()]) if (!stays.has(uid)) this.remove(uid, at);
+      this.listed = new Set();
     }
     // What goes makes room for what comes.
     for (const uid of removed) this.remove(uid, at);
-    for (const workload of put) this.put(workload, at);
+    for (const workload of put) {
+      this.listed?.add(workload.uid);
+      this.put(workload, at);
+    }
+    if (!last || this.listed === undefined) return;
+    for (const uid of [...this.byUid.keys()]) if (!this.listed.has(uid)) this.remove(uid, at);
+    this.listed = undefined;
   }
 
   confirm(at: EpochMs | undefined): void {
     this.missing = at === undefined;
+    if (at === undefined) this.listed = undefined;
     // Back as well: another control plane may know less than the one before.
     if (at !== undefined) this.confirmedMs = at;
   }
@@ -75,6 +91,7 @@ export class Workloads implements WorkloadTable {
     this.byPrincipal.clear();
     this.confirmedMs = Number.NEGATIVE_INFINITY;
     this.missing = false;
+    this.listed = undefined;
   }
 
   /** Whether addresses count. */
@@ -83,26 +100,24 @@ export class Workloads implements WorkloadTable {
   }
 
   /** Whose address it is, seen from a principal; one look-up where nothing is strange. */
-  peerOf(address: string | undefined, principal: string, now: EpochMs): PeerPod | undefined {
+  peerOf(address: string | undefined, principal: string, now: EpochMs): Peer | undefined {
     const place = address === undefined ? undefined : this.byAddress.get(address);
     if (place === undefined || place.pods.length !== 1) return undefined;
-    const workload = place.pods[0]!;
+    const { workload } = place.own;
     // An ending pod is no less its own: only that the address accuses nobody.
-    if (workload.principals.includes(principal)) return { kind: "own", workload };
+    if (workload.principals.includes(principal)) return place.own;
     if (workload.shared || now - place.sinceMs < ADDRESS_GRACE_MS || !this.isFresh(now)) return undefined;
-    return this.byPrincipal.has(principal) ? { kind: "other", workload } : undefined;
+    return this.byPrincipal.has(principal) ? place.other : undefined;
   }
 
   /** Facts of the very pod where the address names one of the principal's own; else what all of its pods agree on. */
-  factsOf(principal: string, peer: PeerPod | undefined, now: EpochMs): PostureFacts | undefined {
+  factsOf(principal: string, peer: Peer | undefined, now: EpochMs): PostureFacts | undefined {
     if (now - this.confirmedMs > WORKLOADS_KEPT_MS) return undefined;
     if (peer?.kind === "own") {
-      const { workload } = peer;
-      const told = this.ofPods.get(workload);
-      if (told?.reportedAtMs === this.confirmedMs) return told;
-      const now = this.asOfNow(workload.facts);
-      this.ofPods.set(workload, now);
-      return now;
+      if (peer.told?.reportedAtMs !== this.confirmedMs) {
+        peer.told = this.asOfNow(factsOf(peer.workload));
+      }
+      return peer.told;
     }
     const account = this.byPrincipal.get(principal);
     if (account === undefined) return undefined;
@@ -160,9 +175,13 @@ export class Workloads implements WorkloadTable {
     }
     const same =
       before !== undefined && after !== undefined && before.shared === after.shared && isAlike(before, after);
+    const pods = after === undefined ? others : [...others, after];
+    const workload = pods[0]!;
     this.byAddress.set(address, {
-      pods: after === undefined ? others : [...others, after],
+      pods,
       sinceMs: same && place !== undefined ? place.sinceMs : at,
+      own: { kind: "own", workload, told: undefined },
+      other: { kind: "other", workload },
     });
   }
 
@@ -183,9 +202,15 @@ function isAlike(one: Workload, other: Workload): boolean {
   );
 }
 
+function factsOf({ common, own }: Workload): Readonly<Record<string, string>> {
+  return { ...common, ...own };
+}
+
 function agreedFacts(pods: ReadonlySet<Workload>): Readonly<Record<string, string>> {
   const [first, ...others] = pods;
+  if (first === undefined) return {};
+  const factOf = ({ common, own }: Workload, fact: string): string | undefined => own[fact] ?? common[fact];
   return Object.fromEntries(
-    Object.entries(first?.facts ?? {}).filter(([fact, value]) => others.every(({ facts }) => facts[fact] === value)),
+    Object.entries(factsOf(first)).filter(([fact, value]) => others.every((pod) => factOf(pod, fact) === value)),
   );
 }

@@ -34,6 +34,11 @@ interface Listener {
   filter_chains: [{ transport_socket?: { typed_config: Record<string, Json> }; filters: [Filter] }];
 }
 
+interface CheckService {
+  timeout: string;
+  retry_policy: { retry_back_off: { max_interval: string } };
+}
+
 interface Cluster {
   name: string;
   [field: string]: Json;
@@ -72,8 +77,11 @@ export function bootstrapOf(config: InjectorConfig, app: App): JsonObject {
   if (envoy.tls === undefined) withoutTls(callers, manager);
   else chain.transport_socket!.typed_config.common_tls_context = tlsContext(envoy.tls);
   const filters = manager.typed_config.http_filters as unknown as Filter[];
-  filters.find(({ name }) => name === "envoy.filters.http.ext_authz")!.typed_config.failure_mode_allow =
-    envoy.failureMode === "allow";
+  const check = filters.find(({ name }) => name === "envoy.filters.http.ext_authz")!.typed_config;
+  check.failure_mode_allow = envoy.failureMode === "allow";
+  const service = check.grpc_service as unknown as CheckService;
+  service.timeout = `${envoy.checkTimeoutMs / 1_000}s`;
+  service.retry_policy.retry_back_off.max_interval = service.timeout; // the time limit of each try, too
   shipped.static_resources.listeners.push(healthListener(config));
   shipped.static_resources.clusters = [
     ...shipped.static_resources.clusters.map((cluster) => placed(cluster, app)),

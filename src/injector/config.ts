@@ -81,6 +81,8 @@ export interface EnvoyConfig {
   /** `/ready` and `/stats/prometheus`, for kubelets and Prometheus. */
   readonly healthPort: number;
   readonly failureMode: "deny" | "allow";
+  /** Of all tries together. */
+  readonly checkTimeoutMs: number;
   /** Worker threads. */
   readonly concurrency: number;
   readonly logLevel: "trace" | "debug" | "info" | "warning" | "error" | "critical" | "off";

@@ -121,7 +121,10 @@ export function envoyContainer(config: InjectorConfig, app: App, course: Course)
     ],
     env: [fieldVariable("POD_NAME", "metadata.name"), fieldVariable("POD_NAMESPACE", "metadata.namespace")],
     ports: [
-      { name: INBOUND_PORT_NAME, containerPort: envoy.inboundPort, protocol: "TCP" },
+      // Else the application's container declares it, and the API server warns of ports that are declared twice.
+      ...(envoy.redirect === "ports"
+        ? []
+        : [{ name: INBOUND_PORT_NAME, containerPort: envoy.inboundPort, protocol: "TCP" }]),
       { name: ENVOY_PORT_NAME, containerPort: envoy.healthPort, protocol: "TCP" },
     ],
     startupProbe: probe({ periodSeconds: 1, timeoutSeconds: 2, failureThreshold: START_SECONDS_MAX }),

@@ -296,6 +296,12 @@ export const CONFIG_FIELDS: Members = {
         fallback: "deny",
         summary: "What becomes of requests while Sallyport does not answer.",
       },
+      checkTimeoutMs: {
+        kind: "integer",
+        range: [10, 60_000],
+        fallback: 200,
+        summary: "How long Envoy waits for an answer, in milliseconds, tries together; then `failureMode` counts.",
+      },
       concurrency: {
         kind: "integer",
         range: [1, 128],

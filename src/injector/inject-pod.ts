@@ -392,15 +392,17 @@ function easeNeighbours(
 ): void {
   const ports = [config.healthPort, ...(config.envoy.mode === "sidecar" ? [config.envoy.healthPort] : [])];
   for (const mesh of neighboursOf(pod)) {
+    const { skipInbound } = mesh;
+    if (skipInbound === undefined) continue;
     for (const port of ports) {
       const annotations = objectAt(objectAt(draft, "metadata"), "annotations");
-      const text = withPort(textAt(annotations, mesh.skipInbound), port);
-      if (text !== undefined) setAnnotation(draft, mesh.skipInbound, text, note);
+      const text = withPort(textAt(annotations, skipInbound), port);
+      if (text !== undefined) setAnnotation(draft, skipInbound, text, note);
     }
     const late = ports.filter((port) => isPresent(pod, mesh) && capturesPort(pod, mesh, port));
     if (late.length > 0) {
       warnings.push(
-        `${mesh.name} was injected first and leads port ${late.join(" and ")} through its proxy: where it insists on mTLS the kubelet's probes fail. Set ${mesh.skipInbound}: "${late.join(",")}" in the pod's template`,
+        `${mesh.name} was injected first and leads port ${late.join(" and ")} through its proxy: where it insists on mTLS the kubelet's probes fail. Set ${skipInbound}: "${late.join(",")}" in the pod's template`,
       );
     }
   }

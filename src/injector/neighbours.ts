@@ -4,35 +4,47 @@ import { type JsonObject, objectAt, objectsOf, textAt } from "./json.ts";
 
 export interface Neighbour {
   readonly name: string;
-  readonly container: string;
+  /** `undefined`: the mesh adds none. */
+  readonly container: string | undefined;
   /** The init container that leads the pod's traffic through it; its arguments are set when it is injected. */
-  readonly redirector: string;
+  readonly redirector: string | undefined;
   /** Ports of the pod that are its own. */
   readonly ports: readonly number[];
-  /** Annotation whose list of ports it leaves alone. */
-  readonly skipInbound: string;
+  /** Annotation whose list of ports it leaves alone; `undefined`: it lets kubelets through by itself. */
+  readonly skipInbound: string | undefined;
   /** Whether the pod says that it is going to be injected. */
   readonly isExpected: (pod: JsonObject) => boolean;
 }
 
-export const ISTIO: Neighbour = {
+export const ISTIO = {
   name: "Istio",
   container: "istio-proxy",
   redirector: "istio-init",
   // https://istio.io/latest/docs/ops/deployment/application-requirements/#ports-used-by-istio
   ports: [15_000, 15_001, 15_002, 15_004, 15_006, 15_008, 15_020, 15_021, 15_053, 15_090],
   skipInbound: "traffic.sidecar.istio.io/excludeInboundPorts",
-  isExpected: (pod) => saysSo(pod, "sidecar.istio.io/inject", "true"),
-};
+  isExpected: (pod: JsonObject) => saysSo(pod, "sidecar.istio.io/inject", "true"),
+} as const satisfies Neighbour;
 
-export const LINKERD: Neighbour = {
+/** Its node's proxy listens in the network namespace of every pod that it serves. */
+export const AMBIENT = {
+  name: "Istio's ambient mesh",
+  container: undefined,
+  redirector: undefined,
+  // https://istio.io/latest/docs/ambient/architecture/traffic-redirection/
+  ports: [15_001, 15_006, 15_008, 15_053],
+  skipInbound: undefined,
+  isExpected: (pod: JsonObject) => saysSo(pod, "istio.io/dataplane-mode", "ambient"),
+} as const satisfies Neighbour;
+
+export const LINKERD = {
   name: "Linkerd",
   container: "linkerd-proxy",
   redirector: "linkerd-init",
   ports: [4_140, 4_143, 4_190, 4_191],
   skipInbound: "config.linkerd.io/skip-inbound-ports",
-  isExpected: (pod) => saysSo(pod, "linkerd.io/inject", "enabled"),
-};
+  isExpected: (pod: JsonObject) => saysSo(pod, "linkerd.io/inject", "enabled"),
+} as const satisfies Neighbour;
 
 function saysSo(pod: JsonObject, name: string, value: string): boolean {
   const metadata = objectAt(pod, "metadata");
@@ -41,11 +53,12 @@ function saysSo(pod: JsonObject, name: string, value: string): boolean {
 
 /** Every mesh that is in the pod, or said to come. */
 export function neighboursOf(pod: JsonObject): readonly Neighbour[] {
-  return [ISTIO, LINKERD].filter((mesh) => isPresent(pod, mesh) || mesh.isExpected(pod));
+  const meshes: readonly Neighbour[] = [ISTIO, AMBIENT, LINKERD];
+  return meshes.filter((mesh) => isPresent(pod, mesh) || mesh.isExpected(pod));
 }
 
 export function isPresent(pod: JsonObject, { container }: Neighbour): boolean {
-  return containersOf(pod).some(({ name }) => name === container);
+  return container !== undefined && containersOf(pod).some(({ name }) => name === container);
 }
 
 /** Whether the mesh was set up to lead our health port through its proxy before we could say otherwise. */

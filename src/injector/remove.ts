@@ -59,7 +59,8 @@ function put(
 
 function restored(container: JsonObject, status: Status): JsonObject {
   const { movedPort } = status;
-  const named = container.name === movedPort?.container ? withOwnPort(container, movedPort!) : container;
+  const isMoved = movedPort !== undefined && container.name === movedPort.container;
+  const named = isMoved ? withOwnPort(container, movedPort) : container;
   const mounts = objectsOf(named.volumeMounts);
   const left = mounts.filter(({ name }) => name !== VOLUMES.sockets);
   if (left.length === mounts.length) return named;

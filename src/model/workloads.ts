@@ -6,22 +6,24 @@ import type { EpochMs } from "./units.ts";
 export interface Workload {
   /** `metadata.uid`. */
   readonly uid: string;
-  /** `namespace/name`, for people. */
-  readonly name: string;
   /** How its service account is named as a caller: its SPIFFE ID, and `issuer|subject` of its tokens. */
   readonly principals: readonly string[];
   /** Canonical texts. */
   readonly addresses: readonly string[];
   /** Its addresses name nobody: it is on its node's network, or ending. */
   readonly shared: boolean;
-  /** Posture facts. */
-  readonly facts: Readonly<Record<string, string>>;
+  /** Posture facts that its replicas share, one object for all of them: `namespace`, `image_digest` and so on. */
+  readonly common: Readonly<Record<string, string>>;
+  /** Posture facts of this pod alone: `pod` (its name), `node` and so on. They go before the common ones. */
+  readonly own: Readonly<Record<string, string>>;
 }
 
-/** All pods, or what has changed of them. */
+/** All pods, or what has changed of them, in one or more parts: thousands at once would hold up requests. */
 export interface WorkloadChange {
-  /** What is not put is there no longer. */
-  readonly whole: boolean;
+  /** Begins anew: what is not put until `last` is there no longer. */
+  readonly first: boolean;
+  /** Nothing of this change is still to come. */
+  readonly last: boolean;
   readonly put: readonly Workload[];
   /** Uids. */
   readonly removed: readonly string[];
@@ -36,11 +38,11 @@ export type PeerPod =
 
 /** Which pod has which address. Told at run time, never kept over a restart. Bounded. */
 export interface WorkloadTable {
-  /** Takes a change that was told at `at`; after a whole one nothing is certain until it is confirmed. */
+  /** Takes a part of a change that was told at `at`; once one begins anew, nothing is certain until it is confirmed. */
   change(change: WorkloadChange, at: EpochMs): void;
   /**
    * What was told is complete as of `at`.
-   * @param at `undefined`: changes are being missed
+   * @param at `undefined`: changes are being missed, and one that has begun will not be completed
    */
   confirm(at: EpochMs | undefined): void;
   /** Forgets everything. */

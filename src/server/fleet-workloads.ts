@@ -36,8 +36,8 @@ export class FleetWorkloads implements WorkloadListener {
   }
 
   get view(): WorkloadView {
-    if (this.known === "" || this.confirmedAtMs === undefined) return "none";
-    return this.missing || this.options.now() - this.confirmedAtMs > WORKLOADS_STALE_MS ? "stale" : "fresh";
+    if (this.confirmedAtMs === undefined) return "none";
+    return this.missing || this.known === "" || this.options.now() - this.confirmedAtMs > WORKLOADS_STALE_MS ? "stale" : "fresh";
   }
 
   /** Seconds since what is known was complete; `undefined`: it never was. */
@@ -48,7 +48,9 @@ export class FleetWorkloads implements WorkloadListener {
   changed(change: WorkloadChange, state: string): void {
     const { line, now } = this.options;
     line.workloads.change(change, toEpochMs(now()));
-    this.known = state;
+    // Half of everything is nothing that could be gone on from.
+    if (change.first) this.known = "";
+    if (change.last) this.known = state;
   }
 
   heard(silentMs: number, broken: boolean): void {
@@ -62,8 +64,8 @@ export class FleetWorkloads implements WorkloadListener {
     this.look();
   }
 
-  lost(): void {
-    if (this.known === "") return;
+  lost(unreadable: boolean): void {
+    if (unreadable) this.known = "";
     this.options.line.workloads.confirm(undefined);
     this.missing = true;
     this.look();

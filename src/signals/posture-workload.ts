@@ -30,7 +30,7 @@ export const postureOtherWorkload: Signal = {
     );
     return present(
       Math.max(0, bitsOf(THIEF_ELSEWHERE, ordinary)),
-      `${origin.address} is pod ${workload.name} of ${workload.principals[0]}`,
+      `${origin.address} is pod ${workload.common.namespace}/${workload.own.pod} of ${workload.principals[0]}`,
       `a pod of ${identity.principal.name}`,
     );
   },

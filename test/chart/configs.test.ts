@@ -9,6 +9,7 @@ import { controlCommand } from "../../src/cli/control.ts";
 import { webhookCommand } from "../../src/cli/webhook.ts";
 import { readControlConfig } from "../../src/control/config.ts";
 import { parseInjectorConfig } from "../../src/injector/injection.ts";
+import { ENVOY_PORT_NAME, HEALTH_PORT_NAME } from "../../src/injector/places.ts";
 import { one, type Rendered, render, TOPOLOGIES, WITH_HELM } from "./helm.ts";
 
 const SOURCE = fileURLToPath(new URL("../../src", import.meta.url));
@@ -221,6 +222,20 @@ t.test("alerts and panels ask for metrics that exist", WITH_HELM, async (t) => {
   ).flatMap(({ title, targets = [] }) => targets.map(({ expr }) => ({ title, expr })));
   t.ok(panels.length > 20);
   for (const { title, expr } of panels) for (const name of metricsIn(expr)) t.ok(known.has(name), `${title}: ${name}`);
+});
+
+t.test("sidecars are scraped by the names that the injector gives to their ports", WITH_HELM, async (t) => {
+  const { spec } = one(
+    await render({ values: { monitoring: { podMonitor: { enabled: true, envoy: true } } } }),
+    "PodMonitor",
+  );
+  t.same(
+    spec.podMetricsEndpoints.map(({ port, path }: Record<string, string>) => ({ port, path })),
+    [
+      { port: HEALTH_PORT_NAME, path: "/metrics" },
+      { port: ENVOY_PORT_NAME, path: "/stats/prometheus" },
+    ],
+  );
 });
 
 t.test("alerts can be left out, labelled, and lead to pages of one's own", WITH_HELM, async (t) => {

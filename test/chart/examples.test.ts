@@ -1,17 +1,24 @@
-import { readFileSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import t from "tap";
 import { parse } from "yaml";
 import { runCommand } from "../../scripts/demo/sidecar.ts";
 import type { Bootstrap } from "../../scripts/run-envoy.ts";
+import { injectPod, parseInjectorConfig } from "../../src/injector/injection.ts";
 import { fetchOnce, nodeClient } from "../support/clients.ts";
 import { eventually, metric, startGuarded, startOrders } from "../support/guarded.ts";
-import { objectsIn, one, type Rendered } from "./helm.ts";
+import { conform, objectsIn, one, type Rendered, render, WITH_HELM, WITH_KUBECONFORM } from "./helm.ts";
 
 const EXAMPLES = fileURLToPath(new URL("../../k8s/examples", import.meta.url));
 const HCM = "envoy.filters.network.http_connection_manager";
 const TYPE = "type.googleapis.com/envoy.extensions";
 const EXT_AUTHZ = `${TYPE}.filters.http.ext_authz.v3.ExtAuthz`;
+/** Kinds of Istio, Envoy Gateway, the Gateway API and cert-manager. */
+const OTHERS = [
+  ...["AuthorizationPolicy", "DestinationRule", "EnvoyFilter", "PeerAuthentication", "ServiceEntry", "Telemetry"],
+  ...["Backend", "ClientTrafficPolicy", "EnvoyExtensionPolicy", "EnvoyPatchPolicy", "EnvoyProxy", "SecurityPolicy"],
+  ...["Gateway", "GatewayClass", "HTTPRoute", "Certificate"],
+];
 /** Envoy is waited for longer than the examples say: machines of tests do much else meanwhile. */
 const PATIENT = "5s";
 
@@ -214,6 +221,74 @@ function asEnvoyGateway(bootstrap: Bootstrap): void {
   const { spec: routes } = one(file("gateway"), "HTTPRoute");
   route.request_headers_to_remove = routes.rules[0].filters[0].requestHeaderModifier.remove;
 }
+
+t.test("the manifests are what the Kubernetes API takes", WITH_KUBECONFORM, async (t) => {
+  const names = readdirSync(EXAMPLES, { recursive: true, encoding: "utf8" }).filter((name) => name.endsWith(".yaml"));
+  t.ok(names.length >= 12);
+  for (const name of names) {
+    const text = readFileSync(`${EXAMPLES}/${name}`, "utf8");
+    // Values of other charts have no kind.
+    if (!/^kind:/m.test(text)) continue;
+    const said = await conform(text, OTHERS);
+    t.ok(said.ok, `${name}: ${said.out}`);
+  }
+});
+
+t.test("references between the examples' objects resolve, and stay in one namespace", async (t) => {
+  const all = example(
+    ...readdirSync(EXAMPLES, { recursive: true, encoding: "utf8" }).filter(
+      (name) => name.startsWith("envoy-gateway/") && name.endsWith(".yaml"),
+    ),
+  ).filter(({ kind }) => kind !== undefined);
+  const named: { kind: string; name: string; namespace?: string }[] = [];
+  const walk = (value: Any): void => {
+    if (typeof value !== "object" || value === null) return;
+    if (typeof value.kind === "string" && typeof value.name === "string") named.push(value);
+    for (const part of Object.values(value)) walk(part);
+  };
+  for (const { spec } of all) walk(spec);
+  const missing = named
+    .filter(({ kind, name }) => !all.some((object) => object.kind === kind && object.metadata.name === name))
+    .map(({ kind, name }) => `${kind}/${name}`);
+  t.ok(named.length >= 7);
+  t.same(missing, ["ConfigMap/callers-ca"], "yours to make");
+  t.same([...new Set(named.map(({ namespace }) => namespace ?? "shop"))], ["shop"]);
+});
+
+t.test("the stand-alone example's pods are injected by the stand-alone values", WITH_HELM, async (t) => {
+  const text = one(await render({ files: ["values-standalone-envoy.yaml"] }), "ConfigMap", "sallyport-injector").data[
+    "injector.yaml"
+  ];
+  const config = parseInjectorConfig(text, "injector.yaml");
+  const objects = example("standalone/namespace.yaml", "standalone/orders.yaml", "standalone/certificate.yaml");
+  const { template } = one(objects, "Deployment").spec;
+  const injection = injectPod(template, config, { namespace: "shop", nativeSidecars: true });
+  t.equal(injection.kind, "injected", JSON.stringify(injection).slice(0, 500));
+  t.equal(one(objects, "Certificate").spec.secretName, config.envoy.tls?.secret);
+  t.equal(one(objects, "Namespace").metadata.labels?.["sallyport.dev/injection"], "enabled");
+  if (injection.kind === "injected") t.same(injection.warnings, []);
+});
+
+t.test("the proxies of Istio and Envoy Gateway are joined, and no pod runs without one", WITH_HELM, async (t) => {
+  for (const { file, container, without } of [
+    // Istio's webhook may come after ours, which is then asked again.
+    {
+      file: "values-istio.yaml",
+      container: "istio-proxy",
+      without: { kind: "injected", warnings: [/not in the pod yet/] },
+    },
+    { file: "values-envoy-gateway.yaml", container: "envoy", without: { kind: "refused", why: /no container envoy/ } },
+  ]) {
+    const text = one(await render({ files: [file] }), "ConfigMap", "sallyport-injector").data["injector.yaml"];
+    const config = parseInjectorConfig(text, "injector.yaml");
+    const pod = (name: string) => ({ metadata: { name: "a" }, spec: { containers: [{ name, image: "x:1" }] } });
+    const context = { namespace: "shop", nativeSidecars: true };
+    const joined = injectPod(pod(container), config, context);
+    t.match(joined, { kind: "injected", warnings: [] });
+    t.match(JSON.stringify(joined), '"mountPath":"/run/sallyport"', "the proxy gets the socket");
+    t.match(injectPod(pod("app"), config, context), without, file);
+  }
+});
 
 const SPEC = {
   identity: { trustedSpiffe: ["spiffe://shop.example/**"] },

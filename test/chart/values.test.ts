@@ -2,7 +2,7 @@ import t from "tap";
 import { parse } from "yaml";
 import { readValues, schemaText, staleChartFiles } from "../../scripts/chart.ts";
 import { CONFIG_FIELDS, type Members } from "../../src/injector/fields.ts";
-import { chartFile, type Rendered, render, template, WITH_HELM } from "./helm.ts";
+import { chartFile, one, type Rendered, render, template, WITH_HELM } from "./helm.ts";
 
 type Schema = { readonly properties?: Readonly<Record<string, Schema>>; readonly additionalProperties?: unknown };
 
@@ -211,6 +211,21 @@ for (const { name, values, says } of REFUSALS) {
     t.ok(err.includes(says), err);
   });
 }
+
+t.test("numbers count the same from a file and from the command line", WITH_HELM, async (t) => {
+  const { ok, err } = await template({ more: ["--set", "webhook.podDisruptionBudget.minAvailable=2"] });
+  t.notOk(ok);
+  t.match(err, "webhook.podDisruptionBudget.minAvailable: expected less than webhook.replicas (2), got 2");
+  const large = { injector: { settings: { "policy-bytes-max": 200_000_000, "shadow-share": 0.5 } } };
+  const [fromFile, fromLine] = await Promise.all([
+    render({ values: large }),
+    render({ more: ["--set", "injector.settings.policy-bytes-max=200000000,injector.settings.shadow-share=0.5"] }),
+  ]);
+  const configOf = (objects: readonly Rendered[]) =>
+    one(objects, "ConfigMap", "sallyport-injector").data["injector.yaml"];
+  t.match(configOf(fromFile), /^ {2}policy-bytes-max: 200000000$/m, "not 2e+08");
+  t.equal(configOf(fromLine), configOf(fromFile));
+});
 
 t.test("`off` without quotes means off, as people write it", WITH_HELM, async (t) => {
   const objects = await render({ more: ["--set", "injector.decisionLog=false,injector.envoy.logLevel=false"] });

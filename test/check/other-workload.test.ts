@@ -19,11 +19,11 @@ const addressOf = (name: string): string => `10.1.0.${NAMES.indexOf(name as (typ
 
 const podOf = (name: string): Workload => ({
   uid: `uid-${name}`,
-  name: `shop/${name}-0`,
   principals: [spiffe(name)],
   addresses: [addressOf(name)],
   shared: false,
-  facts: { pod: `${name}-0`, image_digest: `sha256:${name}` },
+  common: { namespace: "shop", image_digest: `sha256:${name}` },
+  own: { pod: `${name}-0` },
 });
 
 const START = NOON - 60 * HOUR_MS;
@@ -41,7 +41,7 @@ function pass(line: Line, facts: RequestFacts, policy: Policy = POLICY): Verdict
 /** Two and a half days in which everybody calls from its own pod, or as `route` says. */
 function seasoned(route: (name: string) => string = addressOf): Line {
   const line = createLine({ principalsMax: 1_000, sessionsMax: 2_000, random: countingBytes() });
-  line.workloads.change({ whole: true, put: NAMES.map(podOf), removed: [] }, toEpochMs(START - HOUR_MS));
+  line.workloads.change({ first: true, last: true, put: NAMES.map(podOf), removed: [] }, toEpochMs(START - HOUR_MS));
   for (let i = 0; i < 240; i++) {
     for (const name of NAMES) pass(line, from(name, START + i * 15 * MINUTE_MS, { address: route(name) }));
   }
@@ -98,7 +98,7 @@ const silent: readonly { name: string; facts: RequestFacts; when?: (line: Line) 
     facts: from("billing", NOON, { address: addressOf("search") }),
     when: (line) =>
       line.workloads.change(
-        { whole: false, put: [{ ...podOf("search"), shared: true }], removed: [] },
+        { first: false, last: true, put: [{ ...podOf("search"), shared: true }], removed: [] },
         toEpochMs(START),
       ),
   },
@@ -108,7 +108,8 @@ const silent: readonly { name: string; facts: RequestFacts; when?: (line: Line) 
     when: (line) =>
       line.workloads.change(
         {
-          whole: false,
+          first: false,
+          last: true,
           put: [{ ...podOf("search"), uid: "uid-new", principals: [spiffe("users")] }],
           removed: ["uid-search"],
         },
@@ -230,14 +231,20 @@ t.test(
     pass(line, opened);
     line.workloads.change(
       {
-        whole: false,
+        first: false,
+        last: true,
         put: [{ ...podOf("search"), uid: "uid-new", addresses: [addressOf("billing")] }],
         removed: ["uid-billing"],
       },
       toEpochMs(NOON + 1),
     );
     line.workloads.change(
-      { whole: false, put: [{ ...podOf("billing"), uid: "uid-two", addresses: ["10.1.0.99"] }], removed: [] },
+      {
+        first: false,
+        last: true,
+        put: [{ ...podOf("billing"), uid: "uid-two", addresses: ["10.1.0.99"] }],
+        removed: [],
+      },
       toEpochMs(NOON + 1),
     );
     const later = { ...opened, time: toEpochMs(NOON + HOUR_MS) };
@@ -261,13 +268,13 @@ t.test("law: a recording with pods in it plays back to the same verdicts", async
       const events: RecordedEvent[] = [];
       const sizes = { principalsMax: 100, sessionsMax: 100 };
       const line = recording(createLine({ ...sizes, random: countingBytes() }), (event) => events.push(event));
-      line.workloads.change({ whole: true, put: NAMES.map(podOf), removed: [] }, toEpochMs(NOON - HOUR_MS));
+      line.workloads.change({ first: true, last: true, put: NAMES.map(podOf), removed: [] }, toEpochMs(NOON - HOUR_MS));
       let at = NOON;
       for (const { name, by, what, stepMs } of steps) {
         at += stepMs;
         if (what === "move")
           line.workloads.change(
-            { whole: false, put: [{ ...podOf(name), addresses: [addressOf(by)] }], removed: [] },
+            { first: false, last: true, put: [{ ...podOf(name), addresses: [addressOf(by)] }], removed: [] },
             toEpochMs(at),
           );
         else if (what === "confirm") line.workloads.confirm(toEpochMs(at));

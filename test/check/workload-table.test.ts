@@ -12,11 +12,11 @@ const spiffe = (account: string): string => `spiffe://td/${account}`;
 
 const podOf = (uid: string, account: string, address: string, more: Partial<Workload> = {}): Workload => ({
   uid,
-  name: `shop/${uid}`,
   principals: [spiffe(account)],
   addresses: [address],
   shared: false,
-  facts: { pod: uid, image_digest: "x" },
+  common: { image_digest: "x" },
+  own: { pod: uid },
   ...more,
 });
 
@@ -26,7 +26,12 @@ const LATER = ADDRESS_GRACE_MS;
 function settled(...more: readonly Workload[]): Workloads {
   const table = new Workloads(100);
   table.change(
-    { whole: true, put: [podOf("a-1", "a", "10.0.0.1"), podOf("b-1", "b", "10.0.0.2"), ...more], removed: [] },
+    {
+      first: true,
+      last: true,
+      put: [podOf("a-1", "a", "10.0.0.1"), podOf("b-1", "b", "10.0.0.2"), ...more],
+      removed: [],
+    },
     at(0),
   );
   table.confirm(at(0));
@@ -88,7 +93,7 @@ const cases: readonly {
     name: "everything told anew, not confirmed yet",
     when: (table) =>
       table.change(
-        { whole: true, put: [podOf("a-1", "a", "10.0.0.1"), podOf("b-1", "b", "10.0.0.2")], removed: [] },
+        { first: true, last: true, put: [podOf("a-1", "a", "10.0.0.1"), podOf("b-1", "b", "10.0.0.2")], removed: [] },
         at(1),
       ),
     ask: ["10.0.0.2", "a", LATER],
@@ -98,7 +103,7 @@ const cases: readonly {
     name: "everything told anew and confirmed: what was known stays known",
     when: (table) => {
       table.change(
-        { whole: true, put: [podOf("a-1", "a", "10.0.0.1"), podOf("b-1", "b", "10.0.0.2")], removed: [] },
+        { first: true, last: true, put: [podOf("a-1", "a", "10.0.0.1"), podOf("b-1", "b", "10.0.0.2")], removed: [] },
         at(1),
       );
       table.confirm(at(1));
@@ -109,39 +114,45 @@ const cases: readonly {
   {
     name: "other facts of the same pod change nothing",
     when: (table) =>
-      table.change({ whole: false, put: [podOf("b-1", "b", "10.0.0.2", { facts: {} })], removed: [] }, at(LATER - 1)),
+      table.change(
+        { first: false, last: true, put: [podOf("b-1", "b", "10.0.0.2", { common: {}, own: {} })], removed: [] },
+        at(LATER - 1),
+      ),
     ask: ["10.0.0.2", "a", LATER],
     want: "other",
   },
   {
     name: "the pod is gone",
-    when: (table) => table.change({ whole: false, put: [], removed: ["b-1"] }, at(LATER)),
+    when: (table) => table.change({ first: false, last: true, put: [], removed: ["b-1"] }, at(LATER)),
     ask: ["10.0.0.2", "a", LATER],
     want: undefined,
   },
   {
     name: "the address went to another pod a moment ago",
-    when: (table) => table.change({ whole: false, put: [podOf("c-1", "c", "10.0.0.2")], removed: ["b-1"] }, at(LATER)),
+    when: (table) =>
+      table.change({ first: false, last: true, put: [podOf("c-1", "c", "10.0.0.2")], removed: ["b-1"] }, at(LATER)),
     ask: ["10.0.0.2", "a", LATER + ADDRESS_GRACE_MS - 1],
     want: undefined,
   },
   {
     name: "the address went to another pod a while ago",
-    when: (table) => table.change({ whole: false, put: [podOf("c-1", "c", "10.0.0.2")], removed: ["b-1"] }, at(LATER)),
+    when: (table) =>
+      table.change({ first: false, last: true, put: [podOf("c-1", "c", "10.0.0.2")], removed: ["b-1"] }, at(LATER)),
     ask: ["10.0.0.2", "a", LATER + ADDRESS_GRACE_MS],
     want: "other",
   },
   {
     name: "two pods claim the address",
-    when: (table) => table.change({ whole: false, put: [podOf("c-1", "c", "10.0.0.2")], removed: [] }, at(0)),
+    when: (table) =>
+      table.change({ first: false, last: true, put: [podOf("c-1", "c", "10.0.0.2")], removed: [] }, at(0)),
     ask: ["10.0.0.2", "a", LATER],
     want: undefined,
   },
   {
     name: "two pods claimed the address, one has just left it",
     when: (table) => {
-      table.change({ whole: false, put: [podOf("c-1", "c", "10.0.0.2")], removed: [] }, at(0));
-      table.change({ whole: false, put: [], removed: ["c-1"] }, at(LATER));
+      table.change({ first: false, last: true, put: [podOf("c-1", "c", "10.0.0.2")], removed: [] }, at(0));
+      table.change({ first: false, last: true, put: [], removed: ["c-1"] }, at(LATER));
     },
     ask: ["10.0.0.2", "a", LATER + ADDRESS_GRACE_MS - 1],
     want: undefined,
@@ -149,20 +160,27 @@ const cases: readonly {
   {
     name: "the pod is ending",
     when: (table) =>
-      table.change({ whole: false, put: [podOf("b-1", "b", "10.0.0.2", { shared: true })], removed: [] }, at(1)),
+      table.change(
+        { first: false, last: true, put: [podOf("b-1", "b", "10.0.0.2", { shared: true })], removed: [] },
+        at(1),
+      ),
     ask: ["10.0.0.2", "a", LATER],
     want: undefined,
   },
   {
     name: "an ending pod calls by its own name",
     when: (table) =>
-      table.change({ whole: false, put: [podOf("b-1", "b", "10.0.0.2", { shared: true })], removed: [] }, at(1)),
+      table.change(
+        { first: false, last: true, put: [podOf("b-1", "b", "10.0.0.2", { shared: true })], removed: [] },
+        at(1),
+      ),
     ask: ["10.0.0.2", "b", LATER],
     want: "own",
   },
   {
     name: "the pod has another address now",
-    when: (table) => table.change({ whole: false, put: [podOf("b-1", "b", "10.0.0.3")], removed: [] }, at(1)),
+    when: (table) =>
+      table.change({ first: false, last: true, put: [podOf("b-1", "b", "10.0.0.3")], removed: [] }, at(1)),
     ask: ["10.0.0.2", "a", LATER],
     want: undefined,
   },
@@ -191,19 +209,28 @@ t.test("either name of a service account is its own, and both of an address's fa
 });
 
 t.test("facts are those of the very pod where its address names it, else what all of them agree on", async (t) => {
-  const second = podOf("a-2", "a", "10.0.0.5", { facts: { pod: "a-2", image_digest: "x", node: "n2" } });
+  const second = podOf("a-2", "a", "10.0.0.5", { own: { pod: "a-2", node: "n2" } });
   const table = settled(second);
   table.confirm(at(5));
   const own = table.peerOf("10.0.0.5", spiffe("a"), at(5));
-  t.same(table.factsOf(spiffe("a"), own, at(5)), { facts: second.facts, source: "kubernetes", reportedAtMs: NOON + 5 });
+  t.same(table.factsOf(spiffe("a"), own, at(5)), {
+    facts: { image_digest: "x", pod: "a-2", node: "n2" },
+    source: "kubernetes",
+    reportedAtMs: NOON + 5,
+  });
   t.same(table.factsOf(spiffe("a"), undefined, at(5))?.facts, { image_digest: "x" });
   t.equal(table.factsOf(spiffe("a"), undefined, at(5)), table.factsOf(spiffe("a"), undefined, at(6)), "made once");
   table.change(
-    { whole: false, put: [podOf("a-2", "a", "10.0.0.5", { facts: { image_digest: "y" } })], removed: [] },
+    {
+      first: false,
+      last: true,
+      put: [podOf("a-2", "a", "10.0.0.5", { common: { image_digest: "y" }, own: {} })],
+      removed: [],
+    },
     at(6),
   );
   t.same(table.factsOf(spiffe("a"), undefined, at(6))?.facts, {}, "a roll-out is under way");
-  table.change({ whole: false, put: [], removed: ["a-1"] }, at(7));
+  table.change({ first: false, last: true, put: [], removed: ["a-1"] }, at(7));
   t.same(table.factsOf(spiffe("a"), undefined, at(7))?.facts, { image_digest: "y" });
   t.equal(table.factsOf(spiffe("none"), undefined, at(7)), undefined);
 });
@@ -217,9 +244,9 @@ t.test("facts age with what is known, and end", async (t) => {
 t.test("beyond its bound nothing is taken, and nothing of it is known", async (t) => {
   const table = new Workloads(2);
   const put = ["a", "b", "c"].map((name, i) => podOf(name, name, `10.0.0.${i}`));
-  table.change({ whole: true, put, removed: [] }, at(0));
+  table.change({ first: true, last: true, put, removed: [] }, at(0));
   t.equal(table.size, 2);
-  table.change({ whole: false, put: [put[2]!], removed: ["a"] }, at(0));
+  table.change({ first: false, last: true, put: [put[2]!], removed: ["a"] }, at(0));
   t.equal(table.size, 2);
   table.confirm(at(0));
   t.equal(kindOf(table, "10.0.0.2", "c", 0), "own");
@@ -252,11 +279,11 @@ t.test(
           const before = there.get(uid);
           const next = podOf(uid, account, address, { shared });
           if (gone) {
-            table.change({ whole: false, put: [], removed: [uid] }, at(ms));
+            table.change({ first: false, last: true, put: [], removed: [uid] }, at(ms));
             there.delete(uid);
             if (before !== undefined) changed.set(before.addresses[0]!, ms);
           } else {
-            table.change({ whole: false, put: [next], removed: [] }, at(ms));
+            table.change({ first: false, last: true, put: [next], removed: [] }, at(ms));
             there.set(uid, next);
             if (JSON.stringify(before) !== JSON.stringify(next)) {
               changed.set(address, ms);

@@ -435,6 +435,41 @@ t.test("for any pod: injected once it is left alone, and removal gives back exac
   t.ok(counts.injected > 200, JSON.stringify(counts));
 });
 
+const anything = fc.oneof(
+  fc.jsonValue({ maxDepth: 2 }) as fc.Arbitrary<Json>,
+  fc.constantFrom<Json>([null, 5, { name: 3 }], [{ name: "app", ports: "x", volumeMounts: [0] }], [APP, null], {}, []),
+);
+
+t.test("whatever a pod holds, it is answered, and what is done can be undone without a fault", async (t) => {
+  const kinds = new Set<string>();
+  const part = fc.dictionary(
+    fc.constantFrom("annotations", "labels", "name", "namespace"),
+    fc.oneof(anything, fc.dictionary(fc.constantFrom("sallyport.dev/inject", "sallyport.dev/status", "a"), anything)),
+  );
+  const spec = fc.dictionary(
+    fc.constantFrom(
+      ...["containers", "initContainers", "volumes", "imagePullSecrets", "terminationGracePeriodSeconds"],
+      ...["restartPolicy", "os", "nodeSelector", "hostNetwork", "shareProcessNamespace"],
+    ),
+    anything,
+  );
+  const garbage = fc.record({ metadata: fc.oneof(part, anything), spec: fc.oneof(spec, anything) });
+  fc.assert(
+    fc.property(
+      garbage as fc.Arbitrary<JsonObject>,
+      fc.constantFrom(...CONFIGS),
+      fc.boolean(),
+      (pod, config, native) => {
+        const injection = injectPod(pod, config, { namespace: "shop", nativeSidecars: native });
+        kinds.add(injection.kind);
+        removeInjection(injection.kind === "injected" ? applyPatch(pod, injection.patch) : pod);
+      },
+    ),
+    { numRuns: 2_000 },
+  );
+  t.same([...kinds].sort(), ["injected", "refused", "unchanged"]);
+});
+
 function fail(message: string): never {
   throw new Error(message);
 }

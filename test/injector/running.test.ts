@@ -1,7 +1,7 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { statSync } from "node:fs";
-import { createServer, type ServerResponse } from "node:http";
+import { createServer, type IncomingHttpHeaders, type ServerResponse } from "node:http";
 import { connect } from "node:tls";
 import t from "tap";
 import { createPki } from "../../scripts/pki.ts";
@@ -19,11 +19,14 @@ const PREFIX = "spiffe://shop.example/";
 
 interface TestApp extends AppProcess {
   readonly paths: readonly string[];
+  readonly headers: readonly IncomingHttpHeaders[];
   /** Lets the requests to `/slow` be answered. */
   release(): void;
   readonly waiting: number;
   /** Lets go of the application's `preStop`, once it was asked to end. */
   leave(): void;
+  /** Ends it whatever is open. */
+  close(): void;
   readonly isAskedToEnd: boolean;
 }
 
@@ -44,6 +47,7 @@ async function secretOf(dns: string): Promise<Record<string, string>> {
 /** An application that ends as well-behaved ones do: it waits for `leave`, then answers what is open, then goes. */
 async function testApp(port: number): Promise<TestApp> {
   const paths: string[] = [];
+  const headers: IncomingHttpHeaders[] = [];
   const held: ServerResponse[] = [];
   let leave = (): void => {};
   let isAskedToEnd = false;
@@ -52,6 +56,7 @@ async function testApp(port: number): Promise<TestApp> {
   });
   const server = createServer((request, response) => {
     paths.push(request.url ?? "");
+    headers.push(request.headers);
     if (request.url === "/slow") held.push(response);
     else response.end("orders");
   });
@@ -59,6 +64,7 @@ async function testApp(port: number): Promise<TestApp> {
   await once(server, "listening");
   return {
     paths,
+    headers,
     release: () => {
       for (const response of held.splice(0)) response.end("late");
     },
@@ -66,6 +72,10 @@ async function testApp(port: number): Promise<TestApp> {
       return held.length;
     },
     leave,
+    close: () => {
+      server.close();
+      server.closeAllConnections();
+    },
     get isAskedToEnd() {
       return isAskedToEnd;
     },
@@ -82,7 +92,10 @@ async function testApp(port: number): Promise<TestApp> {
   };
 }
 
-async function tried(nativeSidecars: boolean, more = ""): Promise<Tried> {
+const TLS = `tls: {secret: orders-tls, clientPrefix: "${PREFIX}"}`;
+
+/** @param envoy further keys of `envoy` */
+async function tried(nativeSidecars: boolean, envoy = TLS): Promise<Tried> {
   const [appPort, inboundPort, adminPort, envoyHealth, healthPort] = await Promise.all(
     Array.from({ length: 5 }, () => freePort()),
   );
@@ -94,11 +107,12 @@ image: {repository: sallyport, tag: test}
 healthPort: ${healthPort}
 settings: {overload-delay: 10s}
 envoy:
+  checkTimeoutMs: 30000   # whatever else the machine does
   inboundPort: ${inboundPort}
   adminPort: ${adminPort}
   healthPort: ${envoyHealth}
-  tls: {secret: orders-tls, clientPrefix: "${PREFIX}"}
-${more}`,
+  ${envoy}
+`,
     "injector.yaml",
   );
   const bare: JsonObject = {
@@ -116,7 +130,10 @@ ${more}`,
       return app;
     },
   });
-  t.teardown(() => pod.remove());
+  t.teardown(async () => {
+    await pod.remove();
+    app?.close();
+  });
   return {
     pod,
     app: app!,
@@ -255,6 +272,34 @@ t.test("classic containers", async (t) => {
     );
   });
 });
+
+for (const { failureMode, status } of [
+  { failureMode: "deny", status: 503 },
+  { failureMode: "allow", status: 200 },
+]) {
+  t.test(`without TLS, and ${status} once Sallyport is gone where the failure mode is ${failureMode}`, async (t) => {
+    const { pod, app, inboundPort } = await tried(true, `failureMode: ${failureMode}`);
+    const get = async (path: string): Promise<number> => {
+      const response = await fetch(`http://127.0.0.1:${inboundPort}${path}`, {
+        headers: {
+          "x-sallyport-decision": "forged",
+          "x-sallyport-ja4": "forged",
+          "x-forwarded-client-cert": "URI=forged",
+        },
+      });
+      await response.text();
+      return response.status;
+    };
+    t.equal(await get("/plain"), 200);
+    const entry = await eventually(async () => pod.lines("sallyport-envoy").find(({ path }) => path === "/plain"));
+    t.match(entry, { code: 200, decision: "allow", principal: "anonymous", source: /^127\.0\.0\.1:/ });
+    t.match(app.headers.at(-1), { "x-sallyport-decision": "allow" });
+    t.notMatch(JSON.stringify(app.headers), "forged", "nothing that the caller says of itself gets through");
+    await pod.kill("sallyport");
+    t.equal(await get("/alone"), status);
+    t.equal(app.paths.includes("/alone"), failureMode === "allow");
+  });
+}
 
 /** What a process of another user meets at a socket. */
 async function connectAs(uid: number, path: string): Promise<string> {

@@ -129,7 +129,11 @@ t.test("with a delay it answers new connections after SIGTERM, not ready, until 
 });
 
 t.test("a delay ends in time whoever stays, and is none where nobody is connected", async (t) => {
-  const short = await startSidecarProcess({ name: "short", folder, flags: ["--drain-delay", "50ms", "--drain-timeout", "50ms"] });
+  const short = await startSidecarProcess({
+    name: "short",
+    folder,
+    flags: ["--drain-delay", "50ms", "--drain-timeout", "50ms"],
+  });
   const envoy = checkClient(short.extAuthz);
   t.teardown(() => envoy.close());
   await envoy.send(checkBytes());

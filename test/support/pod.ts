@@ -42,6 +42,8 @@ export interface RunningPod {
   path(container: string, path: string): string;
   /** Puts a Secret's or ConfigMap's new contents in place, as the kubelet does: all at once. */
   renew(object: string, contents: Readonly<Record<string, string>>): Promise<void>;
+  /** Kills a container's process, as the kernel does when memory is short; nothing starts it again. */
+  kill(container: string): Promise<void>;
   /** Ends the pod as a node does; resolves once everything is gone. */
   end(): Promise<void>;
   /** Takes away what is left. */
@@ -157,6 +159,11 @@ export async function runPod({ pod, objects = {}, app }: PodOptions): Promise<Ru
           await project(join(folder, name), contents);
         }
       }
+    },
+    kill: async (name) => {
+      const found = running.find((container) => container.name === name)!;
+      found.child.kill("SIGKILL");
+      await found.gone;
     },
     end: async () => {
       const endApp = application.end().then(() => ended.push("app"));

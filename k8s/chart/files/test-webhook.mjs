@@ -2,7 +2,7 @@
 import { readFileSync } from "node:fs";
 import { request } from "node:https";
 
-const { WEBHOOK, CONTAINER, CONTROL_READY } = process.env;
+const { WEBHOOK, CA_FILE, CONTAINER, CONTROL_READY } = process.env;
 
 function ask(body) {
   return new Promise((resolve, reject) => {
@@ -10,7 +10,7 @@ function ask(body) {
       WEBHOOK,
       {
         method: "POST",
-        ca: readFileSync("/ca/ca.crt"),
+        ca: readFileSync(CA_FILE),
         headers: { "content-type": "application/json" },
         timeout: 5_000,
       },

@@ -102,6 +102,11 @@ capabilities:
   drop: [ALL]
 {{- end -}}
 
+{{/* Mode of mounted Secrets: the group's, where a group is given to volumes. */}}
+{{- define "sallyport.secretMode" -}}
+{{- ternary "0440" "0444" (not (empty .Values.podSecurity.fsGroup)) -}}
+{{- end -}}
+
 {{/* Placement: dict root, component, values. Spread and kept apart by default, never so that a small cluster cannot run it. */}}
 {{- define "sallyport.placement" -}}
 {{- $selector := include "sallyport.selectorLabels" . -}}

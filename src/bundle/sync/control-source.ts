@@ -6,7 +6,7 @@
 import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { gunzipSync } from "node:zlib";
-import { create, fromBinary, type MessageShape } from "@bufbuild/protobuf";
+import { create, fromBinary } from "@bufbuild/protobuf";
 import { type Timestamp, timestampFromMs, timestampMs } from "@bufbuild/protobuf/wkt";
 import { type Client, Code, ConnectError, createClient, type Interceptor } from "@connectrpc/connect";
 import { createConnectTransport, Http2SessionManager } from "@connectrpc/connect-node";
@@ -25,14 +25,13 @@ import {
   RevisionSchema,
   type StatusReport,
   StatusReportSchema,
-  WorkloadsSchema,
 } from "../../gen/sallyport/control/v1/control_pb.ts";
 import { OperatingError } from "../../model/errors.ts";
 import type { Lock } from "../../model/policy.ts";
-import type { Workload } from "../../model/workloads.ts";
 import { MANIFEST_BYTES_MAX, readBundle, writeBundle } from "../bundle-file.ts";
 import { type Jws, readJws } from "../jws.ts";
 import { readManifestPayload } from "../manifest.ts";
+import { PodsTold } from "./pods-told.ts";
 import type {
   ControlSourceOptions,
   OfferResult,
@@ -40,7 +39,6 @@ import type {
   RiskTold,
   SidecarReport,
   SourceListener,
-  WorkloadListener,
 } from "./source.ts";
 
 /** Before the server has named its own interval. */
@@ -61,10 +59,6 @@ const REFUSALS_MAX = 5;
 const RISK_EVENTS_MAX = 50;
 /** Locks and posture facts together. */
 const ORDERS_MAX = 25_000;
-/** Pods of one change; further ones are left out. */
-const WORKLOADS_MAX = 50_000;
-/** One message of pods, uncompressed. */
-const WORKLOAD_BYTES_MAX = 16 * 1024 * 1024;
 const MESSAGE_CHARS_MAX = 1_024;
 /** A message of the server: a manifest, its roots and small pieces. */
 const MESSAGE_BYTES_MAX = MANIFEST_BYTES_MAX + 4 * 1024 * 1024;
@@ -169,8 +163,8 @@ class ControlSource implements PolicySource {
       };
       this.ordersHeard = false;
       let coming: Coming | undefined;
-      let comingPods: ComingPods | undefined;
       const { onWorkloads } = this.options;
+      const pods = onWorkloads === undefined ? undefined : new PodsTold(onWorkloads);
       silence.allow(HEARTBEAT_MS);
       void this.reportRegularly(client, over.signal);
       for await (const { news } of client.watch(request, { signal: over.signal })) {
@@ -179,13 +173,15 @@ class ControlSource implements PolicySource {
           this.heard(news.value, listener);
           if (this.ordersHeard) this.options.onOrders.heard();
           const { workloads } = news.value;
-          if (workloads !== undefined) onWorkloads?.heard(workloads.silentMs, workloads.broken);
+          if (workloads !== undefined) pods?.heard(workloads.silentMs, workloads.broken);
         } else if (news.case === "orders") {
           silence.allow(HEARTBEAT_MS);
           coming = this.order(news.value, coming);
         } else if (news.case === "workloads") {
           silence.allow(HEARTBEAT_MS);
-          if (onWorkloads !== undefined) comingPods = takePods(news.value, comingPods, onWorkloads);
+          pods?.take(news.value);
+          // Thousands of pods come at once: requests have their turn in between.
+          await new Promise((resolve) => setImmediate(resolve));
         } else if (news.case === "revision") {
           // Fetching and loading take their time; the stream is not read meanwhile, and the calls have bounds of their own.
           silence.hold();
@@ -199,7 +195,7 @@ class ControlSource implements PolicySource {
       throw error;
     } finally {
       silence.hold();
-      this.options.onWorkloads?.lost();
+      this.options.onWorkloads?.lost(false);
       this.reconnect = undefined;
       this.changed = () => {};
       this.ended.signal.removeEventListener("abort", end);
@@ -452,56 +448,6 @@ interface Coming {
   readonly whole: boolean;
   readonly put: readonly Order[];
   readonly removed: readonly string[];
-}
-
-/** A change of pods that is not whole yet. */
-interface ComingPods {
-  readonly whole: boolean;
-  readonly put: Workload[];
-  readonly removed: string[];
-  /** Replicas and nodes repeat most texts: one copy of each is kept. */
-  readonly texts: Map<string, string>;
-}
-
-/** Gathers a change, and hands it over with its last message: half of a whole would take pods away. */
-function takePods(
-  bytes: Uint8Array,
-  coming: ComingPods | undefined,
-  listener: WorkloadListener,
-): ComingPods | undefined {
-  const now = coming ?? { whole: false, put: [], removed: [], texts: new Map<string, string>() };
-  let message: MessageShape<typeof WorkloadsSchema>;
-  try {
-    message = fromBinary(WorkloadsSchema, gunzipSync(bytes, { maxOutputLength: WORKLOAD_BYTES_MAX }));
-  } catch {
-    // Does without, and asks for everything the next time: policy and locks come by the same stream and matter more.
-    listener.lost();
-    return undefined;
-  }
-  const { kinds, put, removed, first, last, state } = message;
-  if (coming === undefined && !first && listener.state === "") return undefined; // the rest of what could not be read
-  const one = (text: string): string => {
-    const known = now.texts.get(text);
-    if (known !== undefined) return known;
-    now.texts.set(text, text);
-    return text;
-  };
-  const common = kinds.map(({ principals, facts }) => ({ principals: principals.map(one), facts: oneOf(facts, one) }));
-  for (const { uid, kind, addresses, facts: own, shared } of put) {
-    const { principals, facts } = common[kind] ?? { principals: [], facts: {} };
-    if (now.put.length >= WORKLOADS_MAX) break;
-    const all = { ...facts, ...oneOf(own, one) };
-    now.put.push({ uid, name: `${all.namespace}/${all.pod}`, principals, addresses, shared, facts: all });
-  }
-  now.removed.push(...removed);
-  const more = { ...now, whole: now.whole || first };
-  if (!last) return more;
-  listener.changed({ whole: more.whole, put: more.put, removed: more.removed }, state);
-  return undefined;
-}
-
-function oneOf(facts: Readonly<Record<string, string>>, one: (text: string) => string): Record<string, string> {
-  return Object.fromEntries(Object.entries(facts).map(([name, value]) => [one(name), one(value)]));
 }
 
 function lockFrom(lock: FleetLock): Lock {

@@ -134,17 +134,23 @@ export interface OrderChange {
 
 /** What the control plane tells of pods. */
 export interface WorkloadListener {
-  /** Names what is known, as {@link changed} last said; empty: nothing. */
+  /** Names what is known, as {@link changed} last said; empty: nothing that could be gone on from. */
   readonly state: string;
-  /** A whole change, from its first message to its last. */
+  /**
+   * A part of a change.
+   * @param state with the last part: names what is known now
+   */
   changed(change: WorkloadChange, state: string): void;
   /**
    * All that was told is complete, as of so long ago.
    * @param broken changes are being missed meanwhile
    */
   heard(silentMs: number, broken: boolean): void;
-  /** Nobody tells anything for now, or what was told could not be read. */
-  lost(): void;
+  /**
+   * Nobody tells anything for now.
+   * @param unreadable what was told could not be read: it takes everything anew to go on
+   */
+  lost(unreadable: boolean): void;
 }
 
 /** What `controlSource(options): PolicySource` of `control-source.ts` needs. */

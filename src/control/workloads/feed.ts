@@ -1,24 +1,36 @@
 /** Tells sidecars of pods: all of them once, then what has changed, each made once for all sidecars. Bounded. */
 
 import { gzipSync } from "node:zlib";
-import { create, toBinary } from "@bufbuild/protobuf";
-import { WorkloadsSchema } from "../../gen/sallyport/control/v1/control_pb.ts";
+import { writeKind, writePod, writeWorkloads } from "../../bundle/sync/workload-wire.ts";
 import { isSamePod, type KnownPod, type PodKind } from "./pod.ts";
 
 /** Changes are gathered for this long, so that a roll-out is some messages and not thousands. */
 const GATHER_MS = 250;
 /** Changes that are told as such; whoever missed more is told everything. */
 const CHANGES_KEPT = 1_000;
-/** Pods in one message: some 100 KiB before they are compressed. */
-const MESSAGE_PODS = 1_000;
+/** Pods in one message: a sidecar takes some milliseconds for them, between which it answers requests. */
+const MESSAGE_PODS = 250;
 /** Everything is written anew once what has changed since it was written is this share of it. */
 const REWRITE_SHARE = 0.25;
-/** Fast: most of what there is to gain, in a third of the time (`test/bench/workloads.ts`). */
-const GZIP_LEVEL = 3;
+/** The fastest: more is no tenth smaller, and takes three times as long (`test/bench/workloads.ts`). */
+const GZIP_LEVEL = 1;
+
+/** What replicas have in common, written once. */
+interface Kind {
+  readonly key: string;
+  readonly bytes: Uint8Array;
+  pods: number;
+}
+
+interface Kept {
+  readonly pod: KnownPod;
+  readonly kind: Kind;
+  readonly bytes: Uint8Array;
+}
 
 interface Change {
   readonly version: number;
-  readonly put: readonly KnownPod[];
+  readonly put: readonly Kept[];
   readonly removed: readonly string[];
 }
 
@@ -34,10 +46,10 @@ export interface FeedOptions {
 
 export class WorkloadFeed {
   private readonly options: FeedOptions;
-  private readonly pods = new Map<string, KnownPod>();
-  private readonly kinds = new Map<string, { readonly kind: PodKind; pods: number }>();
+  private readonly pods = new Map<string, Kept>();
+  private readonly kinds = new Map<string, Kind>();
   /** What the next version changes: a pod, or `undefined` for one that is gone. */
-  private pending = new Map<string, KnownPod | undefined>();
+  private pending = new Map<string, Kept | undefined>();
   private timer: NodeJS.Timeout | undefined;
   private changes: readonly Change[] = [];
   private version = 0;
@@ -67,9 +79,9 @@ export class WorkloadFeed {
       this.options.onLeftOut();
       return;
     }
-    if (known !== undefined && isSamePod(known, pod)) return;
+    if (known !== undefined && isSamePod(known.pod, pod)) return;
     if (known !== undefined) this.leave(known.kind);
-    const kept = { ...pod, kind: this.join(pod.kind) };
+    const kept = { pod, kind: this.join(pod.kind), bytes: writePod(pod) };
     this.pods.set(pod.uid, kept);
     this.note(pod.uid, kept);
   }
@@ -91,7 +103,7 @@ export class WorkloadFeed {
     clearTimeout(this.timer);
     this.timer = undefined;
     if (this.pending.size === 0) return;
-    const put: KnownPod[] = [];
+    const put: Kept[] = [];
     const removed: string[] = [];
     for (const [uid, pod] of this.pending) {
       if (pod === undefined) removed.push(uid);
@@ -127,11 +139,11 @@ export class WorkloadFeed {
   private delta(version: number): readonly Uint8Array[] {
     const known = this.deltas.get(version);
     if (known !== undefined) return known;
-    const last = new Map<string, KnownPod | undefined>();
+    const last = new Map<string, Kept | undefined>();
     for (const change of this.changes) {
       if (change.version <= version) continue;
       for (const uid of change.removed) last.set(uid, undefined);
-      for (const pod of change.put) last.set(pod.uid, pod);
+      for (const kept of change.put) last.set(kept.pod.uid, kept);
     }
     const put = [...last.values()].filter((pod) => pod !== undefined);
     const removed = [...last].flatMap(([uid, pod]) => (pod === undefined ? [uid] : []));
@@ -140,25 +152,27 @@ export class WorkloadFeed {
     return messages;
   }
 
-  private write(put: readonly KnownPod[], removed: readonly string[], first: boolean): readonly Uint8Array[] {
+  private write(put: readonly Kept[], removed: readonly string[], first: boolean): readonly Uint8Array[] {
+    // Replicas come together, so that each message says little of what they have in common.
+    const byKind = put.toSorted((a, b) => (a.kind.key < b.kind.key ? -1 : a.kind.key > b.kind.key ? 1 : 0));
     const messages: Uint8Array[] = [];
     for (let from = 0; from === 0 || from < put.length; from += MESSAGE_PODS) {
       const last = from + MESSAGE_PODS >= put.length;
-      const kinds = new Map<PodKind, number>();
-      const pods = put.slice(from, from + MESSAGE_PODS).map(({ uid, kind, addresses, facts, shared }) => {
-        const index = kinds.get(kind) ?? kinds.size;
-        kinds.set(kind, index);
-        return { uid, kind: index, addresses: [...addresses], facts, shared };
+      const kinds = new Map<Kind, number>();
+      const pods = byKind.slice(from, from + MESSAGE_PODS).map(({ bytes, kind }) => {
+        const place = kinds.get(kind) ?? kinds.size;
+        kinds.set(kind, place);
+        return { pod: bytes, kind: place };
       });
-      const message = create(WorkloadsSchema, {
-        kinds: [...kinds.keys()].map(({ principals, facts }) => ({ principals: [...principals], facts })),
+      const message = writeWorkloads({
+        kinds: [...kinds.keys()].map(({ bytes }) => bytes),
         put: pods,
-        removed: from === 0 ? [...removed] : [],
+        removed: from === 0 ? removed : [],
         first: first && from === 0,
         last,
         state: last ? `${this.options.epoch}:${this.version}` : "",
       });
-      messages.push(gzipSync(toBinary(WorkloadsSchema, message), { level: GZIP_LEVEL }));
+      messages.push(gzipSync(message, { level: GZIP_LEVEL }));
     }
     return messages;
   }
@@ -187,28 +201,21 @@ export class WorkloadFeed {
     return changes.slice(from);
   }
 
-  private note(uid: string, pod: KnownPod | undefined): void {
+  private note(uid: string, pod: Kept | undefined): void {
     this.pending.delete(uid);
     this.pending.set(uid, pod);
     this.timer ??= setTimeout(() => this.flush(), GATHER_MS).unref();
   }
 
-  /** Replicas share one object. */
-  private join(kind: PodKind): PodKind {
-    const key = keyOf(kind);
-    const known = this.kinds.get(key) ?? { kind, pods: 0 };
+  private join(kind: PodKind): Kind {
+    const key = JSON.stringify([kind.principals, kind.facts]);
+    const known = this.kinds.get(key) ?? { key, bytes: writeKind(kind), pods: 0 };
     known.pods++;
     this.kinds.set(key, known);
-    return known.kind;
+    return known;
   }
 
-  private leave(kind: PodKind): void {
-    const key = keyOf(kind);
-    const known = this.kinds.get(key);
-    if (known !== undefined && --known.pods === 0) this.kinds.delete(key);
+  private leave(kind: Kind): void {
+    if (--kind.pods === 0) this.kinds.delete(kind.key);
   }
-}
-
-function keyOf({ principals, facts }: PodKind): string {
-  return JSON.stringify([principals, facts]);
 }

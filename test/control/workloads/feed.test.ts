@@ -135,9 +135,9 @@ t.test("many pods come in pieces; replicas share what they have in common", asyn
   t.same(
     pieces.map(({ put, first, last, state }) => [put.length, first, last, state]),
     [
-      [1_000, true, false, ""],
-      [1_000, false, false, ""],
-      [500, false, true, `${EPOCH}:1`],
+      [250, true, false, ""],
+      ...Array.from({ length: 8 }, () => [250, false, false, ""]),
+      [250, false, true, `${EPOCH}:1`],
     ],
   );
   const feed2 = feedOf();
