@@ -76,6 +76,17 @@ async function assemble(
   });
   closers.push(() => version.close());
 
+  const native = (): InForce["native"] => {
+    const { nativeSidecars } = configuration.value;
+    return nativeSidecars === "auto" ? version.native : { supported: nativeSidecars === "always", doubt: undefined };
+  };
+  // Files may change while this still starts: what they are told to is there before them.
+  const metrics: WebhookMetrics = new WebhookMetrics({
+    certificateExpirySeconds: () => pair.value.notAfterMs / 1_000,
+    nativeSidecars: () => native().supported,
+    versionKnown: () => version.version !== undefined,
+  });
+
   const configuration: WatchedFiles<InjectorConfig> = await WatchedFiles.open<InjectorConfig>({
     ...looking,
     files: [injectorConfig],
@@ -110,40 +121,6 @@ async function assemble(
     },
   });
   closers.push(() => pair.close());
-
-  const native = (): InForce["native"] => {
-    const { nativeSidecars } = configuration.value;
-    return nativeSidecars === "auto" ? version.native : { supported: nativeSidecars === "always", doubt: undefined };
-  };
-  const metrics: WebhookMetrics = new WebhookMetrics({
-    certificateExpirySeconds: () => pair.value.notAfterMs / 1_000,
-    nativeSidecars: () => native().supported,
-    versionKnown: () => version.version !== undefined,
-  });
-
-  let health: HealthServer | undefined;
-  if (settings.healthAddress !== undefined) {
-    health = new HealthServer(settings.healthAddress, metrics, () => {
-      const certificate = validityOf(pair.value, Date.now());
-      return {
-        // No API server accepts a certificate out of its time: another replica may have a better one.
-        ready: stage === "serving" && (certificate === "valid" || certificate === "ending"),
-        detail: {
-          state: stage,
-          config: configuration.value.hash,
-          certificate,
-          certificate_not_after: new Date(pair.value.notAfterMs).toISOString(),
-          cluster_version: version.version?.text ?? "unknown",
-          native_sidecars: String(native().supported),
-        },
-      };
-    });
-    await health.listen();
-    closers.push(() => health?.close());
-  }
-
-  // Asked before the first Pod, so that a restart does not inject otherwise than before; not waited for beyond its time-out.
-  if (configuration.value.nativeSidecars === "auto") await version.start();
 
   const complained = new Map<string, number>();
   const complain = (
@@ -183,6 +160,31 @@ async function assemble(
       );
     },
   });
+
+  let health: HealthServer | undefined;
+  if (settings.healthAddress !== undefined) {
+    health = new HealthServer(settings.healthAddress, metrics, () => {
+      const certificate = validityOf(pair.value, Date.now());
+      return {
+        // No API server accepts a certificate out of its time: another replica may have a better one.
+        ready: stage === "serving" && (certificate === "valid" || certificate === "ending"),
+        detail: {
+          state: stage,
+          config: configuration.value.hash,
+          certificate,
+          certificate_not_after: new Date(pair.value.notAfterMs).toISOString(),
+          cluster_version: version.version?.text ?? "unknown",
+          native_sidecars: String(native().supported),
+        },
+      };
+    });
+    await health.listen();
+    closers.push(() => health?.close());
+  }
+
+  // Asked before the first Pod, so that a restart does not inject otherwise than before; not waited for beyond its time-out.
+  if (configuration.value.nativeSidecars === "auto") await version.start();
+
   await listener.listen();
   closers.push(() => listener.close(settings.drainTimeoutMs));
   tellExpiry(pair.value, log);

@@ -94,6 +94,7 @@ export async function startCluster(t: Test): Promise<Cluster> {
     const child = spawn(tools[tool], args, { stdio: ["ignore", log, log], env: { PATH: process.env.PATH } });
     closeSync(log);
     processes.push(child);
+    process.once("exit", () => child.kill("SIGKILL")); // should the test itself be ended
     return child;
   };
   const [etcdPort, peerPort, port] = [await freePort(), await freePort(), await freePort()];

@@ -241,7 +241,7 @@ t.test("an operator's way with the chart", clusterNeeded(), async (parent) => {
   await t.test("a rolling restart of two replicas refuses no Pod, however many are created meanwhile", async (t) => {
     await webhook.stop();
     const proxy = await startProxy(t, await serviceAddress(cluster));
-    const replica = () => runWebhook(t, cluster, { address: "127.0.0.1:0", drainDelay: "1s" });
+    const replica = () => runWebhook(t, cluster, { address: "127.0.0.1:0", drainDelay: "2s" });
     proxy.replicas.push(await replica(), await replica());
     const create = async (): Promise<boolean> => {
       const containers = [{ name: "app", image: "registry.example/orders:1", ports: [{ containerPort: 8080 }] }];
@@ -269,7 +269,7 @@ t.test("an operator's way with the chart", clusterNeeded(), async (parent) => {
     await Promise.all(creating);
     t.equal(refused, 0);
     t.ok(created > 40);
-    for (const { log } of proxy.replicas) t.match(log(), /"event":"pod\.injected"/, "each has a part in it");
+    t.match(proxy.replicas[0]?.log(), /"event":"pod\.injected"/, "a newcomer has taken over");
     for (const one of proxy.replicas) await one.stop();
   });
 

@@ -1,22 +1,22 @@
-/** What kube-proxy does for a Service: each new connection goes to one of the replicas that are ready. */
+/** What kube-proxy does for a Service, at its worst: each new connection goes to the oldest of the replicas that seem ready. */
 
 import { once } from "node:events";
 import { connect, createServer, type Socket } from "node:net";
 import type { Test } from "tap";
 import type { Webhook } from "./release.ts";
 
-const LOOK_MS = 50;
+/** As slow as endpoints spread in a cluster: whoever ends at once is missed. */
+const LOOK_MS = 500;
 
 export interface Proxy {
-  /** Replicas that take part, ready or not. */
+  /** Replicas that take part, ready or not, the oldest first: in a rolling restart it is the next to go. */
   readonly replicas: Webhook[];
 }
 
-/** Listens on the Service's address; asks each replica every 50 ms whether it is ready, as its readiness probe would. */
+/** Listens on the Service's address; asks each replica twice a second whether it is ready, as its readiness probe would. */
 export async function startProxy(t: Test, address: string): Promise<Proxy> {
   const replicas: Webhook[] = [];
   let ready: readonly Webhook[] = [];
-  let turn = 0;
   const look = setInterval(() => {
     void Promise.all(
       replicas.map(async (replica) => {
@@ -29,7 +29,7 @@ export async function startProxy(t: Test, address: string): Promise<Proxy> {
   }, LOOK_MS);
   const sockets = new Set<Socket>();
   const server = createServer((from) => {
-    const replica = ready[turn++ % Math.max(1, ready.length)];
+    const replica = ready[0];
     if (replica === undefined) {
       from.destroy();
       return;

@@ -79,6 +79,7 @@ export async function runWebhook(t: Test, cluster: Cluster, options: ReplicaOpti
     log += text;
   });
   t.teardown(() => stop(child));
+  process.once("exit", () => child.kill("SIGKILL"));
   await until(async () => {
     if (child.exitCode !== null) throw new Error(`the webhook ended: ${log}`);
     return log.includes('"event":"started"');

@@ -107,7 +107,8 @@ export async function startProcess(t: Test, options: ProcessOptions): Promise<We
   };
 }
 
-function post(address: string, ca: string, body: JsonObject): Promise<Answer> {
+/** Posts a review to the Service's name at this address. */
+export function post(address: string, ca: string, body: JsonObject): Promise<Answer> {
   const port = Number(address.slice(address.lastIndexOf(":") + 1));
   return new Promise((resolve, reject) => {
     const call = request(

@@ -6,10 +6,13 @@ import { createPki } from "../../scripts/pki.ts";
 import { listen } from "../../scripts/services/service.ts";
 import type { JsonObject, JsonPatchOperation } from "../../src/injector/injection.ts";
 import { applyPatch } from "../../src/injector/patch.ts";
+import { startWebhook } from "../../src/server/webhook.ts";
+import { createLog, type Logger } from "../../src/telemetry/log.ts";
+import type { KubernetesVersion } from "../../src/webhook/cluster-version.ts";
 import { command } from "../support/command.ts";
 import { eventually } from "../support/guarded.ts";
 import { mount } from "./mount.ts";
-import { type Answer, startProcess, type WebhookProcess } from "./process.ts";
+import { type Answer, post, SERVICE, startProcess, type WebhookProcess } from "./process.ts";
 import { OWNERS, podOf, reviewOf, UID } from "./reviews.ts";
 
 function configText(more = ""): string {
@@ -211,6 +214,47 @@ t.test("where the version cannot be had, auto injects ordinary containers and sa
   t.match(await webhook.ready(), { status: 200, body: { cluster_version: "unknown", native_sidecars: "false" } });
   t.notMatch(webhook.log(), /a-token/);
 });
+
+t.test(
+  "a Secret that is exchanged while the API server is still asked counts from the first connection on",
+  async (t) => {
+    const pki = await createPki();
+    const pair = async () => {
+      const { certPem, keyPem, sha256 } = await pki.issue({ dns: [SERVICE] });
+      return { files: { "tls.crt": certPem, "tls.key": keyPem }, sha256 };
+    };
+    const tls = await mount(t, (await pair()).files);
+    const injector = await mount(t, { "injector.yaml": auto });
+    const events: unknown[] = [];
+    const log = createLog("silent");
+    log.info = ((fields: { readonly event: string }) => events.push(fields.event)) as Logger["info"];
+    let answer = (_: KubernetesVersion): void => {};
+    const version = new Promise<KubernetesVersion>((resolve) => {
+      answer = resolve;
+    });
+    const starting = startWebhook(
+      {
+        address: "127.0.0.1:0",
+        healthAddress: undefined,
+        injectorConfig: injector.path("injector.yaml"),
+        tlsCertFile: tls.path("tls.crt"),
+        tlsKeyFile: tls.path("tls.key"),
+        drainDelayMs: 0,
+        drainTimeoutMs: 0,
+        askVersion: () => version,
+        lookMs: 5,
+      },
+      log,
+    );
+    const next = await pair();
+    await tls.swap(next.files);
+    await eventually(async () => (events.includes("tls.read") ? true : undefined));
+    answer({ major: 1, minor: 34, text: "v1.34.2" });
+    const webhook = await starting;
+    t.teardown(() => webhook.stop());
+    t.match(await post(webhook.addresses.webhook, pki.caPem, reviewOf({})), { status: 200, fingerprint: next.sha256 });
+  },
+);
 
 /** A connection on which a review has begun and not ended. */
 async function begun(webhook: WebhookProcess) {
