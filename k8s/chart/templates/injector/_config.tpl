@@ -92,6 +92,7 @@ envoy:
   redirect: {{ .redirect }}
   adminPort: {{ int .adminPort }}
   healthPort: {{ int .healthPort }}
+  checkTimeoutMs: {{ int .checkTimeoutMs }}
   failureMode: {{ .failureMode }}
   concurrency: {{ int .concurrency }}
   logLevel: {{ ternary "off" .logLevel (kindIs "bool" .logLevel) | quote }}
