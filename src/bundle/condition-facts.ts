@@ -115,6 +115,13 @@ export const VARIABLES: Readonly<Record<string, Variable>> = {
     keys: undefined,
     read: ({ posture }) => Object.entries(posture?.facts ?? {}),
   },
+  pod: {
+    kind: "facts",
+    summary: "The calling pod, as the control plane tells of it.",
+    fields: {
+      age_seconds: int("Seconds since it started, by `posture.started_at`.", podAge),
+    },
+  },
   time: {
     kind: "facts",
     summary: "When, in UTC.",
@@ -249,6 +256,12 @@ function tokenOf({ facts }: Asked) {
 function age(asked: Asked): number | undefined {
   const since = bornAt(asked);
   return since === undefined ? undefined : (asked.facts.time - since) / SECOND_MS;
+}
+
+/** A pod that says of itself to have started later than now is as good as new. */
+function podAge({ facts, posture }: Asked): number | undefined {
+  const startedMs = Date.parse(posture?.facts.started_at ?? "");
+  return Number.isNaN(startedMs) ? undefined : Math.max(0, facts.time - startedMs) / SECOND_MS;
 }
 
 function bornAt(asked: Asked): number | undefined {

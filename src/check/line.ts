@@ -1,5 +1,6 @@
 /** The straight line of one request, from facts to verdict, and all that it remembers. */
 
+import { Arrivals } from "../baseline/arrivals.ts";
 import { type Baseline, HABIT, HABIT_NAMES } from "../baseline/baseline.ts";
 import { BaselineStore } from "../baseline/store.ts";
 import { answerOf, issueChallenge, lacksProof } from "../challenge/answer.ts";
@@ -49,6 +50,7 @@ import { Postures } from "./posture-table.ts";
 import { readSnapshot, snapshotSteps, writeSnapshot } from "./snapshot.ts";
 import type { SnapshotSource } from "./snapshot-state.ts";
 import { teach, teachOutcome } from "./teach.ts";
+import { Workloads } from "./workload-table.ts";
 
 export interface LineOptions {
   readonly principalsMax: number;
@@ -62,6 +64,9 @@ export interface LineOptions {
 const LOCKS_MAX = 20_000;
 const POSTURES_MAX = 10_000;
 const PENDING_MAX = 16_384;
+/** Pods; a control plane tells of ten thousand unless it is told otherwise. */
+const WORKLOADS_MAX = 50_000;
+const ARRIVALS_MAX = 10_000;
 
 /** Requests already under way when a challenge was put could not answer it; they are challenged, not blamed. */
 const ANSWER_GRACE_MS = 2 * SECOND_MS;
@@ -94,6 +99,8 @@ export function createLine(options: LineOptions): Line {
 class RequestLine implements Line {
   readonly locks: Locks;
   readonly posture = new Postures(POSTURES_MAX);
+  readonly workloads = new Workloads(WORKLOADS_MAX);
+  private readonly arrivals = new Arrivals(ARRIVALS_MAX);
   private readonly baselines: BaselineStore;
   private readonly sessions: SessionStore;
   private readonly pending = new PendingTable(PENDING_MAX);
@@ -160,7 +167,8 @@ class RequestLine implements Line {
     const opened = this.sessions.open(origin, principal, identity.credential, now);
     const session = live ? opened : copyOf(opened);
     const credentialUse = identity.proven ? this.sessions.useOf(session) : undefined;
-    const posture = this.postureOf(identity, facts, whole);
+    const peer = this.workloads.size === 0 ? undefined : this.workloads.peerOf(facts.sourceAddress, principal, now);
+    const posture = this.postureOf(identity, facts, whole, peer);
     const unscored =
       whole.rules.length === 0 ? undefined : askedOf(facts, identity, route, peerGroup, posture, whole.geo);
     const staged = unscored === undefined ? NO_RULES : stage(whole, unscored);
@@ -181,6 +189,8 @@ class RequestLine implements Line {
       session,
       credentialUse,
       posture,
+      peer,
+      arrivals: this.arrivals,
       commonCause: (signal, value) =>
         live
           ? this.causes.share(causeKey(signal, value), principal, now)
@@ -288,6 +298,7 @@ class RequestLine implements Line {
           ? undefined
           : otherUser(credentialUse, principal, now) !== undefined,
       newSignals: judged.newSignals,
+      arrival: arrivalOf(context, session, now),
       closedWindow: judged.closedWindow,
     };
     this.pending.add({
@@ -385,6 +396,7 @@ class RequestLine implements Line {
 
   forget(principal: string): boolean {
     this.sessions.forget(principal);
+    this.arrivals.forget(principal);
     return this.baselines.delete(principal);
   }
 
@@ -433,6 +445,10 @@ class RequestLine implements Line {
     pending.baseline = baseline;
     const novel = known === undefined && !this.baselines.forgotten.has(session.principal);
     teach(baseline, this.baselines.population, pending, lesson, novel);
+    if (lesson.arrival !== undefined) {
+      session.arrivalHour = Math.floor(facts.time / HOUR_MS);
+      this.arrivals.learn(session.principal, lesson.arrival === "other");
+    }
     this.touchCredential(session, facts, origin);
     // What goes on after a challenge is one event with it, whoever it is: counted once, it does not become ordinary.
     if (session.standing.tries > 0 || lesson.suspect) return;
@@ -528,7 +544,25 @@ class RequestLine implements Line {
     });
   }
 
-  private postureOf(identity: Identity, facts: RequestFacts, policy: Policy): PostureFacts | undefined {
+  private postureOf(
+    identity: Identity,
+    facts: RequestFacts,
+    policy: Policy,
+    peer: ReturnType<Workloads["peerOf"]>,
+  ): PostureFacts | undefined {
+    const stated = this.statedPosture(identity, facts, policy);
+    if (this.workloads.size === 0 || !identity.proven) return stated;
+    const known = this.workloads.factsOf(identity.principal.name, peer, facts.time);
+    if (known === undefined || stated === undefined) return stated ?? known;
+    // What the cluster says of itself wins over what somebody said of it; the age stays that of the older part.
+    return {
+      facts: { ...stated.facts, ...known.facts },
+      source: `${stated.source}, ${known.source}`,
+      reportedAtMs: Math.min(stated.reportedAtMs, known.reportedAtMs),
+    };
+  }
+
+  private statedPosture(identity: Identity, facts: RequestFacts, policy: Policy): PostureFacts | undefined {
     if (this.posture.size === 0 && policy.postureFacts.size === 0) return undefined;
     let newest: PostureFacts | undefined;
     for (const subject of [identity.principal.name, facts.sourceAddress]) {
@@ -698,6 +732,12 @@ function gatherAll(context: SignalContext, second: Baseline | undefined, now: Ep
 /** Whether the latest answer is one that this challenge would take too: another rule may have asked for more. */
 function isStrongEnough({ acrValues }: ChallengePolicy, { standing }: Session): boolean {
   return acrValues.length === 0 || (standing.answeredAcr !== undefined && acrValues.includes(standing.answeredAcr));
+}
+
+/** What a request teaches of arrivals: each hour of a session once, since its requests are no independent witnesses. */
+function arrivalOf({ peer, facts }: SignalContext, session: Session, now: EpochMs): Lesson["arrival"] {
+  if (peer === undefined || session.arrivalHour === Math.floor(now / HOUR_MS)) return undefined;
+  return facts.presented.certificate?.via === "xfcc" ? undefined : peer.kind;
 }
 
 /** Bits by signal, as they add to the score, or would. */

@@ -4,6 +4,7 @@ import { type Aged, AgeList } from "../baseline/age-list.ts";
 import type { Baseline } from "../baseline/baseline.ts";
 import type { RequestFacts } from "../model/facts.ts";
 import type { Policy } from "../model/policy.ts";
+import type { PeerPod } from "../model/workloads.ts";
 import type { Session } from "../sessions/session.ts";
 import type { Origin } from "../signals/origin.ts";
 
@@ -22,6 +23,8 @@ export interface Lesson {
   /** Whether another principal had used it within the hour; `undefined` after a session's first request. */
   readonly shared: boolean | undefined;
   readonly newSignals: readonly string[];
+  /** Whose address it came by, where that is certain; `undefined` as well when the session taught it within the hour. */
+  readonly arrival: PeerPod["kind"] | undefined;
   /** Counts of the rate window that this request closed, if it closed one. */
   readonly closedWindow: { readonly requests: number; readonly routes: number } | undefined;
 }

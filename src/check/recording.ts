@@ -6,6 +6,7 @@ import type { Line } from "../model/line.ts";
 import type { Lock, Policy, PostureFacts } from "../model/policy.ts";
 import { type EpochMs, toEpochMs } from "../model/units.ts";
 import type { Verdict } from "../model/verdict.ts";
+import type { WorkloadChange } from "../model/workloads.ts";
 import { createLine, type LineOptions } from "./line.ts";
 
 /** One thing that the line was told. Facts hold no secret: credentials are keyed hashes already. */
@@ -15,7 +16,10 @@ export type RecordedEvent =
   | { readonly told: "outcome"; readonly outcome: Outcome }
   | { readonly told: "lock"; readonly lock: Lock }
   | { readonly told: "unlock"; readonly id: string }
-  | { readonly told: "posture"; readonly subject: string; readonly facts: PostureFacts };
+  | { readonly told: "posture"; readonly subject: string; readonly facts: PostureFacts }
+  | { readonly told: "workloads"; readonly change: WorkloadChange; readonly at: EpochMs }
+  | { readonly told: "workloads confirmed"; readonly at: EpochMs | undefined }
+  | { readonly told: "workloads forgotten" };
 
 /** A line that does what `line` does and tells `write` of it. */
 export function recording(line: Line, write: (event: RecordedEvent) => void): Line {
@@ -60,6 +64,23 @@ export function recording(line: Line, write: (event: RecordedEvent) => void): Li
         write({ told: "posture", subject, facts });
       },
       get: (subject) => line.posture.get(subject),
+    },
+    workloads: {
+      change: (change, at) => {
+        line.workloads.change(change, at);
+        write({ told: "workloads", change, at });
+      },
+      confirm: (at) => {
+        line.workloads.confirm(at);
+        write({ told: "workloads confirmed", at });
+      },
+      clear: () => {
+        line.workloads.clear();
+        write({ told: "workloads forgotten" });
+      },
+      get size() {
+        return line.workloads.size;
+      },
     },
     stats: () => line.stats(),
     principals: () => line.principals(),
@@ -125,6 +146,15 @@ export function playBack(
         break;
       case "posture":
         line.posture.put(event.subject, event.facts);
+        break;
+      case "workloads":
+        line.workloads.change(event.change, toEpochMs(event.at));
+        break;
+      case "workloads confirmed":
+        line.workloads.confirm(event.at);
+        break;
+      case "workloads forgotten":
+        line.workloads.clear();
         break;
     }
   }

@@ -81,6 +81,7 @@ export class Shadow {
       answer: (facts, verdict, verified) => line.answer(facts, verdict, verified),
       locks: line.locks,
       posture: line.posture,
+      workloads: line.workloads,
       stats: () => line.stats(),
       scoreBands: (levels) => line.scoreBands(levels),
       principals: () => line.principals(),

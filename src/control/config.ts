@@ -12,6 +12,7 @@ import {
   type Token,
   TokensFileSchema,
 } from "../gen/sallyport/control/v1/config_pb.ts";
+import type { KubernetesSettings } from "./workloads/watch.ts";
 
 /** A setting that has no nesting: a flag, an environment variable and a key of the file. */
 export interface ControlSetting {
@@ -73,6 +74,43 @@ export const CONTROL_SETTINGS: readonly ControlSetting[] = [
     undefined,
     "File of shared signals: which transmitters are heard, and who is told. Of several control processes, one only.",
   ),
+  setting("kubernetes", undefined, "false", "Watches a Kubernetes cluster's pods, and tells sidecars of them."),
+  setting(
+    "kubernetes-api",
+    "URL",
+    undefined,
+    "Where the Kubernetes API is: `https://HOST:PORT`, or `http://` on loopback. Default: as a pod finds it, with its own token and authorities.",
+  ),
+  setting("kubernetes-namespaces", "LIST", undefined, "Namespaces to watch, separated by commas. Default: all."),
+  setting("kubernetes-label-selector", "TEXT", undefined, "Only pods that this label selector chooses."),
+  setting("kubernetes-field-selector", "TEXT", undefined, "Only pods that this field selector chooses."),
+  setting("kubernetes-token-file", "FILE", undefined, "Bearer token for the Kubernetes API; read anew for every call."),
+  setting(
+    "kubernetes-ca-file",
+    "FILE",
+    undefined,
+    "Authorities of the Kubernetes API's certificate, PEM; read anew for every call. Default: the system's.",
+  ),
+  setting(
+    "kubernetes-labels",
+    "LIST",
+    undefined,
+    "Pod labels that become posture facts, `label.NAME`, separated by commas. Sidecars see no others.",
+  ),
+  setting(
+    "kubernetes-principal",
+    "TEMPLATE",
+    "spiffe://{trustDomain}/ns/{namespace}/sa/{serviceAccount}",
+    "SPIFFE ID of a service account's pods.",
+  ),
+  setting("trust-domain", "NAME", undefined, "What `{trustDomain}` stands for."),
+  setting(
+    "kubernetes-issuer",
+    "TEXT",
+    undefined,
+    "`iss` of the cluster's service account tokens, where callers show these: pods are known by them too.",
+  ),
+  setting("kubernetes-pods-max", "COUNT", "10000", "Most pods known; further ones are left out, and counted."),
   setting("sidecars-max", "COUNT", "10000", "Sidecars that may watch this process; further ones are turned away."),
   setting("revisions-kept", "COUNT", "10", "Bundles kept of each channel, as bases of differences."),
   setting("bundle-bytes-max", "BYTES", "67108864", "Largest bundle taken."),
@@ -105,6 +143,8 @@ export interface ControlSettings {
       }
     | undefined;
   readonly sharedSignals: string | undefined;
+  /** `undefined`: no cluster is watched. */
+  readonly kubernetes: KubernetesSettings | undefined;
   readonly sidecarsMax: number;
   readonly revisionsKept: number;
   readonly bundleBytesMax: number;
@@ -149,7 +189,7 @@ export function readControlConfig(sources: ControlSources): ReadSettings {
     if (text === undefined || (flag === undefined && text === "")) continue;
     overlay(merged, name, text, flag === undefined ? variable : `--${name}`, problems);
   }
-  const settings = settle(merged, problems);
+  const settings = settle(merged, sources.environment, problems);
   return problems.length > 0 ? { ok: false, problems } : { ok: true, settings };
 }
 
@@ -204,7 +244,11 @@ function overlay(merged: ControlConfig, name: string, text: string, where: strin
   Object.assign(merged, { [field.localName]: message[field.localName as keyof ControlConfig] });
 }
 
-function settle(config: ControlConfig, problems: string[]): ControlSettings {
+function settle(
+  config: ControlConfig,
+  environment: ControlSources["environment"],
+  problems: string[],
+): ControlSettings {
   const text = (value: string, name: string): string => (value === "" ? fallbackOf(name) : value);
   const optional = (value: string): string | undefined => (value === "" ? undefined : value);
   const count = (value: number, name: string): number => (value === 0 ? Number(fallbackOf(name)) : value);
@@ -267,6 +311,7 @@ function settle(config: ControlConfig, problems: string[]): ControlSettings {
             replicas: count(config.natsReplicas, "nats-replicas"),
           },
     sharedSignals: optional(config.sharedSignals),
+    kubernetes: config.kubernetes ? kubernetesOf(config, environment, problems) : unwatched(config, problems),
     sidecarsMax: count(config.sidecarsMax, "sidecars-max"),
     revisionsKept: count(config.revisionsKept, "revisions-kept"),
     bundleBytesMax: count(config.bundleBytesMax, "bundle-bytes-max"),
@@ -274,6 +319,98 @@ function settle(config: ControlConfig, problems: string[]): ControlSettings {
     drainTimeoutMs: config.drainTimeout === undefined ? 5_000 : durationMs(config.drainTimeout),
     logLevel: text(config.logLevel, "log-level") as ControlSettings["logLevel"],
   };
+}
+
+/** What kubelet mounts into every pod that may call the API. */
+const POD_FILES = "/var/run/secrets/kubernetes.io/serviceaccount";
+/** A watch for each; more are better watched together. */
+const NAMESPACES_MAX = 100;
+const LABELS_MAX = 32;
+/** Names of objects are DNS labels here (RFC 1123). */
+const NAMESPACE = /^[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?$/;
+/** A label's name, with or without a prefix. */
+const LABEL = /^(?:[a-z0-9.-]{1,253}\/)?[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$/;
+
+function kubernetesOf(
+  config: ControlConfig,
+  environment: ControlSources["environment"],
+  problems: string[],
+): KubernetesSettings {
+  const need = (met: boolean, text: string): void => void (met || problems.push(text));
+  const own = config.kubernetesApi === "";
+  // As Kubernetes tells every container of its API.
+  const { KUBERNETES_SERVICE_HOST: host = "", KUBERNETES_SERVICE_PORT: port = "443" } = environment;
+  need(
+    !own || host !== "",
+    "kubernetes-api: expected an address, since this is no pod (KUBERNETES_SERVICE_HOST is not set)",
+  );
+  const api = own ? `https://${host.includes(":") ? `[${host}]` : host}:${port}` : config.kubernetesApi;
+  need(
+    host === "" && own ? true : isApiUrl(api),
+    `kubernetes-api: expected https://HOST:PORT, or http:// on loopback, got ${JSON.stringify(api.slice(0, 80))}`,
+  );
+  const namespaces = listOf(config.kubernetesNamespaces);
+  const labels = listOf(config.kubernetesLabels);
+  for (const name of namespaces) {
+    need(NAMESPACE.test(name), `kubernetes-namespaces: ${JSON.stringify(name.slice(0, 80))} is no namespace's name`);
+  }
+  for (const name of labels) {
+    need(LABEL.test(name), `kubernetes-labels: ${JSON.stringify(name.slice(0, 80))} is no label's name`);
+  }
+  need(namespaces.length <= NAMESPACES_MAX, `kubernetes-namespaces: expected at most ${NAMESPACES_MAX}`);
+  need(labels.length <= LABELS_MAX, `kubernetes-labels: expected at most ${LABELS_MAX}`);
+  const principal = config.kubernetesPrincipal || fallbackOf("kubernetes-principal");
+  const parts = [...principal.matchAll(/\{([^{}]*)\}/g)].map((match) => match[1]);
+  const unknown = parts.filter((part) => !["trustDomain", "namespace", "serviceAccount"].includes(part as string));
+  need(
+    principal.startsWith("spiffe://") &&
+      parts.includes("namespace") &&
+      parts.includes("serviceAccount") &&
+      unknown.length === 0,
+    "kubernetes-principal: expected a SPIFFE ID with {namespace} and {serviceAccount}, and no other parts but {trustDomain}",
+  );
+  need(
+    config.trustDomain !== "" || !parts.includes("trustDomain"),
+    "trust-domain: expected the trust domain of the pods' SPIFFE IDs (or a kubernetes-principal without {trustDomain})",
+  );
+  return {
+    api,
+    namespaces: [...new Set(namespaces)],
+    labelSelector: config.kubernetesLabelSelector || undefined,
+    fieldSelector: config.kubernetesFieldSelector || undefined,
+    tokenFile: config.kubernetesTokenFile || (own ? `${POD_FILES}/token` : undefined),
+    caFile: config.kubernetesCaFile || (own ? `${POD_FILES}/ca.crt` : undefined),
+    naming: {
+      principal,
+      trustDomain: config.trustDomain,
+      issuer: config.kubernetesIssuer || undefined,
+      labels: [...new Set(labels)],
+    },
+    podsMax: config.kubernetesPodsMax || Number(fallbackOf("kubernetes-pods-max")),
+  };
+}
+
+/** Settings of a watch that is off are somebody's mistake. */
+function unwatched(config: ControlConfig, problems: string[]): undefined {
+  for (const { jsonName, localName } of ControlConfigSchema.fields) {
+    if (!jsonName.startsWith("kubernetes-")) continue;
+    const value = config[localName as keyof ControlConfig];
+    if (value !== "" && value !== 0) problems.push(`${jsonName}: needs kubernetes`);
+  }
+}
+
+function listOf(text: string): readonly string[] {
+  return text
+    .split(",")
+    .map((part) => part.trim())
+    .filter((part) => part !== "");
+}
+
+function isApiUrl(text: string): boolean {
+  if (!URL.canParse(text)) return false;
+  const { protocol, host, pathname, search, hash, username } = new URL(text);
+  if (pathname !== "/" || search !== "" || hash !== "" || username !== "") return false;
+  return protocol === "https:" || (protocol === "http:" && isLoopback(`${host}:`));
 }
 
 function isAddress(text: string): boolean {

@@ -15,6 +15,7 @@ import { isAhead, targetOf } from "./channels.ts";
 import type { Fleet } from "./fleet.ts";
 import type { ControlMetrics } from "./metrics.ts";
 import type { Standing } from "./orders.ts";
+import type { PodWatch, WatchHealth } from "./workloads/watch.ts";
 
 /** Streams of pieces that are written at once; the others wait, so that a first start of the fleet fits in memory. */
 const FETCHES_MAX = 32;
@@ -28,6 +29,8 @@ const SLOW_HEARTBEATS = 4;
 export interface HubOptions {
   readonly fleet: Fleet;
   readonly standing: Standing;
+  /** `undefined`: no cluster is watched. */
+  readonly pods: Pick<PodWatch, "feed" | "loaded" | "health"> | undefined;
   readonly metrics: ControlMetrics;
   readonly sidecarsMax: number;
   readonly heartbeatMs: number;
@@ -90,6 +93,9 @@ export class Hub {
     let has: BundleRef | undefined = request.has;
     let dueMs = 0;
     const { standing } = this.options;
+    const pods = request.wantsWorkloads ? this.options.pods : undefined;
+    let knows = pods?.feed.versionOf(request.workloadsState);
+    let toldBroken = false;
     let heeds = request.ordersState === standing.state ? standing.current : undefined;
     // Told even where nothing has changed: the sidecar then knows that it heeds what it should.
     let ordered = false;
@@ -112,6 +118,15 @@ export class Hub {
         heeds = version;
         ordered = true;
       }
+      while (pods?.loaded === true && knows !== pods.feed.current) {
+        const version = pods.feed.current;
+        for (const value of pods.feed.since(knows)) {
+          sending.sinceMs = now();
+          yield create(WatchResponseSchema, { news: { case: "workloads", value } });
+          sending.sinceMs = undefined;
+        }
+        knows = version;
+      }
       if (target !== undefined && target.digest !== has?.digest && !isAhead(has, target)) {
         const revision = fleet.library.revision(target.digest, has?.digest);
         if (revision !== undefined) {
@@ -122,12 +137,16 @@ export class Hub {
           sending.sinceMs = undefined;
         }
       }
-      if (now() >= dueMs) {
+      const health = pods?.loaded === true ? pods.health : undefined;
+      // A watch that breaks, or is whole again, is not kept back until the next beat.
+      if (now() >= dueMs || (health?.broken ?? false) !== toldBroken) {
+        toldBroken = health?.broken ?? false;
         const heartbeat = {
           serverTime: timestampFromMs(now()),
           intervalMs: heartbeatMs,
           channel: channel?.name ?? "",
           ...(target === undefined ? {} : { current: target }),
+          ...(health === undefined ? {} : { workloads: told(health) }),
         };
         sending.sinceMs = now();
         yield create(WatchResponseSchema, { news: { case: "heartbeat", value: heartbeat } });
@@ -247,4 +266,11 @@ export class Hub {
       sending.cut();
     }
   }
+}
+
+/** Longer silences than the wire can tell are told as the longest. */
+const SILENT_MS_MAX = 2 ** 32 - 1;
+
+function told({ silentMs, broken }: WatchHealth): { readonly silentMs: number; readonly broken: boolean } {
+  return { silentMs: Math.min(SILENT_MS_MAX, Math.ceil(silentMs)), broken };
 }

@@ -8,6 +8,8 @@ export interface ControlGauges {
   readonly bundles: () => number;
   readonly chunkBytes: () => number;
   readonly storeOk: () => boolean;
+  /** `undefined`: no cluster is watched. */
+  readonly pods: (() => { readonly known: number; readonly silentMs: number; readonly broken: boolean }) | undefined;
 }
 
 export class ControlMetrics {
@@ -19,6 +21,9 @@ export class ControlMetrics {
   readonly changes: Counter<"action" | "result">;
   readonly refusedCalls: Counter<"reason">;
   readonly dropped: Counter<"reason">;
+  readonly podLists: Counter;
+  readonly podsLeftOut: Counter;
+  readonly podFailures: Counter;
 
   constructor(gauges: ControlGauges) {
     const registers = [this.registry];
@@ -35,6 +40,9 @@ export class ControlMetrics {
     ]);
     this.refusedCalls = counter("refused_calls_total", "Calls turned away, by reason.", ["reason"]);
     this.dropped = counter("dropped_sidecars_total", "Watches ended by this side, by reason.", ["reason"]);
+    this.podLists = counter("pod_lists_total", "Times that pods were listed anew.");
+    this.podsLeftOut = counter("pods_left_out_total", "Pods not taken since kubernetes-pods-max are known.");
+    this.podFailures = counter("kubernetes_failures_total", "Calls of the Kubernetes API that failed.");
     const gauge = (name: string, help: string, read: () => number): void => {
       new Gauge({
         name: `sallyport_control_${name}`,
@@ -50,5 +58,10 @@ export class ControlMetrics {
     gauge("bundles", "Bundles held in memory.", gauges.bundles);
     gauge("held_chunk_bytes", "Bytes of pieces held in memory.", gauges.chunkBytes);
     gauge("store_reachable", "1 while the store can be read and changed.", () => (gauges.storeOk() ? 1 : 0));
+    const { pods } = gauges;
+    if (pods === undefined) return;
+    gauge("pods", "Pods that sidecars are told of.", () => pods().known);
+    gauge("pods_silent_seconds", "Seconds since the Kubernetes API was last heard.", () => pods().silentMs / 1_000);
+    gauge("pods_watch_broken", "1 while changes of pods are being missed.", () => (pods().broken ? 1 : 0));
   }
 }

@@ -26,7 +26,8 @@ export type ErrorCode =
   | "ERR_API"
   | "ERR_API_UNAUTHORIZED"
   | "ERR_LOCK_INVALID"
-  | "ERR_NOT_FOUND";
+  | "ERR_NOT_FOUND"
+  | "ERR_KUBERNETES";
 
 /** An operating error. Its message says where, what was found and what was wanted; it never holds a secret. */
 export class OperatingError extends Error {

@@ -8,6 +8,7 @@ import type { Identity } from "./identity.ts";
 import type { Lock, Policy, PostureFacts } from "./policy.ts";
 import type { EpochMs } from "./units.ts";
 import type { Verdict } from "./verdict.ts";
+import type { WorkloadTable } from "./workloads.ts";
 
 /** A source of 16 random bytes for ids; an argument, so that a recorded stream replays to identical decisions. */
 export type RandomBytes = (size: number) => Uint8Array;
@@ -40,6 +41,7 @@ export interface Line {
 
   readonly locks: LockTable;
   readonly posture: PostureTable;
+  readonly workloads: WorkloadTable;
   stats(): LineStats;
   /** How often scores really reached `levels` (whole points, 1..99), beside what they promise. */
   scoreBands(levels: readonly number[]): readonly ScoreBand[];

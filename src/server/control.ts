@@ -2,6 +2,7 @@
 
 import { randomBytes } from "node:crypto";
 import { readFileSync, unwatchFile, watchFile } from "node:fs";
+import { systemClock } from "../bundle/sync/source.ts";
 import { parseTrustRoot } from "../bundle/trust.ts";
 import { Access } from "../control/access.ts";
 import { refText } from "../control/channels.ts";
@@ -16,6 +17,7 @@ import { Standing } from "../control/orders.ts";
 import { ControlListener } from "../control/server.ts";
 import { controlRoutes } from "../control/service.ts";
 import type { FleetStore } from "../control/store.ts";
+import { PodWatch } from "../control/workloads/watch.ts";
 import { OperatingError } from "../model/errors.ts";
 import { errorFields, type Logger } from "../telemetry/log.ts";
 import { startSharedSignals } from "./control-signals.ts";
@@ -91,7 +93,10 @@ async function assemble(
       ),
   });
   closers.push(() => fleet.close());
+  const pods = podWatch(settings, log, () => ({ hub, metrics }));
+  closers.push(() => pods?.close());
   const metrics: ControlMetrics = new ControlMetrics({
+    pods: pods === undefined ? undefined : () => ({ known: pods.feed.size, ...pods.health }),
     watchers: () => hub.watchers,
     reported: () => [...store.reports()].length,
     bundles: () => fleet.library.size,
@@ -104,6 +109,7 @@ async function assemble(
   const hub: Hub = new Hub({
     fleet,
     standing,
+    pods,
     metrics,
     sidecarsMax,
     heartbeatMs,
@@ -119,13 +125,20 @@ async function assemble(
       // Without its store it still serves what it has: only one that knows nothing yet, or is going, is not ready.
       return {
         ready: stage === "serving" && loaded,
-        detail: { state: stage, store: detail, sidecars: String(hub.watchers), bundles: String(fleet.library.size) },
+        detail: {
+          state: stage,
+          store: detail,
+          sidecars: String(hub.watchers),
+          bundles: String(fleet.library.size),
+          ...(pods === undefined ? {} : { kubernetes: pods.detail, pods: String(pods.feed.size) }),
+        },
       };
     });
     await health.listen();
     closers.push(() => health?.close());
   }
   await fleet.start();
+  pods?.start();
   standing.refresh();
   const signals = await startSharedSignals(settings, { standing, registry: metrics.registry, log });
   closers.push(() => signals?.close());
@@ -162,6 +175,32 @@ async function assemble(
   });
   stage = "serving";
   return { control: listener.boundAddress, health: health?.boundAddress };
+}
+
+/** @param later what it tells its news to, made after it */
+function podWatch(
+  { kubernetes }: ControlSettings,
+  log: Logger,
+  later: () => { readonly hub: Hub; readonly metrics: ControlMetrics },
+): PodWatch | undefined {
+  if (kubernetes === undefined) return undefined;
+  return new PodWatch({
+    settings: kubernetes,
+    epoch: randomBytes(8).toString("hex"),
+    clock: { monotonicMs: () => performance.now(), random: Math.random, sleep: systemClock.sleep },
+    onChange: () => later().hub.wake(),
+    onFailure: (error, isNews) => {
+      later().metrics.podFailures.inc();
+      if (!isNews) return;
+      log.warn(
+        { event: "kubernetes.failed", ...errorFields(error) },
+        "sidecars keep what they were told of pods while it is fresh; tried again",
+      );
+    },
+    onWell: () => log.info({ event: "kubernetes.watching", api: kubernetes.api }, "following pods"),
+    onList: () => later().metrics.podLists.inc(),
+    onLeftOut: () => later().metrics.podsLeftOut.inc(),
+  });
 }
 
 function storeOf({ nats, stateDir, sidecarsMax, bundleBytesMax }: ControlSettings, log: Logger): FleetStore {

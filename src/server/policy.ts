@@ -18,6 +18,7 @@ import { type LoadSource, PolicyMetrics } from "../telemetry/policy-metrics.ts";
 import type { PolicyPlace, ServeConfig } from "./config.ts";
 import { denying, effective } from "./effective-policy.ts";
 import type { FleetOrders } from "./fleet-orders.ts";
+import type { FleetWorkloads } from "./fleet-workloads.ts";
 import type { startTrust } from "./policy-trust.ts";
 import { VERSION } from "./version.ts";
 
@@ -67,6 +68,8 @@ export interface PolicyOptions {
   readonly report: () => Pick<SidecarReport, "checks" | "decisions" | "scoreBands" | "riskEvents">;
   /** Hears what the control plane orders. */
   readonly orders: FleetOrders;
+  /** Hears what the control plane tells of pods. */
+  readonly workloads: FleetWorkloads;
 }
 
 /**
@@ -371,6 +374,7 @@ class Running implements RunningPolicy {
       held,
       clock: systemClock,
       onOrders: this.options.orders,
+      onWorkloads: this.options.workloads,
       report: () => {
         const { policy, bundle, freshness, problemCode, problems } = this.status();
         return {

@@ -24,9 +24,10 @@ import { recordOf } from "../telemetry/decision-record.ts";
 import { errorFields, type Logger } from "../telemetry/log.ts";
 import { Metrics } from "../telemetry/metrics.ts";
 import { RecentDecisions } from "../telemetry/recent.ts";
-import { checkListener } from "./check-listener.ts";
+import { checkListener, type Listener } from "./check-listener.ts";
 import type { ServeConfig } from "./config.ts";
 import { FleetOrders } from "./fleet-orders.ts";
+import { FleetWorkloads } from "./fleet-workloads.ts";
 import { HealthServer } from "./health.ts";
 import { HeldStreams } from "./held-streams.ts";
 import { FairShares, LoadWatch } from "./load-watch.ts";
@@ -43,6 +44,7 @@ import { VERSION } from "./version.ts";
 const RECENT_MAX = 2_000;
 const KEY_BYTES = 32;
 const KEY_REFRESH_MS = MINUTE_MS;
+const WORKLOADS_LOOK_MS = 5_000;
 
 export interface Sidecar {
   /** Addresses in use, with real ports where 0 was asked for. */
@@ -157,6 +159,20 @@ async function assemble(
     () => orders.view(),
     () => orders.silentSeconds(),
   );
+  const workloads = new FleetWorkloads({
+    line,
+    now,
+    onView: (view, pods) =>
+      view === "fresh"
+        ? log.info({ event: "workloads.fresh", pods }, "addresses of pods are known")
+        : log.warn({ event: `workloads.${view}`, pods }, "source addresses say nothing of pods for now"),
+  });
+  closers.push(every(WORKLOADS_LOOK_MS, () => workloads.look()));
+  metrics.workloadView(
+    () => workloads.view,
+    () => workloads.pods,
+    () => workloads.confirmedSeconds(),
+  );
   // What is on disk counts first: what the control plane says goes beyond it.
   const restored = state !== undefined && restore(line, state, log);
   if (!restored && config.prior !== undefined) startWarm(line, config.prior, log);
@@ -167,6 +183,7 @@ async function assemble(
     sidecarId,
     loader,
     orders,
+    workloads,
     log,
     registry: metrics.registry,
     onChange: ({ identity }) => {
@@ -255,7 +272,7 @@ async function assemble(
       const status = policy.status();
       return {
         ready: stage === "serving" && status.ready && !orders.refuses(),
-        detail: { ...policyDetail(status), ...lockDetail(orders), state: stage },
+        detail: { ...policyDetail(status), ...lockDetail(orders), ...workloadDetail(workloads), state: stage },
       };
     });
     await health.listen();
@@ -345,8 +362,9 @@ async function assemble(
 
   stage = "serving";
   for (const listener of [check, streams]) listener.setServing(true);
-  closers.push(() => {
+  closers.push(async () => {
     stage = "draining";
+    await untilUnconnected(check, config.drainDelayMs);
     for (const listener of [check, streams]) listener.setServing(false);
   });
   return {
@@ -360,6 +378,17 @@ async function assemble(
 /** A `google.protobuf.Timestamp`, without its library: the local API is loaded only when it is asked. */
 function timestampOf(ms: number): { readonly seconds: bigint; readonly nanos: number } {
   return { seconds: BigInt(Math.floor(ms / SECOND_MS)), nanos: (ms % SECOND_MS) * 1e6 };
+}
+
+/** How often it is looked whether Envoy is gone. */
+const UNCONNECTED_POLL_MS = 50;
+
+/** Waits until Envoy has closed its connections, `msMax` at most. */
+async function untilUnconnected(check: Listener, msMax: number): Promise<void> {
+  const deadline = performance.now() + msMax;
+  while (performance.now() < deadline && check.connections !== 0) {
+    await new Promise((resolve) => setTimeout(resolve, UNCONNECTED_POLL_MS));
+  }
 }
 
 /** @throws {OperatingError} when the operator names a secret that cannot be read, or that could be guessed */
@@ -396,6 +425,11 @@ function lockDetail(orders: FleetOrders): Readonly<Record<string, string>> {
   const view = orders.view();
   if (view === "none") return {};
   return { locks: view, ...(orders.refuses() ? { locks_on_stale: "every request is denied" } : {}) };
+}
+
+/** What `/readyz` says of pods. */
+function workloadDetail({ view, pods }: FleetWorkloads): Readonly<Record<string, string>> {
+  return view === "none" ? {} : { workloads: view, pods: String(pods) };
 }
 
 /** What `/readyz` says of the policy. */

@@ -242,6 +242,8 @@ export interface Session extends Aged<Session> {
   /** The origin last learned, when all of it was settled, and the hour in which it was. */
   settledOrigin: object | undefined;
   settledWindow: number;
+  /** The hour, since the epoch, in which it last taught by whose address it comes. */
+  arrivalHour: number;
   /** User agent and fingerprint of the latest request: a change within the session is news, a repetition is not. */
   agent: string | undefined;
   fingerprint: string | undefined;
@@ -277,6 +279,7 @@ export function newSession(credential: string, standing: Standing, now: EpochMs)
     lastLargeMs: Number.NEGATIVE_INFINITY,
     settledOrigin: undefined,
     settledWindow: 0,
+    arrivalHour: 0,
     agent: undefined,
     fingerprint: undefined,
     windowRateBits: 0,

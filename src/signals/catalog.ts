@@ -14,6 +14,7 @@ import { originAddress } from "./origin-address.ts";
 import { originAgent, originFingerprint } from "./origin-client.ts";
 import { credentialMoved } from "./origin-credential.ts";
 import { postureForbidden, postureUnknown } from "./posture.ts";
+import { postureOtherWorkload } from "./posture-workload.ts";
 import { reputationAddress, reputationFingerprint } from "./reputation.ts";
 import type { Signal } from "./signal.ts";
 import { usageDestination, usageNewCaller, usageRoute } from "./usage-route.ts";
@@ -45,6 +46,7 @@ export const SIGNALS: readonly Signal[] = [
   usageHour,
   postureForbidden,
   postureUnknown,
+  postureOtherWorkload,
   challengeUnanswered,
 ];
 

@@ -1,11 +1,13 @@
 /** What a signal is: one kind of evidence, read from facts and memory, with a stated way of gathering over a session. */
 
+import type { Arrivals } from "../baseline/arrivals.ts";
 import type { Baseline, Population } from "../baseline/baseline.ts";
 import type { Outcome, RequestFacts } from "../model/facts.ts";
 import type { Identity } from "../model/identity.ts";
 import type { Policy, PostureFacts } from "../model/policy.ts";
 import { type Bits, toBits } from "../model/units.ts";
 import type { Reading } from "../model/verdict.ts";
+import type { PeerPod } from "../model/workloads.ts";
 import type { CredentialUse, Session } from "../sessions/session.ts";
 import type { Origin } from "./origin.ts";
 
@@ -25,6 +27,10 @@ export interface SignalContext {
   readonly session: Session;
   readonly credentialUse: CredentialUse | undefined;
   readonly posture: PostureFacts | undefined;
+  /** Whose address the source address is, by what is known of pods; `undefined`: nobody's for certain. */
+  readonly peer: PeerPod | undefined;
+  /** How often callers come by other workloads' addresses. */
+  readonly arrivals: Arrivals;
   /**
    * Which share, 0..1, of the other principals at work here shows this very novelty just now.
    * @param value what is new, where a common cause shows the same value; empty where it shows in kind only

@@ -183,6 +183,28 @@ export class Metrics {
     });
   }
 
+  workloadView(view: () => string, pods: () => number, confirmedSeconds: () => number | undefined): void {
+    const gauge = (name: string, help: string, read: () => number): void => {
+      new Gauge({
+        name,
+        help,
+        registers: [this.registry],
+        collect() {
+          this.set(read());
+        },
+      });
+    };
+    gauge("sallyport_pods", "Pods that the control plane told of.", pods);
+    gauge("sallyport_pods_stale", "1 while what is known of pods may be out of date, and addresses say nothing.", () =>
+      view() === "stale" ? 1 : 0,
+    );
+    gauge(
+      "sallyport_pods_confirmed_seconds",
+      "Seconds since what is known of pods was complete; -1: it never was.",
+      () => confirmedSeconds() ?? -1,
+    );
+  }
+
   /** @param because `lock`, `expired`, `score`, `challenge`, or what else decided */
   streamEnded(because: string): void {
     this.streamsEnded.inc({ because: ENDINGS.includes(because) ? because : "other" });

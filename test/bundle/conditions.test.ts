@@ -26,7 +26,7 @@ function evaluate(text: string, given: Asked): boolean | undefined {
   return compileCondition(text, false).evaluate(given);
 }
 
-const posture = { facts: { node: "n1" }, source: "scanner", reportedAtMs: NOON };
+const posture = { facts: { node: "n1", started_at: "2026-03-02T11:59:30Z" }, source: "scanner", reportedAtMs: NOON };
 const given = asked(
   { method: "DELETE", path: "/orders/7", address: "10.1.0.5", token: { acr: "gold" } },
   {
@@ -52,8 +52,9 @@ const meanings: readonly { when: string; want: boolean }[] = [
   { when: 'has(tls.ja4) && tls.ja4.startsWith("t13d") && !has(tls.ja3) && tls.ja3 == ""', want: true },
   { when: 'user_agent.matches("^billing/[0-9.]+ ")', want: true },
   { when: 'posture.node == "n1" && posture["node"] == "n1" && has(posture.node)', want: true },
+  { when: "pod.age_seconds == 30 && has(pod.age_seconds)", want: true },
   { when: 'posture.image == "" && !has(posture.image) && !("image" in posture)', want: true },
-  { when: 'posture.exists(fact, posture[fact] == "n1") && size(posture) == 1', want: true },
+  { when: 'posture.exists(fact, posture[fact] == "n1") && size(posture) == 2', want: true },
   { when: "time.hour == 12 && time.minute == 0 && time.weekday == 1", want: true },
   { when: "score > 20 && score < 21.6 && score + 1.0 > 22.0", want: true },
   { when: 'readings["origin.address"] == 7.5 && readings["usage.rate"] == 0', want: true },

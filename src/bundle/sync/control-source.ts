@@ -31,6 +31,7 @@ import type { Lock } from "../../model/policy.ts";
 import { MANIFEST_BYTES_MAX, readBundle, writeBundle } from "../bundle-file.ts";
 import { type Jws, readJws } from "../jws.ts";
 import { readManifestPayload } from "../manifest.ts";
+import { PodsTold } from "./pods-told.ts";
 import type {
   ControlSourceOptions,
   OfferResult,
@@ -156,10 +157,14 @@ class ControlSource implements PolicySource {
         version,
         rootVersion: this.has?.rootVersion ?? 0,
         ordersState: this.ordersState,
+        wantsWorkloads: this.options.onWorkloads !== undefined,
+        workloadsState: this.options.onWorkloads?.state ?? "",
         ...(this.has === undefined ? {} : { has: this.has }),
       };
       this.ordersHeard = false;
       let coming: Coming | undefined;
+      const { onWorkloads } = this.options;
+      const pods = onWorkloads === undefined ? undefined : new PodsTold(onWorkloads);
       silence.allow(HEARTBEAT_MS);
       void this.reportRegularly(client, over.signal);
       for await (const { news } of client.watch(request, { signal: over.signal })) {
@@ -167,9 +172,16 @@ class ControlSource implements PolicySource {
           silence.allow(Math.min(news.value.intervalMs, INTERVAL_MS_MAX) || HEARTBEAT_MS);
           this.heard(news.value, listener);
           if (this.ordersHeard) this.options.onOrders.heard();
+          const { workloads } = news.value;
+          if (workloads !== undefined) pods?.heard(workloads.silentMs, workloads.broken);
         } else if (news.case === "orders") {
           silence.allow(HEARTBEAT_MS);
           coming = this.order(news.value, coming);
+        } else if (news.case === "workloads") {
+          silence.allow(HEARTBEAT_MS);
+          pods?.take(news.value);
+          // Thousands of pods come at once: requests have their turn in between.
+          await new Promise((resolve) => setImmediate(resolve));
         } else if (news.case === "revision") {
           // Fetching and loading take their time; the stream is not read meanwhile, and the calls have bounds of their own.
           silence.hold();
@@ -183,6 +195,7 @@ class ControlSource implements PolicySource {
       throw error;
     } finally {
       silence.hold();
+      this.options.onWorkloads?.lost(false);
       this.reconnect = undefined;
       this.changed = () => {};
       this.ended.signal.removeEventListener("abort", end);

@@ -1,7 +1,7 @@
 /** Policy from disk: a YAML file with what it names, a bundle file, or a folder; watched for changes. */
 
 import { type FSWatcher, watch } from "node:fs";
-import { readdir, stat } from "node:fs/promises";
+import { lstat, readdir, readlink, stat } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { OperatingError } from "../../model/errors.ts";
 import type { PolicyOrigin } from "../load.ts";
@@ -60,7 +60,7 @@ export class FileSource implements PolicySource {
 
   start(listener: SourceListener): void {
     this.listener = listener;
-    this.watchFolders([dirname(this.path)]);
+    this.watchFolders(new Set([dirname(this.path)]));
     this.poll = setInterval(() => void this.check(), this.options.pollMs ?? POLL_MS);
     this.poll.unref();
     void this.check();
@@ -109,7 +109,7 @@ export class FileSource implements PolicySource {
     this.good = result.kind !== "refused";
     this.againAtMs = this.good ? Number.POSITIVE_INFINITY : performance.now() + REFUSED_AGAIN_MS;
     this.files = files;
-    this.watchFolders([...files.map((file) => dirname(file)), ...(entries === undefined ? [] : [this.path])]);
+    await this.watchAround(files, entries === undefined ? [] : [this.path]);
   }
 
   /** A bundle is read here, so that what is kept as the last good one is what was verified, byte for byte. */
@@ -120,8 +120,12 @@ export class FileSource implements PolicySource {
   }
 
   /** Folders are watched, not files: editors and ConfigMaps put new files in the place of old ones. */
-  private watchFolders(folders: readonly string[]): void {
-    const wanted = new Set(folders);
+  private async watchAround(files: readonly string[], folders: readonly string[] = []): Promise<void> {
+    const around = await Promise.all(files.map(foldersOf));
+    if (!this.closed) this.watchFolders(new Set([...around.flat(), ...folders]));
+  }
+
+  private watchFolders(wanted: ReadonlySet<string>): void {
     for (const [folder, watcher] of this.folders) {
       if (wanted.has(folder)) continue;
       watcher.close();
@@ -152,6 +156,26 @@ export class FileSource implements PolicySource {
     }, this.options.settleMs ?? SETTLE_MS);
     this.settling.unref();
   }
+}
+
+/** Links that are followed from one file. */
+const LINKS_MAX = 8;
+
+/** Where a file would change: its own folder, and those of the links that it stands for. */
+async function foldersOf(file: string): Promise<readonly string[]> {
+  const folders = [dirname(file)];
+  let at = file;
+  try {
+    for (let links = 0; links < LINKS_MAX && (await lstat(at)).isSymbolicLink(); links++) {
+      at = resolve(dirname(at), await readlink(at));
+      const folder = dirname(at);
+      // A folder that is a link itself, as `..data` is, changes where that link is.
+      folders.push((await lstat(folder)).isSymbolicLink() ? dirname(folder) : folder);
+    }
+  } catch {
+    // Keeps the last good policy: reading it will say what is wrong, and it is looked at every two seconds besides.
+  }
+  return folders;
 }
 
 /** What may be policy in a folder, absolute and in order; `undefined` when the path is none. */

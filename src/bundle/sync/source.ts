@@ -4,6 +4,7 @@ import type { BundleFacts, PolicyFreshness } from "../../model/bundle.ts";
 import type { OperatingError } from "../../model/errors.ts";
 import type { Lock, PostureFacts } from "../../model/policy.ts";
 import type { DecisionKind } from "../../model/verdict.ts";
+import type { WorkloadChange } from "../../model/workloads.ts";
 import type { LoadOptions, LoadResult, PolicyOrigin } from "../load.ts";
 
 /** Label of metrics and logs; a folder counts as a file. */
@@ -131,6 +132,27 @@ export interface OrderChange {
   readonly removed: readonly string[];
 }
 
+/** What the control plane tells of pods. */
+export interface WorkloadListener {
+  /** Names what is known, as {@link changed} last said; empty: nothing that could be gone on from. */
+  readonly state: string;
+  /**
+   * A part of a change.
+   * @param state with the last part: names what is known now
+   */
+  changed(change: WorkloadChange, state: string): void;
+  /**
+   * All that was told is complete, as of so long ago.
+   * @param broken changes are being missed meanwhile
+   */
+  heard(silentMs: number, broken: boolean): void;
+  /**
+   * Nobody tells anything for now.
+   * @param unreadable what was told could not be read: it takes everything anew to go on
+   */
+  lost(unreadable: boolean): void;
+}
+
 /** What `controlSource(options): PolicySource` of `control-source.ts` needs. */
 export interface ControlSourceOptions {
   /** `https://HOST:PORT`, or `http://` on loopback. */
@@ -152,5 +174,7 @@ export interface ControlSourceOptions {
   readonly held: () => Promise<Uint8Array | undefined>;
   readonly report: () => SidecarReport;
   readonly onOrders: OrderListener;
+  /** `undefined`: it wants none. */
+  readonly onWorkloads?: WorkloadListener | undefined;
   readonly clock: SourceClock;
 }

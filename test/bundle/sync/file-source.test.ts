@@ -5,6 +5,7 @@ import { join } from "node:path";
 import t, { type Test } from "tap";
 import type { CurrentPolicy } from "../../../src/bundle/current.ts";
 import { FileSource, type FileSourceOptions } from "../../../src/bundle/sync/file-source.ts";
+import { mountedObject } from "../../support/kubelet.ts";
 import { type KeeperScene, keeperScene } from "./scene.ts";
 
 function policy(name: string, spec = ""): string {
@@ -34,7 +35,10 @@ async function scene(
   name = "policy.yaml",
 ): Promise<Scene> {
   const folder = t.testdir(files);
-  const path = join(folder, name);
+  return watching(t, join(folder, name), options, folder);
+}
+
+async function watching(t: Test, path: string, options: FileSourceOptions, folder: string): Promise<Scene> {
   let wake = (): void => {};
   const told: string[] = [];
   const shown = (text: string): string => text.replaceAll(`${folder}/`, "");
@@ -160,6 +164,36 @@ t.test("changes are found when the system reports them", async (t) => {
   await told;
   t.equal(current.get().name, "two");
 });
+
+/** Files that only the system's own reports make it look at. */
+const TOLD: FileSourceOptions = { bytesMax: BYTES_MAX, pollMs: 2 ** 31 - 1, settleMs: 1 };
+
+for (const [name, path] of [
+  ["a file of it", "mount/policy.yaml"],
+  ["all of it", "mount"],
+  ["a link to a file of it", "link.yaml"],
+] as const) {
+  t.test(`kubelet's swap of a ConfigMap is reported by the system, where the policy is ${name}`, async (t) => {
+    const folder = t.testdir({ "link.yaml": t.fixture("symlink", "mount/policy.yaml") });
+    const spec = "spec: { lists: { addresses: [{ name: a, file: list.txt }] } }\n";
+    const mounted = mountedObject(join(folder, "mount"), {
+      "policy.yaml": policy("one", name === "a link to a file of it" ? "" : spec),
+      "list.txt": "192.0.2.1\n",
+    });
+    const { current, next, told } = await watching(t, join(folder, path), TOLD, folder);
+    for (const revision of ["two", "three", "four"]) {
+      const heard = next();
+      mounted.update({ "policy.yaml": policy(revision), "list.txt": "192.0.2.1\n" });
+      await heard;
+      t.equal(current.get().name, revision);
+    }
+    const heard = next();
+    mounted.update({ "policy.yaml": "nonsense" });
+    await heard;
+    t.match(told.at(-1), /^refused/);
+    t.equal(current.get().name, "four", "the last good one stays");
+  });
+}
 
 t.test("after closing nothing more is told", async (t) => {
   const { path, watcher, told } = await scene(t, { "policy.yaml": policy("one") });

@@ -16,7 +16,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file sallyport/control/v1/config.proto.
  */
 export const file_sallyport_control_v1_config: GenFile = /*@__PURE__*/
-  fileDesc("CiFzYWxseXBvcnQvY29udHJvbC92MS9jb25maWcucHJvdG8SFHNhbGx5cG9ydC5jb250cm9sLnYxIosJCg1Db250cm9sQ29uZmlnEhkKB2FkZHJlc3MYASABKAlCCLpIBXIDGIACEjAKDmhlYWx0aF9hZGRyZXNzGAIgASgJQgi6SAVyAxiAAlIOaGVhbHRoLWFkZHJlc3MSJgoJc3RhdGVfZGlyGAMgASgJQgi6SAVyAxiAIFIJc3RhdGUtZGlyEioKC2J1bmRsZV9rZXlzGAQgASgJQgi6SAVyAxiAIFILYnVuZGxlLWtleXMSPAoZaW5zZWN1cmVfdW5zaWduZWRfYnVuZGxlcxgFIAEoCFIZaW5zZWN1cmUtdW5zaWduZWQtYnVuZGxlcxIkCgh0bHNfY2VydBgGIAEoCUIIukgFcgMYgCBSCHRscy1jZXJ0EiIKB3Rsc19rZXkYByABKAlCCLpIBXIDGIAgUgd0bHMta2V5EiYKCWNsaWVudF9jYRgIIAEoCUIIukgFcgMYgCBSCWNsaWVudC1jYRIYCgZ0b2tlbnMYCSABKAlCCLpIBXIDGIAgEi4KEmluc2VjdXJlX3BsYWludGV4dBgKIAEoCFISaW5zZWN1cmUtcGxhaW50ZXh0EiwKDG5hdHNfc2VydmVycxgLIAEoCUIIukgFcgMYgCBSDG5hdHMtc2VydmVycxI0ChBuYXRzX2NyZWRlbnRpYWxzGAwgASgJQgi6SAVyAxiAIFIQbmF0cy1jcmVkZW50aWFscxIiCgduYXRzX2NhGA0gASgJQgi6SAVyAxiAIFIHbmF0cy1jYRJCCgtuYXRzX3ByZWZpeBgOIAEoCUIgukgdchsYIDIXXihbYS16MC05XVthLXowLTktXSopPyRSC25hdHMtcHJlZml4Ei8KDW5hdHNfcmVwbGljYXMYDyABKA1CCbpIBioEGAUoAFINbmF0cy1yZXBsaWNhcxIvCgxzaWRlY2Fyc19tYXgYECABKA1CC7pICCoGGKCNBigAUgxzaWRlY2Fycy1tYXgSMQoOcmV2aXNpb25zX2tlcHQYESABKA1CCbpIBioEGGQoAFIOcmV2aXNpb25zLWtlcHQSOQoQYnVuZGxlX2J5dGVzX21heBgSIAEoDUINukgKKggYgICAgAQoAFIQYnVuZGxlLWJ5dGVzLW1heBJACgloZWFydGJlYXQYEyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CErpID6oBDCIDCNgEMgUQgMLXLxJOCg1kcmFpbl90aW1lb3V0GBQgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQg26SAqqAQciAwjYBDIAUg1kcmFpbi10aW1lb3V0EkcKCWxvZ19sZXZlbBgVIAEoCUIpukgmciRSAFIFZGVidWdSBGluZm9SBHdhcm5SBWVycm9yUgZzaWxlbnRSCWxvZy1sZXZlbBI2CgZncmFudHMYFiADKAsyGy5zYWxseXBvcnQuY29udHJvbC52MS5HcmFudEIJukgGkgEDEOgHEjAKDnNoYXJlZF9zaWduYWxzGBcgASgJQgi6SAVyAxiAIFIOc2hhcmVkLXNpZ25hbHMi6AEKBUdyYW50EhoKBnNwaWZmZRgBIAEoCUIKukgDyAEBkLUYARI1CgVyb2xlcxgCIAMoDjIaLnNhbGx5cG9ydC5jb250cm9sLnYxLlJvbGVCCrpIB5IBBAgBEAMSGgoIY2hhbm5lbHMYAyADKAlCCLpIBZIBAhBkEkEKBmxhYmVscxgEIAMoCzInLnNhbGx5cG9ydC5jb250cm9sLnYxLkdyYW50LkxhYmVsc0VudHJ5Qgi6SAWaAQIQIBotCgtMYWJlbHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIkYKClRva2Vuc0ZpbGUSOAoGdG9rZW5zGAEgAygLMhsuc2FsbHlwb3J0LmNvbnRyb2wudjEuVG9rZW5CC7pICJIBBQgBEJBOIqYCCgVUb2tlbhIsCgRuYW1lGAEgASgJQh66SBvIAQFyFhhAMhJeW0EtWmEtejAtOS5fQC1dKyQSKgoGc2hhMjU2GAIgASgJQhq6SBfIAQFyEhhAMg5eWzAtOWEtZl17NjR9JBI1CgVyb2xlcxgDIAMoDjIaLnNhbGx5cG9ydC5jb250cm9sLnYxLlJvbGVCCrpIB5IBBAgBEAMSGgoIY2hhbm5lbHMYBCADKAlCCLpIBZIBAhBkEkEKBmxhYmVscxgFIAMoCzInLnNhbGx5cG9ydC5jb250cm9sLnYxLlRva2VuLkxhYmVsc0VudHJ5Qgi6SAWaAQIQIBotCgtMYWJlbHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBKlIKBFJvbGUSFAoQUk9MRV9VTlNQRUNJRklFRBAAEhAKDFJPTEVfU0lERUNBUhABEg8KC1JPTEVfVklFV0VSEAISEQoNUk9MRV9PUEVSQVRPUhADYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_duration, file_sallyport_policy_v1_options]);
+  fileDesc("CiFzYWxseXBvcnQvY29udHJvbC92MS9jb25maWcucHJvdG8SFHNhbGx5cG9ydC5jb250cm9sLnYxIsYOCg1Db250cm9sQ29uZmlnEhkKB2FkZHJlc3MYASABKAlCCLpIBXIDGIACEjAKDmhlYWx0aF9hZGRyZXNzGAIgASgJQgi6SAVyAxiAAlIOaGVhbHRoLWFkZHJlc3MSJgoJc3RhdGVfZGlyGAMgASgJQgi6SAVyAxiAIFIJc3RhdGUtZGlyEioKC2J1bmRsZV9rZXlzGAQgASgJQgi6SAVyAxiAIFILYnVuZGxlLWtleXMSPAoZaW5zZWN1cmVfdW5zaWduZWRfYnVuZGxlcxgFIAEoCFIZaW5zZWN1cmUtdW5zaWduZWQtYnVuZGxlcxIkCgh0bHNfY2VydBgGIAEoCUIIukgFcgMYgCBSCHRscy1jZXJ0EiIKB3Rsc19rZXkYByABKAlCCLpIBXIDGIAgUgd0bHMta2V5EiYKCWNsaWVudF9jYRgIIAEoCUIIukgFcgMYgCBSCWNsaWVudC1jYRIYCgZ0b2tlbnMYCSABKAlCCLpIBXIDGIAgEi4KEmluc2VjdXJlX3BsYWludGV4dBgKIAEoCFISaW5zZWN1cmUtcGxhaW50ZXh0EiwKDG5hdHNfc2VydmVycxgLIAEoCUIIukgFcgMYgCBSDG5hdHMtc2VydmVycxI0ChBuYXRzX2NyZWRlbnRpYWxzGAwgASgJQgi6SAVyAxiAIFIQbmF0cy1jcmVkZW50aWFscxIiCgduYXRzX2NhGA0gASgJQgi6SAVyAxiAIFIHbmF0cy1jYRJCCgtuYXRzX3ByZWZpeBgOIAEoCUIgukgdchsYIDIXXihbYS16MC05XVthLXowLTktXSopPyRSC25hdHMtcHJlZml4Ei8KDW5hdHNfcmVwbGljYXMYDyABKA1CCbpIBioEGAUoAFINbmF0cy1yZXBsaWNhcxIvCgxzaWRlY2Fyc19tYXgYECABKA1CC7pICCoGGKCNBigAUgxzaWRlY2Fycy1tYXgSMQoOcmV2aXNpb25zX2tlcHQYESABKA1CCbpIBioEGGQoAFIOcmV2aXNpb25zLWtlcHQSOQoQYnVuZGxlX2J5dGVzX21heBgSIAEoDUINukgKKggYgICAgAQoAFIQYnVuZGxlLWJ5dGVzLW1heBJACgloZWFydGJlYXQYEyABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CErpID6oBDCIDCNgEMgUQgMLXLxJOCg1kcmFpbl90aW1lb3V0GBQgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uQg26SAqqAQciAwjYBDIAUg1kcmFpbi10aW1lb3V0EkcKCWxvZ19sZXZlbBgVIAEoCUIpukgmciRSAFIFZGVidWdSBGluZm9SBHdhcm5SBWVycm9yUgZzaWxlbnRSCWxvZy1sZXZlbBI2CgZncmFudHMYFiADKAsyGy5zYWxseXBvcnQuY29udHJvbC52MS5HcmFudEIJukgGkgEDEOgHEjAKDnNoYXJlZF9zaWduYWxzGBcgASgJQgi6SAVyAxiAIFIOc2hhcmVkLXNpZ25hbHMSEgoKa3ViZXJuZXRlcxgYIAEoCBIwCg5rdWJlcm5ldGVzX2FwaRgZIAEoCUIIukgFcgMYgAJSDmt1YmVybmV0ZXMtYXBpEj4KFWt1YmVybmV0ZXNfbmFtZXNwYWNlcxgaIAEoCUIIukgFcgMYgEBSFWt1YmVybmV0ZXMtbmFtZXNwYWNlcxJGChlrdWJlcm5ldGVzX2xhYmVsX3NlbGVjdG9yGBsgASgJQgi6SAVyAxiACFIZa3ViZXJuZXRlcy1sYWJlbC1zZWxlY3RvchJGChlrdWJlcm5ldGVzX2ZpZWxkX3NlbGVjdG9yGBwgASgJQgi6SAVyAxiACFIZa3ViZXJuZXRlcy1maWVsZC1zZWxlY3RvchI+ChVrdWJlcm5ldGVzX3Rva2VuX2ZpbGUYHSABKAlCCLpIBXIDGIAgUhVrdWJlcm5ldGVzLXRva2VuLWZpbGUSOAoSa3ViZXJuZXRlc19jYV9maWxlGB4gASgJQgi6SAVyAxiAIFISa3ViZXJuZXRlcy1jYS1maWxlEjYKEWt1YmVybmV0ZXNfbGFiZWxzGB8gASgJQgi6SAVyAxiAQFIRa3ViZXJuZXRlcy1sYWJlbHMSPAoUa3ViZXJuZXRlc19wcmluY2lwYWwYICABKAlCCLpIBXIDGIAIUhRrdWJlcm5ldGVzLXByaW5jaXBhbBI8Cgx0cnVzdF9kb21haW4YISABKAlCGLpIFXITGP8BMg5eW2EtejAtOS5fLV0qJFIMdHJ1c3QtZG9tYWluEjYKEWt1YmVybmV0ZXNfaXNzdWVyGCIgASgJQgi6SAVyAxiACFIRa3ViZXJuZXRlcy1pc3N1ZXISPQoTa3ViZXJuZXRlc19wb2RzX21heBgjIAEoDUILukgIKgYYoI0GKABSE2t1YmVybmV0ZXMtcG9kcy1tYXgi6AEKBUdyYW50EhoKBnNwaWZmZRgBIAEoCUIKukgDyAEBkLUYARI1CgVyb2xlcxgCIAMoDjIaLnNhbGx5cG9ydC5jb250cm9sLnYxLlJvbGVCCrpIB5IBBAgBEAMSGgoIY2hhbm5lbHMYAyADKAlCCLpIBZIBAhBkEkEKBmxhYmVscxgEIAMoCzInLnNhbGx5cG9ydC5jb250cm9sLnYxLkdyYW50LkxhYmVsc0VudHJ5Qgi6SAWaAQIQIBotCgtMYWJlbHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIkYKClRva2Vuc0ZpbGUSOAoGdG9rZW5zGAEgAygLMhsuc2FsbHlwb3J0LmNvbnRyb2wudjEuVG9rZW5CC7pICJIBBQgBEJBOIqYCCgVUb2tlbhIsCgRuYW1lGAEgASgJQh66SBvIAQFyFhhAMhJeW0EtWmEtejAtOS5fQC1dKyQSKgoGc2hhMjU2GAIgASgJQhq6SBfIAQFyEhhAMg5eWzAtOWEtZl17NjR9JBI1CgVyb2xlcxgDIAMoDjIaLnNhbGx5cG9ydC5jb250cm9sLnYxLlJvbGVCCrpIB5IBBAgBEAMSGgoIY2hhbm5lbHMYBCADKAlCCLpIBZIBAhBkEkEKBmxhYmVscxgFIAMoCzInLnNhbGx5cG9ydC5jb250cm9sLnYxLlRva2VuLkxhYmVsc0VudHJ5Qgi6SAWaAQIQIBotCgtMYWJlbHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBKlIKBFJvbGUSFAoQUk9MRV9VTlNQRUNJRklFRBAAEhAKDFJPTEVfU0lERUNBUhABEg8KC1JPTEVfVklFV0VSEAISEQoNUk9MRV9PUEVSQVRPUhADYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_duration, file_sallyport_policy_v1_options]);
 
 /**
  * The file given with `sallyport control --config`. Keys without nesting are flags and environment variables too.
@@ -184,6 +184,90 @@ export type ControlConfig = Message<"sallyport.control.v1.ControlConfig"> & {
    * @generated from field: string shared_signals = 23 [json_name = "shared-signals"];
    */
   sharedSignals: string;
+
+  /**
+   * Watches the pods of a Kubernetes cluster, and tells sidecars of them.
+   *
+   * @generated from field: bool kubernetes = 24;
+   */
+  kubernetes: boolean;
+
+  /**
+   * Where the Kubernetes API is: `https://HOST:PORT`, or `http://` on loopback. Left out: as a pod finds it.
+   *
+   * @generated from field: string kubernetes_api = 25 [json_name = "kubernetes-api"];
+   */
+  kubernetesApi: string;
+
+  /**
+   * Namespaces to watch, separated by commas. Left out: all.
+   *
+   * @generated from field: string kubernetes_namespaces = 26 [json_name = "kubernetes-namespaces"];
+   */
+  kubernetesNamespaces: string;
+
+  /**
+   * Only pods with these labels, in the API's own form.
+   *
+   * @generated from field: string kubernetes_label_selector = 27 [json_name = "kubernetes-label-selector"];
+   */
+  kubernetesLabelSelector: string;
+
+  /**
+   * Only pods with these fields, in the API's own form.
+   *
+   * @generated from field: string kubernetes_field_selector = 28 [json_name = "kubernetes-field-selector"];
+   */
+  kubernetesFieldSelector: string;
+
+  /**
+   * Bearer token for the API; read anew for every call.
+   *
+   * @generated from field: string kubernetes_token_file = 29 [json_name = "kubernetes-token-file"];
+   */
+  kubernetesTokenFile: string;
+
+  /**
+   * Authorities of the API's certificate, PEM; read anew for every call.
+   *
+   * @generated from field: string kubernetes_ca_file = 30 [json_name = "kubernetes-ca-file"];
+   */
+  kubernetesCaFile: string;
+
+  /**
+   * Names of pod labels that become facts, separated by commas.
+   *
+   * @generated from field: string kubernetes_labels = 31 [json_name = "kubernetes-labels"];
+   */
+  kubernetesLabels: string;
+
+  /**
+   * SPIFFE ID of a service account, with `{trustDomain}`, `{namespace}` and `{serviceAccount}`.
+   *
+   * @generated from field: string kubernetes_principal = 32 [json_name = "kubernetes-principal"];
+   */
+  kubernetesPrincipal: string;
+
+  /**
+   * Trust domain of the SPIFFE IDs.
+   *
+   * @generated from field: string trust_domain = 33 [json_name = "trust-domain"];
+   */
+  trustDomain: string;
+
+  /**
+   * `iss` of the cluster's service account tokens: these name pods as well.
+   *
+   * @generated from field: string kubernetes_issuer = 34 [json_name = "kubernetes-issuer"];
+   */
+  kubernetesIssuer: string;
+
+  /**
+   * Most pods known; further ones are left out, and counted.
+   *
+   * @generated from field: uint32 kubernetes_pods_max = 35 [json_name = "kubernetes-pods-max"];
+   */
+  kubernetesPodsMax: number;
 };
 
 /**

@@ -20,7 +20,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file sallyport/control/v1/control.proto.
  */
 export const file_sallyport_control_v1_control: GenFile = /*@__PURE__*/
-  fileDesc("CiJzYWxseXBvcnQvY29udHJvbC92MS9jb250cm9sLnByb3RvEhRzYWxseXBvcnQuY29udHJvbC52MSKEAQoJQnVuZGxlUmVmEhUKBG5hbWUYASABKAlCB7pIBHICGD8SIAoIcmV2aXNpb24YAiABKARCDrpICzIJGP////////8PEigKBmRpZ2VzdBgDIAEoCUIYukgVchMyEV4oWzAtOWEtZl17NjR9KT8kEhQKDHJvb3RfdmVyc2lvbhgEIAEoDSLtAgoMV2F0Y2hSZXF1ZXN0EikKCnNpZGVjYXJfaWQYASABKAlCFbpIEsgBAXINGIACMgheWyEtfl0rJBJ1CgZsYWJlbHMYAiADKAsyLi5zYWxseXBvcnQuY29udHJvbC52MS5XYXRjaFJlcXVlc3QuTGFiZWxzRW50cnlCNbpIMpoBLxAgIhpyGBABGD8yEl5bQS1aYS16MC05Ll8vLV0rJCoPcg0YgAEyCF5bIC1+XSokEhgKB3ZlcnNpb24YAyABKAlCB7pIBHICGEASFAoMcm9vdF92ZXJzaW9uGAQgASgNEiwKA2hhcxgFIAEoCzIfLnNhbGx5cG9ydC5jb250cm9sLnYxLkJ1bmRsZVJlZhIuCgxvcmRlcnNfc3RhdGUYBiABKAlCGLpIFXITMhFeKFswLTlhLWZdezY0fSk/JBotCgtMYWJlbHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBInMKDVdhdGNoUmVzcG9uc2USEgoIcmV2aXNpb24YASABKAxIABI0CgloZWFydGJlYXQYAiABKAsyHy5zYWxseXBvcnQuY29udHJvbC52MS5IZWFydGJlYXRIABIQCgZvcmRlcnMYAyABKAxIAEIGCgRuZXdzIrYDCglGbGVldExvY2sSGwoJcHJpbmNpcGFsGAEgASgJQgi6SAVyAxiAEBIcCgpjcmVkZW50aWFsGAIgASgJQgi6SAVyAxiABBIpCgtjZXJ0aWZpY2F0ZRgDIAEoCUIUukgRcg8YQDILXlswLTlhLWZdKiQSJQoDa2V5GAQgASgJQhi6SBVyEzIRXihbMC05YS1mXXs2NH0pPyQSHQoLZmluZ2VycHJpbnQYBSABKAlCCLpIBXIDGIACEhgKB2FkZHJlc3MYBiABKAlCB7pIBHICGEASHQoLZGVzdGluYXRpb24YByABKAlCCLpIBXIDGIAEEhsKCnBlZXJfZ3JvdXAYCCABKAlCB7pIBHICGD8SGwoGcmVhc29uGAkgASgJQgu6SAjIAQFyAxiABBIYCgZzZXRfYnkYCiABKAlCCLpIBXIDGIACEioKBnNldF9hdBgLIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLgoKZXhwaXJlc19hdBgMIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASFAoCaWQYDSABKAlCCLpIBXIDGIABIswBCgxGbGVldFBvc3R1cmUSDwoHc3ViamVjdBgBIAEoCRI8CgVmYWN0cxgCIAMoCzItLnNhbGx5cG9ydC5jb250cm9sLnYxLkZsZWV0UG9zdHVyZS5GYWN0c0VudHJ5Eg4KBnNvdXJjZRgDIAEoCRIvCgtyZXBvcnRlZF9hdBgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAaLAoKRmFjdHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBIrMBCgVPcmRlchIKCgJpZBgBIAEoCRIvCgRsb2NrGAIgASgLMh8uc2FsbHlwb3J0LmNvbnRyb2wudjEuRmxlZXRMb2NrSAASNQoHcG9zdHVyZRgDIAEoCzIiLnNhbGx5cG9ydC5jb250cm9sLnYxLkZsZWV0UG9zdHVyZUgAEi4KCmV4cGlyZXNfYXQYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wQgYKBHdoYXQibwoGT3JkZXJzEigKA3B1dBgBIAMoCzIbLnNhbGx5cG9ydC5jb250cm9sLnYxLk9yZGVyEg8KB3JlbW92ZWQYAiADKAkSDQoFZmlyc3QYAyABKAgSDAoEbGFzdBgEIAEoCBINCgVzdGF0ZRgFIAEoCSLUAQoIUmV2aXNpb24SLwoGYnVuZGxlGAEgASgLMh8uc2FsbHlwb3J0LmNvbnRyb2wudjEuQnVuZGxlUmVmEg0KBXJvb3RzGAIgAygJEhAKCG1hbmlmZXN0GAMgASgJEi4KB21pc3NpbmcYBCADKAsyHS5zYWxseXBvcnQuYnVuZGxlLnYxLkNodW5rUmVmEjIKBmNodW5rcxgFIAMoCzIiLnNhbGx5cG9ydC5jb250cm9sLnYxLkVuY29kZWRDaHVuaxISCgpiYXNlX2tub3duGAYgASgIIpQBCglIZWFydGJlYXQSLwoLc2VydmVyX3RpbWUYASABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjAKB2N1cnJlbnQYAiABKAsyHy5zYWxseXBvcnQuY29udHJvbC52MS5CdW5kbGVSZWYSEwoLaW50ZXJ2YWxfbXMYAyABKA0SDwoHY2hhbm5lbBgEIAEoCSJxCgxFbmNvZGVkQ2h1bmsSDgoGc2hhMjU2GAEgASgMEgwKBHNpemUYAiABKA0SNQoIZW5jb2RpbmcYAyABKA4yIy5zYWxseXBvcnQuY29udHJvbC52MS5DaHVua0VuY29kaW5nEgwKBGRhdGEYBCABKAwiNgoQR2V0Q2h1bmtzUmVxdWVzdBIiCgZzaGEyNTYYASADKAxCErpID5IBDAgBEICAAiIEegJoICJGChFHZXRDaHVua3NSZXNwb25zZRIxCgVjaHVuaxgBIAEoCzIiLnNhbGx5cG9ydC5jb250cm9sLnYxLkVuY29kZWRDaHVuayLQBgoMU3RhdHVzUmVwb3J0EikKCnNpZGVjYXJfaWQYASABKAlCFbpIEsgBAXINGIACMgheWyEtfl0rJBJ1CgZsYWJlbHMYAiADKAsyLi5zYWxseXBvcnQuY29udHJvbC52MS5TdGF0dXNSZXBvcnQuTGFiZWxzRW50cnlCNbpIMpoBLxAgIhpyGBABGD8yEl5bQS1aYS16MC05Ll8vLV0rJCoPcg0YgAEyCF5bIC1+XSokEhgKB3ZlcnNpb24YAyABKAlCB7pIBHICGEASLgoKc3RhcnRlZF9hdBgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMQoIaW5fZm9yY2UYBSABKAsyHy5zYWxseXBvcnQuY29udHJvbC52MS5CdW5kbGVSZWYSIQoPcG9saWN5X3JldmlzaW9uGAYgASgJQgi6SAVyAxiAARIxCglmcmVzaG5lc3MYByABKAlCHrpIG3IZUgBSBWZyZXNoUgVzdGFsZVIHZXhwaXJlZBInCgRtb2RlGAggASgJQhm6SBZyFFIAUgdlbmZvcmNlUgdvYnNlcnZlEjkKCHJlZnVzYWxzGAkgAygLMh0uc2FsbHlwb3J0LmNvbnRyb2wudjEuUmVmdXNhbEIIukgFkgECEAUSYAoJZGVjaXNpb25zGAogAygLMjEuc2FsbHlwb3J0LmNvbnRyb2wudjEuU3RhdHVzUmVwb3J0LkRlY2lzaW9uc0VudHJ5Qhq6SBeaARQQCCIQcg4QARgQMgheW2Etel0rJBI+CgtzY29yZV9yYXRlcxgLIAMoCzIfLnNhbGx5cG9ydC5jb250cm9sLnYxLlNjb3JlUmF0ZUIIukgFkgECEAgSFAoMcm9vdF92ZXJzaW9uGAwgASgNEg4KBmNoZWNrcxgNIAEoBBI+CgtyaXNrX2V2ZW50cxgOIAMoCzIfLnNhbGx5cG9ydC5jb250cm9sLnYxLlJpc2tFdmVudEIIukgFkgECEDIaLQoLTGFiZWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ARowCg5EZWNpc2lvbnNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAQ6AjgBIugBCglSaXNrRXZlbnQSFgoCaWQYASABKAlCCrpIB8gBAXICGEASJwoEa2luZBgCIAEoCUIZukgWchRSCnRlcm1pbmF0ZWRSBmRlbmllZBIeCglwcmluY2lwYWwYAyABKAlCC7pICMgBAXIDGIAQEioKDnByaW5jaXBhbF9raW5kGAQgASgJQhK6SA9yDVIGc3BpZmZlUgNqd3QSJgoFc2NvcmUYBSABKAFCF7pIFBISGQAAAAAAAFlAKQAAAAAAAAAAEiYKAmF0GAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCJxCgdSZWZ1c2FsEiMKBGNvZGUYASABKAlCFbpIEnIQGEAyDF5bQS1aMC05X10qJBIZCgdtZXNzYWdlGAIgASgJQgi6SAVyAxiACBImCgJhdBgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiXgoJU2NvcmVSYXRlEiYKBXNjb3JlGAEgASgBQhe6SBQSEhkAAAAAAABZQCkAAAAAAAAAABIpCghvYnNlcnZlZBgCIAEoAUIXukgUEhIZAAAAAAAA8D8pAAAAAAAAAAAiSwoNUmVwb3J0UmVxdWVzdBI6CgZzdGF0dXMYASABKAsyIi5zYWxseXBvcnQuY29udHJvbC52MS5TdGF0dXNSZXBvcnRCBrpIA8gBASIQCg5SZXBvcnRSZXNwb25zZSKsAQoIU2VsZWN0b3IScQoGbGFiZWxzGAEgAygLMiouc2FsbHlwb3J0LmNvbnRyb2wudjEuU2VsZWN0b3IuTGFiZWxzRW50cnlCNbpIMpoBLxAgIhpyGBABGD8yEl5bQS1aYS16MC05Ll8vLV0rJCoPcg0YgAEyCF5bIC1+XSokGi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEigwMKB0NoYW5uZWwSOQoEbmFtZRgBIAEoCUIrukgoyAEBciMYPzIfXlthLXowLTldKFthLXowLTktXSpbYS16MC05XSk/JBIwCghzZWxlY3RvchgCIAEoCzIeLnNhbGx5cG9ydC5jb250cm9sLnYxLlNlbGVjdG9yEi8KBnN0YWJsZRgDIAEoCzIfLnNhbGx5cG9ydC5jb250cm9sLnYxLkJ1bmRsZVJlZhIsCgZjYW5hcnkYBCABKAsyHC5zYWxseXBvcnQuY29udHJvbC52MS5DYW5hcnkSMAoHaGlnaGVzdBgFIAEoCzIfLnNhbGx5cG9ydC5jb250cm9sLnYxLkJ1bmRsZVJlZhI4CgRrZXB0GAYgAygLMh8uc2FsbHlwb3J0LmNvbnRyb2wudjEuQnVuZGxlUmVmQgm6SAaSAQMQ6AcSDQoFdHJ1c3QYByABKAkSMQoLbGFzdF9jaGFuZ2UYCCABKAsyHC5zYWxseXBvcnQuY29udHJvbC52MS5DaGFuZ2Ui0QEKBkNhbmFyeRIyCgljYW5kaWRhdGUYASABKAsyHy5zYWxseXBvcnQuY29udHJvbC52MS5CdW5kbGVSZWYSJgoFc2hhcmUYAiABKAFCF7pIFBISGQAAAAAAAFlAKQAAAAAAAAAAEjsKCXNlbGVjdG9ycxgDIAMoCzIeLnNhbGx5cG9ydC5jb250cm9sLnYxLlNlbGVjdG9yQgi6SAWSAQIQIBIuCgpzdGFydGVkX2F0GAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCJKCgZDaGFuZ2USJgoCYXQYASABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEgoKAmJ5GAIgASgJEgwKBHdoYXQYAyABKAkiSAoKRmxlZXRTdGF0ZRI6CghjaGFubmVscxgBIAMoCzIdLnNhbGx5cG9ydC5jb250cm9sLnYxLkNoYW5uZWxCCbpIBpIBAxDoByJhChNBZGRGbGVldExvY2tSZXF1ZXN0EjUKBGxvY2sYASABKAsyHy5zYWxseXBvcnQuY29udHJvbC52MS5GbGVldExvY2tCBrpIA8gBARITCgt0dGxfc2Vjb25kcxgCIAEoDSJFChRBZGRGbGVldExvY2tSZXNwb25zZRItCgRsb2NrGAEgASgLMh8uc2FsbHlwb3J0LmNvbnRyb2wudjEuRmxlZXRMb2NrIjEKFlJlbW92ZUZsZWV0TG9ja1JlcXVlc3QSFwoCaWQYASABKAlCC7pICMgBAXIDGIABIhkKF1JlbW92ZUZsZWV0TG9ja1Jlc3BvbnNlIhcKFUxpc3RGbGVldExvY2tzUmVxdWVzdCJIChZMaXN0RmxlZXRMb2Nrc1Jlc3BvbnNlEi4KBWxvY2tzGAEgAygLMh8uc2FsbHlwb3J0LmNvbnRyb2wudjEuRmxlZXRMb2NrIkIKDlB1Ymxpc2hSZXF1ZXN0EhgKB2NoYW5uZWwYASABKAlCB7pIBHICGD8SFgoGYnVuZGxlGAIgASgMQga6SAPIAQEihwEKD1B1Ymxpc2hSZXNwb25zZRIuCgdjaGFubmVsGAEgASgLMh0uc2FsbHlwb3J0LmNvbnRyb2wudjEuQ2hhbm5lbBIyCglwdWJsaXNoZWQYAiABKAsyHy5zYWxseXBvcnQuY29udHJvbC52MS5CdW5kbGVSZWYSEAoId2FybmluZ3MYAyADKAkigwEKEVNldENoYW5uZWxSZXF1ZXN0EjwKB2NoYW5uZWwYASABKAlCK7pIKMgBAXIjGD8yH15bYS16MC05XShbYS16MC05LV0qW2EtejAtOV0pPyQSMAoIc2VsZWN0b3IYAiABKAsyHi5zYWxseXBvcnQuY29udHJvbC52MS5TZWxlY3RvciJEChJTZXRDaGFubmVsUmVzcG9uc2USLgoHY2hhbm5lbBgBIAEoCzIdLnNhbGx5cG9ydC5jb250cm9sLnYxLkNoYW5uZWwiqwEKElN0YXJ0Q2FuYXJ5UmVxdWVzdBIYCgdjaGFubmVsGAEgASgJQge6SARyAhg/EhYKBmJ1bmRsZRgCIAEoDEIGukgDyAEBEiYKBXNoYXJlGAMgASgBQhe6SBQSEhkAAAAAAABZQCkAAAAAAAAAABI7CglzZWxlY3RvcnMYBCADKAsyHi5zYWxseXBvcnQuY29udHJvbC52MS5TZWxlY3RvckIIukgFkgECECAiVwoTU3RhcnRDYW5hcnlSZXNwb25zZRIuCgdjaGFubmVsGAEgASgLMh0uc2FsbHlwb3J0LmNvbnRyb2wudjEuQ2hhbm5lbBIQCgh3YXJuaW5ncxgCIAMoCSKTAQoSV2lkZW5DYW5hcnlSZXF1ZXN0EhgKB2NoYW5uZWwYASABKAlCB7pIBHICGD8SJgoFc2hhcmUYAiABKAFCF7pIFBISGQAAAAAAAFlAKQAAAAAAAAAAEjsKCXNlbGVjdG9ycxgDIAMoCzIeLnNhbGx5cG9ydC5jb250cm9sLnYxLlNlbGVjdG9yQgi6SAWSAQIQICJFChNXaWRlbkNhbmFyeVJlc3BvbnNlEi4KB2NoYW5uZWwYASABKAsyHS5zYWxseXBvcnQuY29udHJvbC52MS5DaGFubmVsIjAKFFByb21vdGVDYW5hcnlSZXF1ZXN0EhgKB2NoYW5uZWwYASABKAlCB7pIBHICGD8iRwoVUHJvbW90ZUNhbmFyeVJlc3BvbnNlEi4KB2NoYW5uZWwYASABKAsyHS5zYWxseXBvcnQuY29udHJvbC52MS5DaGFubmVsIi4KEkFib3J0Q2FuYXJ5UmVxdWVzdBIYCgdjaGFubmVsGAEgASgJQge6SARyAhg/InkKE0Fib3J0Q2FuYXJ5UmVzcG9uc2USLgoHY2hhbm5lbBgBIAEoCzIdLnNhbGx5cG9ydC5jb250cm9sLnYxLkNoYW5uZWwSHwoXc2lkZWNhcnNfd2l0aF9jYW5kaWRhdGUYAiABKA0SEQoJbmV4dF9zdGVwGAMgASgJIhUKE0xpc3RDaGFubmVsc1JlcXVlc3QiRwoUTGlzdENoYW5uZWxzUmVzcG9uc2USLwoIY2hhbm5lbHMYASADKAsyHS5zYWxseXBvcnQuY29udHJvbC52MS5DaGFubmVsIowBChNMaXN0U2lkZWNhcnNSZXF1ZXN0Eg8KB2NoYW5uZWwYASABKAkSEAoIcmV2aXNpb24YAiABKAQSDwoHbGFnZ2luZxgDIAEoCBIPCgdmYWlsaW5nGAQgASgIEhcKBWxpbWl0GAUgASgNQgi6SAUqAxjoBxIXCgVhZnRlchgGIAEoCUIIukgFcgMYgAIi8QEKB1NpZGVjYXISMgoGc3RhdHVzGAEgASgLMiIuc2FsbHlwb3J0LmNvbnRyb2wudjEuU3RhdHVzUmVwb3J0Eg8KB2NoYW5uZWwYAiABKAkSLwoGd2FudGVkGAMgASgLMh8uc2FsbHlwb3J0LmNvbnRyb2wudjEuQnVuZGxlUmVmEg8KB2xhZ2dpbmcYBCABKAgSDwoHZmFpbGluZxgFIAEoCBIvCgtyZXBvcnRlZF9hdBgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDgoGY2FuYXJ5GAcgASgIEg0KBWFoZWFkGAggASgIIlYKFExpc3RTaWRlY2Fyc1Jlc3BvbnNlEi8KCHNpZGVjYXJzGAEgAygLMh0uc2FsbHlwb3J0LmNvbnRyb2wudjEuU2lkZWNhchINCgV0b3RhbBgCIAEoDSITChFXYXRjaEZsZWV0UmVxdWVzdCKfAQoSV2F0Y2hGbGVldFJlc3BvbnNlEjYKCGNoYW5uZWxzGAEgAygLMiQuc2FsbHlwb3J0LmNvbnRyb2wudjEuQ2hhbm5lbFN1bW1hcnkSLwoLc2VydmVyX3RpbWUYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEg0KBXN0b3JlGAMgASgJEhEKCWNvbm5lY3RlZBgEIAEoDSKnAQoOQ2hhbm5lbFN1bW1hcnkSLgoHY2hhbm5lbBgBIAEoCzIdLnNhbGx5cG9ydC5jb250cm9sLnYxLkNoYW5uZWwSEAoIc2lkZWNhcnMYAiABKA0SDwoHY3VycmVudBgDIAEoDRIPCgdsYWdnaW5nGAQgASgNEg8KB2ZhaWxpbmcYBSABKA0SEQoJaW5fY2FuYXJ5GAYgASgNEg0KBWFoZWFkGAcgASgNKmUKDUNodW5rRW5jb2RpbmcSHgoaQ0hVTktfRU5DT0RJTkdfVU5TUEVDSUZJRUQQABIbChdDSFVOS19FTkNPRElOR19JREVOVElUWRABEhcKE0NIVU5LX0VOQ09ESU5HX0daSVAQAjKZAgoOQ29udHJvbFNlcnZpY2USUgoFV2F0Y2gSIi5zYWxseXBvcnQuY29udHJvbC52MS5XYXRjaFJlcXVlc3QaIy5zYWxseXBvcnQuY29udHJvbC52MS5XYXRjaFJlc3BvbnNlMAESXgoJR2V0Q2h1bmtzEiYuc2FsbHlwb3J0LmNvbnRyb2wudjEuR2V0Q2h1bmtzUmVxdWVzdBonLnNhbGx5cG9ydC5jb250cm9sLnYxLkdldENodW5rc1Jlc3BvbnNlMAESUwoGUmVwb3J0EiMuc2FsbHlwb3J0LmNvbnRyb2wudjEuUmVwb3J0UmVxdWVzdBokLnNhbGx5cG9ydC5jb250cm9sLnYxLlJlcG9ydFJlc3BvbnNlMtIJCgxGbGVldFNlcnZpY2USVgoHUHVibGlzaBIkLnNhbGx5cG9ydC5jb250cm9sLnYxLlB1Ymxpc2hSZXF1ZXN0GiUuc2FsbHlwb3J0LmNvbnRyb2wudjEuUHVibGlzaFJlc3BvbnNlEl8KClNldENoYW5uZWwSJy5zYWxseXBvcnQuY29udHJvbC52MS5TZXRDaGFubmVsUmVxdWVzdBooLnNhbGx5cG9ydC5jb250cm9sLnYxLlNldENoYW5uZWxSZXNwb25zZRJiCgtTdGFydENhbmFyeRIoLnNhbGx5cG9ydC5jb250cm9sLnYxLlN0YXJ0Q2FuYXJ5UmVxdWVzdBopLnNhbGx5cG9ydC5jb250cm9sLnYxLlN0YXJ0Q2FuYXJ5UmVzcG9uc2USYgoLV2lkZW5DYW5hcnkSKC5zYWxseXBvcnQuY29udHJvbC52MS5XaWRlbkNhbmFyeVJlcXVlc3QaKS5zYWxseXBvcnQuY29udHJvbC52MS5XaWRlbkNhbmFyeVJlc3BvbnNlEmgKDVByb21vdGVDYW5hcnkSKi5zYWxseXBvcnQuY29udHJvbC52MS5Qcm9tb3RlQ2FuYXJ5UmVxdWVzdBorLnNhbGx5cG9ydC5jb250cm9sLnYxLlByb21vdGVDYW5hcnlSZXNwb25zZRJiCgtBYm9ydENhbmFyeRIoLnNhbGx5cG9ydC5jb250cm9sLnYxLkFib3J0Q2FuYXJ5UmVxdWVzdBopLnNhbGx5cG9ydC5jb250cm9sLnYxLkFib3J0Q2FuYXJ5UmVzcG9uc2USZQoMTGlzdENoYW5uZWxzEikuc2FsbHlwb3J0LmNvbnRyb2wudjEuTGlzdENoYW5uZWxzUmVxdWVzdBoqLnNhbGx5cG9ydC5jb250cm9sLnYxLkxpc3RDaGFubmVsc1Jlc3BvbnNlEmUKDEFkZEZsZWV0TG9jaxIpLnNhbGx5cG9ydC5jb250cm9sLnYxLkFkZEZsZWV0TG9ja1JlcXVlc3QaKi5zYWxseXBvcnQuY29udHJvbC52MS5BZGRGbGVldExvY2tSZXNwb25zZRJuCg9SZW1vdmVGbGVldExvY2sSLC5zYWxseXBvcnQuY29udHJvbC52MS5SZW1vdmVGbGVldExvY2tSZXF1ZXN0Gi0uc2FsbHlwb3J0LmNvbnRyb2wudjEuUmVtb3ZlRmxlZXRMb2NrUmVzcG9uc2USawoOTGlzdEZsZWV0TG9ja3MSKy5zYWxseXBvcnQuY29udHJvbC52MS5MaXN0RmxlZXRMb2Nrc1JlcXVlc3QaLC5zYWxseXBvcnQuY29udHJvbC52MS5MaXN0RmxlZXRMb2Nrc1Jlc3BvbnNlEmUKDExpc3RTaWRlY2FycxIpLnNhbGx5cG9ydC5jb250cm9sLnYxLkxpc3RTaWRlY2Fyc1JlcXVlc3QaKi5zYWxseXBvcnQuY29udHJvbC52MS5MaXN0U2lkZWNhcnNSZXNwb25zZRJhCgpXYXRjaEZsZWV0Eicuc2FsbHlwb3J0LmNvbnRyb2wudjEuV2F0Y2hGbGVldFJlcXVlc3QaKC5zYWxseXBvcnQuY29udHJvbC52MS5XYXRjaEZsZWV0UmVzcG9uc2UwAWIGcHJvdG8z", [file_buf_validate_validate, file_google_protobuf_timestamp, file_sallyport_bundle_v1_bundle]);
+  fileDesc("CiJzYWxseXBvcnQvY29udHJvbC92MS9jb250cm9sLnByb3RvEhRzYWxseXBvcnQuY29udHJvbC52MSKEAQoJQnVuZGxlUmVmEhUKBG5hbWUYASABKAlCB7pIBHICGD8SIAoIcmV2aXNpb24YAiABKARCDrpICzIJGP////////8PEigKBmRpZ2VzdBgDIAEoCUIYukgVchMyEV4oWzAtOWEtZl17NjR9KT8kEhQKDHJvb3RfdmVyc2lvbhgEIAEoDSLFAwoMV2F0Y2hSZXF1ZXN0EikKCnNpZGVjYXJfaWQYASABKAlCFbpIEsgBAXINGIACMgheWyEtfl0rJBJ1CgZsYWJlbHMYAiADKAsyLi5zYWxseXBvcnQuY29udHJvbC52MS5XYXRjaFJlcXVlc3QuTGFiZWxzRW50cnlCNbpIMpoBLxAgIhpyGBABGD8yEl5bQS1aYS16MC05Ll8vLV0rJCoPcg0YgAEyCF5bIC1+XSokEhgKB3ZlcnNpb24YAyABKAlCB7pIBHICGEASFAoMcm9vdF92ZXJzaW9uGAQgASgNEiwKA2hhcxgFIAEoCzIfLnNhbGx5cG9ydC5jb250cm9sLnYxLkJ1bmRsZVJlZhIuCgxvcmRlcnNfc3RhdGUYBiABKAlCGLpIFXITMhFeKFswLTlhLWZdezY0fSk/JBIXCg93YW50c193b3JrbG9hZHMYByABKAgSPQoPd29ya2xvYWRzX3N0YXRlGAggASgJQiS6SCFyHzIdXihbMC05YS1mXXsxNn06WzAtOV17MSwxNn0pPyQaLQoLTGFiZWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASKIAQoNV2F0Y2hSZXNwb25zZRISCghyZXZpc2lvbhgBIAEoDEgAEjQKCWhlYXJ0YmVhdBgCIAEoCzIfLnNhbGx5cG9ydC5jb250cm9sLnYxLkhlYXJ0YmVhdEgAEhAKBm9yZGVycxgDIAEoDEgAEhMKCXdvcmtsb2FkcxgEIAEoDEgAQgYKBG5ld3MisAEKCFdvcmtsb2FkEgsKA3VpZBgBIAEoCRIMCgRraW5kGAIgASgNEhEKCWFkZHJlc3NlcxgDIAMoCRI4CgVmYWN0cxgEIAMoCzIpLnNhbGx5cG9ydC5jb250cm9sLnYxLldvcmtsb2FkLkZhY3RzRW50cnkSDgoGc2hhcmVkGAUgASgIGiwKCkZhY3RzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ASKOAQoMV29ya2xvYWRLaW5kEhIKCnByaW5jaXBhbHMYASADKAkSPAoFZmFjdHMYAiADKAsyLS5zYWxseXBvcnQuY29udHJvbC52MS5Xb3JrbG9hZEtpbmQuRmFjdHNFbnRyeRosCgpGYWN0c0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiqAEKCVdvcmtsb2FkcxIxCgVraW5kcxgBIAMoCzIiLnNhbGx5cG9ydC5jb250cm9sLnYxLldvcmtsb2FkS2luZBIrCgNwdXQYAiADKAsyHi5zYWxseXBvcnQuY29udHJvbC52MS5Xb3JrbG9hZBIPCgdyZW1vdmVkGAMgAygJEg0KBWZpcnN0GAQgASgIEgwKBGxhc3QYBSABKAgSDQoFc3RhdGUYBiABKAkiNAoPV29ya2xvYWRzSGVhbHRoEhEKCXNpbGVudF9tcxgBIAEoDRIOCgZicm9rZW4YAiABKAgitgMKCUZsZWV0TG9jaxIbCglwcmluY2lwYWwYASABKAlCCLpIBXIDGIAQEhwKCmNyZWRlbnRpYWwYAiABKAlCCLpIBXIDGIAEEikKC2NlcnRpZmljYXRlGAMgASgJQhS6SBFyDxhAMgteWzAtOWEtZl0qJBIlCgNrZXkYBCABKAlCGLpIFXITMhFeKFswLTlhLWZdezY0fSk/JBIdCgtmaW5nZXJwcmludBgFIAEoCUIIukgFcgMYgAISGAoHYWRkcmVzcxgGIAEoCUIHukgEcgIYQBIdCgtkZXN0aW5hdGlvbhgHIAEoCUIIukgFcgMYgAQSGwoKcGVlcl9ncm91cBgIIAEoCUIHukgEcgIYPxIbCgZyZWFzb24YCSABKAlCC7pICMgBAXIDGIAEEhgKBnNldF9ieRgKIAEoCUIIukgFcgMYgAISKgoGc2V0X2F0GAsgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIuCgpleHBpcmVzX2F0GAwgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIUCgJpZBgNIAEoCUIIukgFcgMYgAEizAEKDEZsZWV0UG9zdHVyZRIPCgdzdWJqZWN0GAEgASgJEjwKBWZhY3RzGAIgAygLMi0uc2FsbHlwb3J0LmNvbnRyb2wudjEuRmxlZXRQb3N0dXJlLkZhY3RzRW50cnkSDgoGc291cmNlGAMgASgJEi8KC3JlcG9ydGVkX2F0GAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBosCgpGYWN0c0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEiswEKBU9yZGVyEgoKAmlkGAEgASgJEi8KBGxvY2sYAiABKAsyHy5zYWxseXBvcnQuY29udHJvbC52MS5GbGVldExvY2tIABI1Cgdwb3N0dXJlGAMgASgLMiIuc2FsbHlwb3J0LmNvbnRyb2wudjEuRmxlZXRQb3N0dXJlSAASLgoKZXhwaXJlc19hdBgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBCBgoEd2hhdCJvCgZPcmRlcnMSKAoDcHV0GAEgAygLMhsuc2FsbHlwb3J0LmNvbnRyb2wudjEuT3JkZXISDwoHcmVtb3ZlZBgCIAMoCRINCgVmaXJzdBgDIAEoCBIMCgRsYXN0GAQgASgIEg0KBXN0YXRlGAUgASgJItQBCghSZXZpc2lvbhIvCgZidW5kbGUYASABKAsyHy5zYWxseXBvcnQuY29udHJvbC52MS5CdW5kbGVSZWYSDQoFcm9vdHMYAiADKAkSEAoIbWFuaWZlc3QYAyABKAkSLgoHbWlzc2luZxgEIAMoCzIdLnNhbGx5cG9ydC5idW5kbGUudjEuQ2h1bmtSZWYSMgoGY2h1bmtzGAUgAygLMiIuc2FsbHlwb3J0LmNvbnRyb2wudjEuRW5jb2RlZENodW5rEhIKCmJhc2Vfa25vd24YBiABKAgizgEKCUhlYXJ0YmVhdBIvCgtzZXJ2ZXJfdGltZRgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMAoHY3VycmVudBgCIAEoCzIfLnNhbGx5cG9ydC5jb250cm9sLnYxLkJ1bmRsZVJlZhITCgtpbnRlcnZhbF9tcxgDIAEoDRIPCgdjaGFubmVsGAQgASgJEjgKCXdvcmtsb2FkcxgFIAEoCzIlLnNhbGx5cG9ydC5jb250cm9sLnYxLldvcmtsb2Fkc0hlYWx0aCJxCgxFbmNvZGVkQ2h1bmsSDgoGc2hhMjU2GAEgASgMEgwKBHNpemUYAiABKA0SNQoIZW5jb2RpbmcYAyABKA4yIy5zYWxseXBvcnQuY29udHJvbC52MS5DaHVua0VuY29kaW5nEgwKBGRhdGEYBCABKAwiNgoQR2V0Q2h1bmtzUmVxdWVzdBIiCgZzaGEyNTYYASADKAxCErpID5IBDAgBEICAAiIEegJoICJGChFHZXRDaHVua3NSZXNwb25zZRIxCgVjaHVuaxgBIAEoCzIiLnNhbGx5cG9ydC5jb250cm9sLnYxLkVuY29kZWRDaHVuayLQBgoMU3RhdHVzUmVwb3J0EikKCnNpZGVjYXJfaWQYASABKAlCFbpIEsgBAXINGIACMgheWyEtfl0rJBJ1CgZsYWJlbHMYAiADKAsyLi5zYWxseXBvcnQuY29udHJvbC52MS5TdGF0dXNSZXBvcnQuTGFiZWxzRW50cnlCNbpIMpoBLxAgIhpyGBABGD8yEl5bQS1aYS16MC05Ll8vLV0rJCoPcg0YgAEyCF5bIC1+XSokEhgKB3ZlcnNpb24YAyABKAlCB7pIBHICGEASLgoKc3RhcnRlZF9hdBgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASMQoIaW5fZm9yY2UYBSABKAsyHy5zYWxseXBvcnQuY29udHJvbC52MS5CdW5kbGVSZWYSIQoPcG9saWN5X3JldmlzaW9uGAYgASgJQgi6SAVyAxiAARIxCglmcmVzaG5lc3MYByABKAlCHrpIG3IZUgBSBWZyZXNoUgVzdGFsZVIHZXhwaXJlZBInCgRtb2RlGAggASgJQhm6SBZyFFIAUgdlbmZvcmNlUgdvYnNlcnZlEjkKCHJlZnVzYWxzGAkgAygLMh0uc2FsbHlwb3J0LmNvbnRyb2wudjEuUmVmdXNhbEIIukgFkgECEAUSYAoJZGVjaXNpb25zGAogAygLMjEuc2FsbHlwb3J0LmNvbnRyb2wudjEuU3RhdHVzUmVwb3J0LkRlY2lzaW9uc0VudHJ5Qhq6SBeaARQQCCIQcg4QARgQMgheW2Etel0rJBI+CgtzY29yZV9yYXRlcxgLIAMoCzIfLnNhbGx5cG9ydC5jb250cm9sLnYxLlNjb3JlUmF0ZUIIukgFkgECEAgSFAoMcm9vdF92ZXJzaW9uGAwgASgNEg4KBmNoZWNrcxgNIAEoBBI+CgtyaXNrX2V2ZW50cxgOIAMoCzIfLnNhbGx5cG9ydC5jb250cm9sLnYxLlJpc2tFdmVudEIIukgFkgECEDIaLQoLTGFiZWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4ARowCg5EZWNpc2lvbnNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAQ6AjgBIugBCglSaXNrRXZlbnQSFgoCaWQYASABKAlCCrpIB8gBAXICGEASJwoEa2luZBgCIAEoCUIZukgWchRSCnRlcm1pbmF0ZWRSBmRlbmllZBIeCglwcmluY2lwYWwYAyABKAlCC7pICMgBAXIDGIAQEioKDnByaW5jaXBhbF9raW5kGAQgASgJQhK6SA9yDVIGc3BpZmZlUgNqd3QSJgoFc2NvcmUYBSABKAFCF7pIFBISGQAAAAAAAFlAKQAAAAAAAAAAEiYKAmF0GAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCJxCgdSZWZ1c2FsEiMKBGNvZGUYASABKAlCFbpIEnIQGEAyDF5bQS1aMC05X10qJBIZCgdtZXNzYWdlGAIgASgJQgi6SAVyAxiACBImCgJhdBgDIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiXgoJU2NvcmVSYXRlEiYKBXNjb3JlGAEgASgBQhe6SBQSEhkAAAAAAABZQCkAAAAAAAAAABIpCghvYnNlcnZlZBgCIAEoAUIXukgUEhIZAAAAAAAA8D8pAAAAAAAAAAAiSwoNUmVwb3J0UmVxdWVzdBI6CgZzdGF0dXMYASABKAsyIi5zYWxseXBvcnQuY29udHJvbC52MS5TdGF0dXNSZXBvcnRCBrpIA8gBASIQCg5SZXBvcnRSZXNwb25zZSKsAQoIU2VsZWN0b3IScQoGbGFiZWxzGAEgAygLMiouc2FsbHlwb3J0LmNvbnRyb2wudjEuU2VsZWN0b3IuTGFiZWxzRW50cnlCNbpIMpoBLxAgIhpyGBABGD8yEl5bQS1aYS16MC05Ll8vLV0rJCoPcg0YgAEyCF5bIC1+XSokGi0KC0xhYmVsc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAEigwMKB0NoYW5uZWwSOQoEbmFtZRgBIAEoCUIrukgoyAEBciMYPzIfXlthLXowLTldKFthLXowLTktXSpbYS16MC05XSk/JBIwCghzZWxlY3RvchgCIAEoCzIeLnNhbGx5cG9ydC5jb250cm9sLnYxLlNlbGVjdG9yEi8KBnN0YWJsZRgDIAEoCzIfLnNhbGx5cG9ydC5jb250cm9sLnYxLkJ1bmRsZVJlZhIsCgZjYW5hcnkYBCABKAsyHC5zYWxseXBvcnQuY29udHJvbC52MS5DYW5hcnkSMAoHaGlnaGVzdBgFIAEoCzIfLnNhbGx5cG9ydC5jb250cm9sLnYxLkJ1bmRsZVJlZhI4CgRrZXB0GAYgAygLMh8uc2FsbHlwb3J0LmNvbnRyb2wudjEuQnVuZGxlUmVmQgm6SAaSAQMQ6AcSDQoFdHJ1c3QYByABKAkSMQoLbGFzdF9jaGFuZ2UYCCABKAsyHC5zYWxseXBvcnQuY29udHJvbC52MS5DaGFuZ2Ui0QEKBkNhbmFyeRIyCgljYW5kaWRhdGUYASABKAsyHy5zYWxseXBvcnQuY29udHJvbC52MS5CdW5kbGVSZWYSJgoFc2hhcmUYAiABKAFCF7pIFBISGQAAAAAAAFlAKQAAAAAAAAAAEjsKCXNlbGVjdG9ycxgDIAMoCzIeLnNhbGx5cG9ydC5jb250cm9sLnYxLlNlbGVjdG9yQgi6SAWSAQIQIBIuCgpzdGFydGVkX2F0GAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCJKCgZDaGFuZ2USJgoCYXQYASABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEgoKAmJ5GAIgASgJEgwKBHdoYXQYAyABKAkiSAoKRmxlZXRTdGF0ZRI6CghjaGFubmVscxgBIAMoCzIdLnNhbGx5cG9ydC5jb250cm9sLnYxLkNoYW5uZWxCCbpIBpIBAxDoByJhChNBZGRGbGVldExvY2tSZXF1ZXN0EjUKBGxvY2sYASABKAsyHy5zYWxseXBvcnQuY29udHJvbC52MS5GbGVldExvY2tCBrpIA8gBARITCgt0dGxfc2Vjb25kcxgCIAEoDSJFChRBZGRGbGVldExvY2tSZXNwb25zZRItCgRsb2NrGAEgASgLMh8uc2FsbHlwb3J0LmNvbnRyb2wudjEuRmxlZXRMb2NrIjEKFlJlbW92ZUZsZWV0TG9ja1JlcXVlc3QSFwoCaWQYASABKAlCC7pICMgBAXIDGIABIhkKF1JlbW92ZUZsZWV0TG9ja1Jlc3BvbnNlIhcKFUxpc3RGbGVldExvY2tzUmVxdWVzdCJIChZMaXN0RmxlZXRMb2Nrc1Jlc3BvbnNlEi4KBWxvY2tzGAEgAygLMh8uc2FsbHlwb3J0LmNvbnRyb2wudjEuRmxlZXRMb2NrIkIKDlB1Ymxpc2hSZXF1ZXN0EhgKB2NoYW5uZWwYASABKAlCB7pIBHICGD8SFgoGYnVuZGxlGAIgASgMQga6SAPIAQEihwEKD1B1Ymxpc2hSZXNwb25zZRIuCgdjaGFubmVsGAEgASgLMh0uc2FsbHlwb3J0LmNvbnRyb2wudjEuQ2hhbm5lbBIyCglwdWJsaXNoZWQYAiABKAsyHy5zYWxseXBvcnQuY29udHJvbC52MS5CdW5kbGVSZWYSEAoId2FybmluZ3MYAyADKAkigwEKEVNldENoYW5uZWxSZXF1ZXN0EjwKB2NoYW5uZWwYASABKAlCK7pIKMgBAXIjGD8yH15bYS16MC05XShbYS16MC05LV0qW2EtejAtOV0pPyQSMAoIc2VsZWN0b3IYAiABKAsyHi5zYWxseXBvcnQuY29udHJvbC52MS5TZWxlY3RvciJEChJTZXRDaGFubmVsUmVzcG9uc2USLgoHY2hhbm5lbBgBIAEoCzIdLnNhbGx5cG9ydC5jb250cm9sLnYxLkNoYW5uZWwiqwEKElN0YXJ0Q2FuYXJ5UmVxdWVzdBIYCgdjaGFubmVsGAEgASgJQge6SARyAhg/EhYKBmJ1bmRsZRgCIAEoDEIGukgDyAEBEiYKBXNoYXJlGAMgASgBQhe6SBQSEhkAAAAAAABZQCkAAAAAAAAAABI7CglzZWxlY3RvcnMYBCADKAsyHi5zYWxseXBvcnQuY29udHJvbC52MS5TZWxlY3RvckIIukgFkgECECAiVwoTU3RhcnRDYW5hcnlSZXNwb25zZRIuCgdjaGFubmVsGAEgASgLMh0uc2FsbHlwb3J0LmNvbnRyb2wudjEuQ2hhbm5lbBIQCgh3YXJuaW5ncxgCIAMoCSKTAQoSV2lkZW5DYW5hcnlSZXF1ZXN0EhgKB2NoYW5uZWwYASABKAlCB7pIBHICGD8SJgoFc2hhcmUYAiABKAFCF7pIFBISGQAAAAAAAFlAKQAAAAAAAAAAEjsKCXNlbGVjdG9ycxgDIAMoCzIeLnNhbGx5cG9ydC5jb250cm9sLnYxLlNlbGVjdG9yQgi6SAWSAQIQICJFChNXaWRlbkNhbmFyeVJlc3BvbnNlEi4KB2NoYW5uZWwYASABKAsyHS5zYWxseXBvcnQuY29udHJvbC52MS5DaGFubmVsIjAKFFByb21vdGVDYW5hcnlSZXF1ZXN0EhgKB2NoYW5uZWwYASABKAlCB7pIBHICGD8iRwoVUHJvbW90ZUNhbmFyeVJlc3BvbnNlEi4KB2NoYW5uZWwYASABKAsyHS5zYWxseXBvcnQuY29udHJvbC52MS5DaGFubmVsIi4KEkFib3J0Q2FuYXJ5UmVxdWVzdBIYCgdjaGFubmVsGAEgASgJQge6SARyAhg/InkKE0Fib3J0Q2FuYXJ5UmVzcG9uc2USLgoHY2hhbm5lbBgBIAEoCzIdLnNhbGx5cG9ydC5jb250cm9sLnYxLkNoYW5uZWwSHwoXc2lkZWNhcnNfd2l0aF9jYW5kaWRhdGUYAiABKA0SEQoJbmV4dF9zdGVwGAMgASgJIhUKE0xpc3RDaGFubmVsc1JlcXVlc3QiRwoUTGlzdENoYW5uZWxzUmVzcG9uc2USLwoIY2hhbm5lbHMYASADKAsyHS5zYWxseXBvcnQuY29udHJvbC52MS5DaGFubmVsIowBChNMaXN0U2lkZWNhcnNSZXF1ZXN0Eg8KB2NoYW5uZWwYASABKAkSEAoIcmV2aXNpb24YAiABKAQSDwoHbGFnZ2luZxgDIAEoCBIPCgdmYWlsaW5nGAQgASgIEhcKBWxpbWl0GAUgASgNQgi6SAUqAxjoBxIXCgVhZnRlchgGIAEoCUIIukgFcgMYgAIi8QEKB1NpZGVjYXISMgoGc3RhdHVzGAEgASgLMiIuc2FsbHlwb3J0LmNvbnRyb2wudjEuU3RhdHVzUmVwb3J0Eg8KB2NoYW5uZWwYAiABKAkSLwoGd2FudGVkGAMgASgLMh8uc2FsbHlwb3J0LmNvbnRyb2wudjEuQnVuZGxlUmVmEg8KB2xhZ2dpbmcYBCABKAgSDwoHZmFpbGluZxgFIAEoCBIvCgtyZXBvcnRlZF9hdBgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDgoGY2FuYXJ5GAcgASgIEg0KBWFoZWFkGAggASgIIlYKFExpc3RTaWRlY2Fyc1Jlc3BvbnNlEi8KCHNpZGVjYXJzGAEgAygLMh0uc2FsbHlwb3J0LmNvbnRyb2wudjEuU2lkZWNhchINCgV0b3RhbBgCIAEoDSITChFXYXRjaEZsZWV0UmVxdWVzdCKfAQoSV2F0Y2hGbGVldFJlc3BvbnNlEjYKCGNoYW5uZWxzGAEgAygLMiQuc2FsbHlwb3J0LmNvbnRyb2wudjEuQ2hhbm5lbFN1bW1hcnkSLwoLc2VydmVyX3RpbWUYAiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEg0KBXN0b3JlGAMgASgJEhEKCWNvbm5lY3RlZBgEIAEoDSKnAQoOQ2hhbm5lbFN1bW1hcnkSLgoHY2hhbm5lbBgBIAEoCzIdLnNhbGx5cG9ydC5jb250cm9sLnYxLkNoYW5uZWwSEAoIc2lkZWNhcnMYAiABKA0SDwoHY3VycmVudBgDIAEoDRIPCgdsYWdnaW5nGAQgASgNEg8KB2ZhaWxpbmcYBSABKA0SEQoJaW5fY2FuYXJ5GAYgASgNEg0KBWFoZWFkGAcgASgNKmUKDUNodW5rRW5jb2RpbmcSHgoaQ0hVTktfRU5DT0RJTkdfVU5TUEVDSUZJRUQQABIbChdDSFVOS19FTkNPRElOR19JREVOVElUWRABEhcKE0NIVU5LX0VOQ09ESU5HX0daSVAQAjKZAgoOQ29udHJvbFNlcnZpY2USUgoFV2F0Y2gSIi5zYWxseXBvcnQuY29udHJvbC52MS5XYXRjaFJlcXVlc3QaIy5zYWxseXBvcnQuY29udHJvbC52MS5XYXRjaFJlc3BvbnNlMAESXgoJR2V0Q2h1bmtzEiYuc2FsbHlwb3J0LmNvbnRyb2wudjEuR2V0Q2h1bmtzUmVxdWVzdBonLnNhbGx5cG9ydC5jb250cm9sLnYxLkdldENodW5rc1Jlc3BvbnNlMAESUwoGUmVwb3J0EiMuc2FsbHlwb3J0LmNvbnRyb2wudjEuUmVwb3J0UmVxdWVzdBokLnNhbGx5cG9ydC5jb250cm9sLnYxLlJlcG9ydFJlc3BvbnNlMtIJCgxGbGVldFNlcnZpY2USVgoHUHVibGlzaBIkLnNhbGx5cG9ydC5jb250cm9sLnYxLlB1Ymxpc2hSZXF1ZXN0GiUuc2FsbHlwb3J0LmNvbnRyb2wudjEuUHVibGlzaFJlc3BvbnNlEl8KClNldENoYW5uZWwSJy5zYWxseXBvcnQuY29udHJvbC52MS5TZXRDaGFubmVsUmVxdWVzdBooLnNhbGx5cG9ydC5jb250cm9sLnYxLlNldENoYW5uZWxSZXNwb25zZRJiCgtTdGFydENhbmFyeRIoLnNhbGx5cG9ydC5jb250cm9sLnYxLlN0YXJ0Q2FuYXJ5UmVxdWVzdBopLnNhbGx5cG9ydC5jb250cm9sLnYxLlN0YXJ0Q2FuYXJ5UmVzcG9uc2USYgoLV2lkZW5DYW5hcnkSKC5zYWxseXBvcnQuY29udHJvbC52MS5XaWRlbkNhbmFyeVJlcXVlc3QaKS5zYWxseXBvcnQuY29udHJvbC52MS5XaWRlbkNhbmFyeVJlc3BvbnNlEmgKDVByb21vdGVDYW5hcnkSKi5zYWxseXBvcnQuY29udHJvbC52MS5Qcm9tb3RlQ2FuYXJ5UmVxdWVzdBorLnNhbGx5cG9ydC5jb250cm9sLnYxLlByb21vdGVDYW5hcnlSZXNwb25zZRJiCgtBYm9ydENhbmFyeRIoLnNhbGx5cG9ydC5jb250cm9sLnYxLkFib3J0Q2FuYXJ5UmVxdWVzdBopLnNhbGx5cG9ydC5jb250cm9sLnYxLkFib3J0Q2FuYXJ5UmVzcG9uc2USZQoMTGlzdENoYW5uZWxzEikuc2FsbHlwb3J0LmNvbnRyb2wudjEuTGlzdENoYW5uZWxzUmVxdWVzdBoqLnNhbGx5cG9ydC5jb250cm9sLnYxLkxpc3RDaGFubmVsc1Jlc3BvbnNlEmUKDEFkZEZsZWV0TG9jaxIpLnNhbGx5cG9ydC5jb250cm9sLnYxLkFkZEZsZWV0TG9ja1JlcXVlc3QaKi5zYWxseXBvcnQuY29udHJvbC52MS5BZGRGbGVldExvY2tSZXNwb25zZRJuCg9SZW1vdmVGbGVldExvY2sSLC5zYWxseXBvcnQuY29udHJvbC52MS5SZW1vdmVGbGVldExvY2tSZXF1ZXN0Gi0uc2FsbHlwb3J0LmNvbnRyb2wudjEuUmVtb3ZlRmxlZXRMb2NrUmVzcG9uc2USawoOTGlzdEZsZWV0TG9ja3MSKy5zYWxseXBvcnQuY29udHJvbC52MS5MaXN0RmxlZXRMb2Nrc1JlcXVlc3QaLC5zYWxseXBvcnQuY29udHJvbC52MS5MaXN0RmxlZXRMb2Nrc1Jlc3BvbnNlEmUKDExpc3RTaWRlY2FycxIpLnNhbGx5cG9ydC5jb250cm9sLnYxLkxpc3RTaWRlY2Fyc1JlcXVlc3QaKi5zYWxseXBvcnQuY29udHJvbC52MS5MaXN0U2lkZWNhcnNSZXNwb25zZRJhCgpXYXRjaEZsZWV0Eicuc2FsbHlwb3J0LmNvbnRyb2wudjEuV2F0Y2hGbGVldFJlcXVlc3QaKC5zYWxseXBvcnQuY29udHJvbC52MS5XYXRjaEZsZWV0UmVzcG9uc2UwAWIGcHJvdG8z", [file_buf_validate_validate, file_google_protobuf_timestamp, file_sallyport_bundle_v1_bundle]);
 
 /**
  * Names one bundle.
@@ -105,6 +105,20 @@ export type WatchRequest = Message<"sallyport.control.v1.WatchRequest"> & {
    * @generated from field: string orders_state = 6;
    */
   ordersState: string;
+
+  /**
+   * It takes `workloads`; sidecars that do not are not sent any.
+   *
+   * @generated from field: bool wants_workloads = 7;
+   */
+  wantsWorkloads: boolean;
+
+  /**
+   * The `state` of the workloads that it knows; empty: it knows of none.
+   *
+   * @generated from field: string workloads_state = 8;
+   */
+  workloadsState: string;
 };
 
 /**
@@ -145,6 +159,14 @@ export type WatchResponse = Message<"sallyport.control.v1.WatchResponse"> & {
      */
     value: Uint8Array;
     case: "orders";
+  } | {
+    /**
+     * A `Workloads`, gzip (RFC 1952), made once for all sidecars.
+     *
+     * @generated from field: bytes workloads = 4;
+     */
+    value: Uint8Array;
+    case: "workloads";
   } | { case: undefined; value?: undefined };
 };
 
@@ -154,6 +176,161 @@ export type WatchResponse = Message<"sallyport.control.v1.WatchResponse"> & {
  */
 export const WatchResponseSchema: GenMessage<WatchResponse> = /*@__PURE__*/
   messageDesc(file_sallyport_control_v1_control, 2);
+
+/**
+ * A pod, as the Kubernetes API tells of it.
+ *
+ * @generated from message sallyport.control.v1.Workload
+ */
+export type Workload = Message<"sallyport.control.v1.Workload"> & {
+  /**
+   * `metadata.uid`: no pod before or after has the same.
+   *
+   * @generated from field: string uid = 1;
+   */
+  uid: string;
+
+  /**
+   * Its `kind` among those of the same message.
+   *
+   * @generated from field: uint32 kind = 2;
+   */
+  kind: number;
+
+  /**
+   * Canonical texts of `status.podIPs`.
+   *
+   * @generated from field: repeated string addresses = 3;
+   */
+  addresses: string[];
+
+  /**
+   * Facts of this pod alone, over those of its kind.
+   *
+   * @generated from field: map<string, string> facts = 4;
+   */
+  facts: { [key: string]: string };
+
+  /**
+   * Its addresses are others' too, or soon will be: it is on its node's network, or ending.
+   *
+   * @generated from field: bool shared = 5;
+   */
+  shared: boolean;
+};
+
+/**
+ * Describes the message sallyport.control.v1.Workload.
+ * Use `create(WorkloadSchema)` to create a new message.
+ */
+export const WorkloadSchema: GenMessage<Workload> = /*@__PURE__*/
+  messageDesc(file_sallyport_control_v1_control, 3);
+
+/**
+ * What pods have in common: most are replicas of few.
+ *
+ * @generated from message sallyport.control.v1.WorkloadKind
+ */
+export type WorkloadKind = Message<"sallyport.control.v1.WorkloadKind"> & {
+  /**
+   * Names of its service account as a caller: a SPIFFE ID, and `issuer|subject` of its tokens where the issuer is known.
+   *
+   * @generated from field: repeated string principals = 1;
+   */
+  principals: string[];
+
+  /**
+   * @generated from field: map<string, string> facts = 2;
+   */
+  facts: { [key: string]: string };
+};
+
+/**
+ * Describes the message sallyport.control.v1.WorkloadKind.
+ * Use `create(WorkloadKindSchema)` to create a new message.
+ */
+export const WorkloadKindSchema: GenMessage<WorkloadKind> = /*@__PURE__*/
+  messageDesc(file_sallyport_control_v1_control, 4);
+
+/**
+ * All workloads, or what has changed.
+ *
+ * @generated from message sallyport.control.v1.Workloads
+ */
+export type Workloads = Message<"sallyport.control.v1.Workloads"> & {
+  /**
+   * @generated from field: repeated sallyport.control.v1.WorkloadKind kinds = 1;
+   */
+  kinds: WorkloadKind[];
+
+  /**
+   * @generated from field: repeated sallyport.control.v1.Workload put = 2;
+   */
+  put: Workload[];
+
+  /**
+   * By `uid`.
+   *
+   * @generated from field: repeated string removed = 3;
+   */
+  removed: string[];
+
+  /**
+   * Begins anew: what is not put until `last` is there no longer.
+   *
+   * @generated from field: bool first = 4;
+   */
+  first: boolean;
+
+  /**
+   * Nothing of this change is still to come.
+   *
+   * @generated from field: bool last = 5;
+   */
+  last: boolean;
+
+  /**
+   * With `last`: names the whole that the sidecar has now, to this control plane alone.
+   *
+   * @generated from field: string state = 6;
+   */
+  state: string;
+};
+
+/**
+ * Describes the message sallyport.control.v1.Workloads.
+ * Use `create(WorkloadsSchema)` to create a new message.
+ */
+export const WorkloadsSchema: GenMessage<Workloads> = /*@__PURE__*/
+  messageDesc(file_sallyport_control_v1_control, 5);
+
+/**
+ * How well the control plane knows what it tells of workloads, all of which it has told before.
+ *
+ * @generated from message sallyport.control.v1.WorkloadsHealth
+ */
+export type WorkloadsHealth = Message<"sallyport.control.v1.WorkloadsHealth"> & {
+  /**
+   * Since the Kubernetes API was last heard, in milliseconds: that old may be what is told.
+   *
+   * @generated from field: uint32 silent_ms = 1;
+   */
+  silentMs: number;
+
+  /**
+   * Its watch is down: changes are being missed.
+   *
+   * @generated from field: bool broken = 2;
+   */
+  broken: boolean;
+};
+
+/**
+ * Describes the message sallyport.control.v1.WorkloadsHealth.
+ * Use `create(WorkloadsHealthSchema)` to create a new message.
+ */
+export const WorkloadsHealthSchema: GenMessage<WorkloadsHealth> = /*@__PURE__*/
+  messageDesc(file_sallyport_control_v1_control, 6);
 
 /**
  * A lock of the fleet. At least one part of a scope is set; all parts together must match.
@@ -238,7 +415,7 @@ export type FleetLock = Message<"sallyport.control.v1.FleetLock"> & {
  * Use `create(FleetLockSchema)` to create a new message.
  */
 export const FleetLockSchema: GenMessage<FleetLock> = /*@__PURE__*/
-  messageDesc(file_sallyport_control_v1_control, 3);
+  messageDesc(file_sallyport_control_v1_control, 7);
 
 /**
  * Posture facts of a workload.
@@ -276,7 +453,7 @@ export type FleetPosture = Message<"sallyport.control.v1.FleetPosture"> & {
  * Use `create(FleetPostureSchema)` to create a new message.
  */
 export const FleetPostureSchema: GenMessage<FleetPosture> = /*@__PURE__*/
-  messageDesc(file_sallyport_control_v1_control, 4);
+  messageDesc(file_sallyport_control_v1_control, 8);
 
 /**
  * What all sidecars are to heed.
@@ -321,7 +498,7 @@ export type Order = Message<"sallyport.control.v1.Order"> & {
  * Use `create(OrderSchema)` to create a new message.
  */
 export const OrderSchema: GenMessage<Order> = /*@__PURE__*/
-  messageDesc(file_sallyport_control_v1_control, 5);
+  messageDesc(file_sallyport_control_v1_control, 9);
 
 /**
  * All orders, or what has changed.
@@ -366,7 +543,7 @@ export type Orders = Message<"sallyport.control.v1.Orders"> & {
  * Use `create(OrdersSchema)` to create a new message.
  */
 export const OrdersSchema: GenMessage<Orders> = /*@__PURE__*/
-  messageDesc(file_sallyport_control_v1_control, 6);
+  messageDesc(file_sallyport_control_v1_control, 10);
 
 /**
  * What should be in force, as the difference to what the sidecar has.
@@ -418,7 +595,7 @@ export type Revision = Message<"sallyport.control.v1.Revision"> & {
  * Use `create(RevisionSchema)` to create a new message.
  */
 export const RevisionSchema: GenMessage<Revision> = /*@__PURE__*/
-  messageDesc(file_sallyport_control_v1_control, 7);
+  messageDesc(file_sallyport_control_v1_control, 11);
 
 /**
  * Confirms that the sidecar has what it should have, when it has `current`.
@@ -451,6 +628,13 @@ export type Heartbeat = Message<"sallyport.control.v1.Heartbeat"> & {
    * @generated from field: string channel = 4;
    */
   channel: string;
+
+  /**
+   * Unset: this control plane watches no workloads, or has not seen all of them yet.
+   *
+   * @generated from field: sallyport.control.v1.WorkloadsHealth workloads = 5;
+   */
+  workloads?: WorkloadsHealth | undefined;
 };
 
 /**
@@ -458,7 +642,7 @@ export type Heartbeat = Message<"sallyport.control.v1.Heartbeat"> & {
  * Use `create(HeartbeatSchema)` to create a new message.
  */
 export const HeartbeatSchema: GenMessage<Heartbeat> = /*@__PURE__*/
-  messageDesc(file_sallyport_control_v1_control, 8);
+  messageDesc(file_sallyport_control_v1_control, 12);
 
 /**
  * A piece as it travels.
@@ -494,7 +678,7 @@ export type EncodedChunk = Message<"sallyport.control.v1.EncodedChunk"> & {
  * Use `create(EncodedChunkSchema)` to create a new message.
  */
 export const EncodedChunkSchema: GenMessage<EncodedChunk> = /*@__PURE__*/
-  messageDesc(file_sallyport_control_v1_control, 9);
+  messageDesc(file_sallyport_control_v1_control, 13);
 
 /**
  * @generated from message sallyport.control.v1.GetChunksRequest
@@ -511,7 +695,7 @@ export type GetChunksRequest = Message<"sallyport.control.v1.GetChunksRequest"> 
  * Use `create(GetChunksRequestSchema)` to create a new message.
  */
 export const GetChunksRequestSchema: GenMessage<GetChunksRequest> = /*@__PURE__*/
-  messageDesc(file_sallyport_control_v1_control, 10);
+  messageDesc(file_sallyport_control_v1_control, 14);
 
 /**
  * @generated from message sallyport.control.v1.GetChunksResponse
@@ -530,7 +714,7 @@ export type GetChunksResponse = Message<"sallyport.control.v1.GetChunksResponse"
  * Use `create(GetChunksResponseSchema)` to create a new message.
  */
 export const GetChunksResponseSchema: GenMessage<GetChunksResponse> = /*@__PURE__*/
-  messageDesc(file_sallyport_control_v1_control, 11);
+  messageDesc(file_sallyport_control_v1_control, 15);
 
 /**
  * How a sidecar is doing.
@@ -630,7 +814,7 @@ export type StatusReport = Message<"sallyport.control.v1.StatusReport"> & {
  * Use `create(StatusReportSchema)` to create a new message.
  */
 export const StatusReportSchema: GenMessage<StatusReport> = /*@__PURE__*/
-  messageDesc(file_sallyport_control_v1_control, 12);
+  messageDesc(file_sallyport_control_v1_control, 16);
 
 /**
  * A proven caller was refused for its risk.
@@ -682,7 +866,7 @@ export type RiskEvent = Message<"sallyport.control.v1.RiskEvent"> & {
  * Use `create(RiskEventSchema)` to create a new message.
  */
 export const RiskEventSchema: GenMessage<RiskEvent> = /*@__PURE__*/
-  messageDesc(file_sallyport_control_v1_control, 13);
+  messageDesc(file_sallyport_control_v1_control, 17);
 
 /**
  * @generated from message sallyport.control.v1.Refusal
@@ -711,7 +895,7 @@ export type Refusal = Message<"sallyport.control.v1.Refusal"> & {
  * Use `create(RefusalSchema)` to create a new message.
  */
 export const RefusalSchema: GenMessage<Refusal> = /*@__PURE__*/
-  messageDesc(file_sallyport_control_v1_control, 14);
+  messageDesc(file_sallyport_control_v1_control, 18);
 
 /**
  * How often scores reached a level.
@@ -737,7 +921,7 @@ export type ScoreRate = Message<"sallyport.control.v1.ScoreRate"> & {
  * Use `create(ScoreRateSchema)` to create a new message.
  */
 export const ScoreRateSchema: GenMessage<ScoreRate> = /*@__PURE__*/
-  messageDesc(file_sallyport_control_v1_control, 15);
+  messageDesc(file_sallyport_control_v1_control, 19);
 
 /**
  * @generated from message sallyport.control.v1.ReportRequest
@@ -754,7 +938,7 @@ export type ReportRequest = Message<"sallyport.control.v1.ReportRequest"> & {
  * Use `create(ReportRequestSchema)` to create a new message.
  */
 export const ReportRequestSchema: GenMessage<ReportRequest> = /*@__PURE__*/
-  messageDesc(file_sallyport_control_v1_control, 16);
+  messageDesc(file_sallyport_control_v1_control, 20);
 
 /**
  * @generated from message sallyport.control.v1.ReportResponse
@@ -767,7 +951,7 @@ export type ReportResponse = Message<"sallyport.control.v1.ReportResponse"> & {
  * Use `create(ReportResponseSchema)` to create a new message.
  */
 export const ReportResponseSchema: GenMessage<ReportResponse> = /*@__PURE__*/
-  messageDesc(file_sallyport_control_v1_control, 17);
+  messageDesc(file_sallyport_control_v1_control, 21);
 
 /**
  * Sidecars with all of these labels.
@@ -786,7 +970,7 @@ export type Selector = Message<"sallyport.control.v1.Selector"> & {
  * Use `create(SelectorSchema)` to create a new message.
  */
 export const SelectorSchema: GenMessage<Selector> = /*@__PURE__*/
-  messageDesc(file_sallyport_control_v1_control, 18);
+  messageDesc(file_sallyport_control_v1_control, 22);
 
 /**
  * A line of revisions for the sidecars that its selector matches.
@@ -850,7 +1034,7 @@ export type Channel = Message<"sallyport.control.v1.Channel"> & {
  * Use `create(ChannelSchema)` to create a new message.
  */
 export const ChannelSchema: GenMessage<Channel> = /*@__PURE__*/
-  messageDesc(file_sallyport_control_v1_control, 19);
+  messageDesc(file_sallyport_control_v1_control, 23);
 
 /**
  * A candidate for some sidecars of a channel.
@@ -888,7 +1072,7 @@ export type Canary = Message<"sallyport.control.v1.Canary"> & {
  * Use `create(CanarySchema)` to create a new message.
  */
 export const CanarySchema: GenMessage<Canary> = /*@__PURE__*/
-  messageDesc(file_sallyport_control_v1_control, 20);
+  messageDesc(file_sallyport_control_v1_control, 24);
 
 /**
  * Who changed something, and what.
@@ -917,7 +1101,7 @@ export type Change = Message<"sallyport.control.v1.Change"> & {
  * Use `create(ChangeSchema)` to create a new message.
  */
 export const ChangeSchema: GenMessage<Change> = /*@__PURE__*/
-  messageDesc(file_sallyport_control_v1_control, 21);
+  messageDesc(file_sallyport_control_v1_control, 25);
 
 /**
  * What the control plane keeps of its channels.
@@ -936,7 +1120,7 @@ export type FleetState = Message<"sallyport.control.v1.FleetState"> & {
  * Use `create(FleetStateSchema)` to create a new message.
  */
 export const FleetStateSchema: GenMessage<FleetState> = /*@__PURE__*/
-  messageDesc(file_sallyport_control_v1_control, 22);
+  messageDesc(file_sallyport_control_v1_control, 26);
 
 /**
  * @generated from message sallyport.control.v1.AddFleetLockRequest
@@ -962,7 +1146,7 @@ export type AddFleetLockRequest = Message<"sallyport.control.v1.AddFleetLockRequ
  * Use `create(AddFleetLockRequestSchema)` to create a new message.
  */
 export const AddFleetLockRequestSchema: GenMessage<AddFleetLockRequest> = /*@__PURE__*/
-  messageDesc(file_sallyport_control_v1_control, 23);
+  messageDesc(file_sallyport_control_v1_control, 27);
 
 /**
  * @generated from message sallyport.control.v1.AddFleetLockResponse
@@ -979,7 +1163,7 @@ export type AddFleetLockResponse = Message<"sallyport.control.v1.AddFleetLockRes
  * Use `create(AddFleetLockResponseSchema)` to create a new message.
  */
 export const AddFleetLockResponseSchema: GenMessage<AddFleetLockResponse> = /*@__PURE__*/
-  messageDesc(file_sallyport_control_v1_control, 24);
+  messageDesc(file_sallyport_control_v1_control, 28);
 
 /**
  * @generated from message sallyport.control.v1.RemoveFleetLockRequest
@@ -996,7 +1180,7 @@ export type RemoveFleetLockRequest = Message<"sallyport.control.v1.RemoveFleetLo
  * Use `create(RemoveFleetLockRequestSchema)` to create a new message.
  */
 export const RemoveFleetLockRequestSchema: GenMessage<RemoveFleetLockRequest> = /*@__PURE__*/
-  messageDesc(file_sallyport_control_v1_control, 25);
+  messageDesc(file_sallyport_control_v1_control, 29);
 
 /**
  * @generated from message sallyport.control.v1.RemoveFleetLockResponse
@@ -1009,7 +1193,7 @@ export type RemoveFleetLockResponse = Message<"sallyport.control.v1.RemoveFleetL
  * Use `create(RemoveFleetLockResponseSchema)` to create a new message.
  */
 export const RemoveFleetLockResponseSchema: GenMessage<RemoveFleetLockResponse> = /*@__PURE__*/
-  messageDesc(file_sallyport_control_v1_control, 26);
+  messageDesc(file_sallyport_control_v1_control, 30);
 
 /**
  * @generated from message sallyport.control.v1.ListFleetLocksRequest
@@ -1022,7 +1206,7 @@ export type ListFleetLocksRequest = Message<"sallyport.control.v1.ListFleetLocks
  * Use `create(ListFleetLocksRequestSchema)` to create a new message.
  */
 export const ListFleetLocksRequestSchema: GenMessage<ListFleetLocksRequest> = /*@__PURE__*/
-  messageDesc(file_sallyport_control_v1_control, 27);
+  messageDesc(file_sallyport_control_v1_control, 31);
 
 /**
  * @generated from message sallyport.control.v1.ListFleetLocksResponse
@@ -1039,7 +1223,7 @@ export type ListFleetLocksResponse = Message<"sallyport.control.v1.ListFleetLock
  * Use `create(ListFleetLocksResponseSchema)` to create a new message.
  */
 export const ListFleetLocksResponseSchema: GenMessage<ListFleetLocksResponse> = /*@__PURE__*/
-  messageDesc(file_sallyport_control_v1_control, 28);
+  messageDesc(file_sallyport_control_v1_control, 32);
 
 /**
  * @generated from message sallyport.control.v1.PublishRequest
@@ -1063,7 +1247,7 @@ export type PublishRequest = Message<"sallyport.control.v1.PublishRequest"> & {
  * Use `create(PublishRequestSchema)` to create a new message.
  */
 export const PublishRequestSchema: GenMessage<PublishRequest> = /*@__PURE__*/
-  messageDesc(file_sallyport_control_v1_control, 29);
+  messageDesc(file_sallyport_control_v1_control, 33);
 
 /**
  * @generated from message sallyport.control.v1.PublishResponse
@@ -1092,7 +1276,7 @@ export type PublishResponse = Message<"sallyport.control.v1.PublishResponse"> & 
  * Use `create(PublishResponseSchema)` to create a new message.
  */
 export const PublishResponseSchema: GenMessage<PublishResponse> = /*@__PURE__*/
-  messageDesc(file_sallyport_control_v1_control, 30);
+  messageDesc(file_sallyport_control_v1_control, 34);
 
 /**
  * @generated from message sallyport.control.v1.SetChannelRequest
@@ -1114,7 +1298,7 @@ export type SetChannelRequest = Message<"sallyport.control.v1.SetChannelRequest"
  * Use `create(SetChannelRequestSchema)` to create a new message.
  */
 export const SetChannelRequestSchema: GenMessage<SetChannelRequest> = /*@__PURE__*/
-  messageDesc(file_sallyport_control_v1_control, 31);
+  messageDesc(file_sallyport_control_v1_control, 35);
 
 /**
  * @generated from message sallyport.control.v1.SetChannelResponse
@@ -1131,7 +1315,7 @@ export type SetChannelResponse = Message<"sallyport.control.v1.SetChannelRespons
  * Use `create(SetChannelResponseSchema)` to create a new message.
  */
 export const SetChannelResponseSchema: GenMessage<SetChannelResponse> = /*@__PURE__*/
-  messageDesc(file_sallyport_control_v1_control, 32);
+  messageDesc(file_sallyport_control_v1_control, 36);
 
 /**
  * @generated from message sallyport.control.v1.StartCanaryRequest
@@ -1163,7 +1347,7 @@ export type StartCanaryRequest = Message<"sallyport.control.v1.StartCanaryReques
  * Use `create(StartCanaryRequestSchema)` to create a new message.
  */
 export const StartCanaryRequestSchema: GenMessage<StartCanaryRequest> = /*@__PURE__*/
-  messageDesc(file_sallyport_control_v1_control, 33);
+  messageDesc(file_sallyport_control_v1_control, 37);
 
 /**
  * @generated from message sallyport.control.v1.StartCanaryResponse
@@ -1185,7 +1369,7 @@ export type StartCanaryResponse = Message<"sallyport.control.v1.StartCanaryRespo
  * Use `create(StartCanaryResponseSchema)` to create a new message.
  */
 export const StartCanaryResponseSchema: GenMessage<StartCanaryResponse> = /*@__PURE__*/
-  messageDesc(file_sallyport_control_v1_control, 34);
+  messageDesc(file_sallyport_control_v1_control, 38);
 
 /**
  * @generated from message sallyport.control.v1.WidenCanaryRequest
@@ -1216,7 +1400,7 @@ export type WidenCanaryRequest = Message<"sallyport.control.v1.WidenCanaryReques
  * Use `create(WidenCanaryRequestSchema)` to create a new message.
  */
 export const WidenCanaryRequestSchema: GenMessage<WidenCanaryRequest> = /*@__PURE__*/
-  messageDesc(file_sallyport_control_v1_control, 35);
+  messageDesc(file_sallyport_control_v1_control, 39);
 
 /**
  * @generated from message sallyport.control.v1.WidenCanaryResponse
@@ -1233,7 +1417,7 @@ export type WidenCanaryResponse = Message<"sallyport.control.v1.WidenCanaryRespo
  * Use `create(WidenCanaryResponseSchema)` to create a new message.
  */
 export const WidenCanaryResponseSchema: GenMessage<WidenCanaryResponse> = /*@__PURE__*/
-  messageDesc(file_sallyport_control_v1_control, 36);
+  messageDesc(file_sallyport_control_v1_control, 40);
 
 /**
  * @generated from message sallyport.control.v1.PromoteCanaryRequest
@@ -1250,7 +1434,7 @@ export type PromoteCanaryRequest = Message<"sallyport.control.v1.PromoteCanaryRe
  * Use `create(PromoteCanaryRequestSchema)` to create a new message.
  */
 export const PromoteCanaryRequestSchema: GenMessage<PromoteCanaryRequest> = /*@__PURE__*/
-  messageDesc(file_sallyport_control_v1_control, 37);
+  messageDesc(file_sallyport_control_v1_control, 41);
 
 /**
  * @generated from message sallyport.control.v1.PromoteCanaryResponse
@@ -1267,7 +1451,7 @@ export type PromoteCanaryResponse = Message<"sallyport.control.v1.PromoteCanaryR
  * Use `create(PromoteCanaryResponseSchema)` to create a new message.
  */
 export const PromoteCanaryResponseSchema: GenMessage<PromoteCanaryResponse> = /*@__PURE__*/
-  messageDesc(file_sallyport_control_v1_control, 38);
+  messageDesc(file_sallyport_control_v1_control, 42);
 
 /**
  * @generated from message sallyport.control.v1.AbortCanaryRequest
@@ -1284,7 +1468,7 @@ export type AbortCanaryRequest = Message<"sallyport.control.v1.AbortCanaryReques
  * Use `create(AbortCanaryRequestSchema)` to create a new message.
  */
 export const AbortCanaryRequestSchema: GenMessage<AbortCanaryRequest> = /*@__PURE__*/
-  messageDesc(file_sallyport_control_v1_control, 39);
+  messageDesc(file_sallyport_control_v1_control, 43);
 
 /**
  * @generated from message sallyport.control.v1.AbortCanaryResponse
@@ -1315,7 +1499,7 @@ export type AbortCanaryResponse = Message<"sallyport.control.v1.AbortCanaryRespo
  * Use `create(AbortCanaryResponseSchema)` to create a new message.
  */
 export const AbortCanaryResponseSchema: GenMessage<AbortCanaryResponse> = /*@__PURE__*/
-  messageDesc(file_sallyport_control_v1_control, 40);
+  messageDesc(file_sallyport_control_v1_control, 44);
 
 /**
  * @generated from message sallyport.control.v1.ListChannelsRequest
@@ -1328,7 +1512,7 @@ export type ListChannelsRequest = Message<"sallyport.control.v1.ListChannelsRequ
  * Use `create(ListChannelsRequestSchema)` to create a new message.
  */
 export const ListChannelsRequestSchema: GenMessage<ListChannelsRequest> = /*@__PURE__*/
-  messageDesc(file_sallyport_control_v1_control, 41);
+  messageDesc(file_sallyport_control_v1_control, 45);
 
 /**
  * @generated from message sallyport.control.v1.ListChannelsResponse
@@ -1345,7 +1529,7 @@ export type ListChannelsResponse = Message<"sallyport.control.v1.ListChannelsRes
  * Use `create(ListChannelsResponseSchema)` to create a new message.
  */
 export const ListChannelsResponseSchema: GenMessage<ListChannelsResponse> = /*@__PURE__*/
-  messageDesc(file_sallyport_control_v1_control, 42);
+  messageDesc(file_sallyport_control_v1_control, 46);
 
 /**
  * @generated from message sallyport.control.v1.ListSidecarsRequest
@@ -1399,7 +1583,7 @@ export type ListSidecarsRequest = Message<"sallyport.control.v1.ListSidecarsRequ
  * Use `create(ListSidecarsRequestSchema)` to create a new message.
  */
 export const ListSidecarsRequestSchema: GenMessage<ListSidecarsRequest> = /*@__PURE__*/
-  messageDesc(file_sallyport_control_v1_control, 43);
+  messageDesc(file_sallyport_control_v1_control, 47);
 
 /**
  * A sidecar as the fleet sees it.
@@ -1459,7 +1643,7 @@ export type Sidecar = Message<"sallyport.control.v1.Sidecar"> & {
  * Use `create(SidecarSchema)` to create a new message.
  */
 export const SidecarSchema: GenMessage<Sidecar> = /*@__PURE__*/
-  messageDesc(file_sallyport_control_v1_control, 44);
+  messageDesc(file_sallyport_control_v1_control, 48);
 
 /**
  * @generated from message sallyport.control.v1.ListSidecarsResponse
@@ -1483,7 +1667,7 @@ export type ListSidecarsResponse = Message<"sallyport.control.v1.ListSidecarsRes
  * Use `create(ListSidecarsResponseSchema)` to create a new message.
  */
 export const ListSidecarsResponseSchema: GenMessage<ListSidecarsResponse> = /*@__PURE__*/
-  messageDesc(file_sallyport_control_v1_control, 45);
+  messageDesc(file_sallyport_control_v1_control, 49);
 
 /**
  * @generated from message sallyport.control.v1.WatchFleetRequest
@@ -1496,7 +1680,7 @@ export type WatchFleetRequest = Message<"sallyport.control.v1.WatchFleetRequest"
  * Use `create(WatchFleetRequestSchema)` to create a new message.
  */
 export const WatchFleetRequestSchema: GenMessage<WatchFleetRequest> = /*@__PURE__*/
-  messageDesc(file_sallyport_control_v1_control, 46);
+  messageDesc(file_sallyport_control_v1_control, 50);
 
 /**
  * @generated from message sallyport.control.v1.WatchFleetResponse
@@ -1532,7 +1716,7 @@ export type WatchFleetResponse = Message<"sallyport.control.v1.WatchFleetRespons
  * Use `create(WatchFleetResponseSchema)` to create a new message.
  */
 export const WatchFleetResponseSchema: GenMessage<WatchFleetResponse> = /*@__PURE__*/
-  messageDesc(file_sallyport_control_v1_control, 47);
+  messageDesc(file_sallyport_control_v1_control, 51);
 
 /**
  * A channel in numbers.
@@ -1581,7 +1765,7 @@ export type ChannelSummary = Message<"sallyport.control.v1.ChannelSummary"> & {
  * Use `create(ChannelSummarySchema)` to create a new message.
  */
 export const ChannelSummarySchema: GenMessage<ChannelSummary> = /*@__PURE__*/
-  messageDesc(file_sallyport_control_v1_control, 48);
+  messageDesc(file_sallyport_control_v1_control, 52);
 
 /**
  * @generated from enum sallyport.control.v1.ChunkEncoding
