@@ -35,8 +35,6 @@ export const FOLDERS_LEFT_OUT: Readonly<Record<string, readonly string[]>> = {
   "@bufbuild/re2": ["dist/cjs"],
   "@connectrpc/connect": ["dist/cjs"],
   "@connectrpc/connect-node": ["dist/cjs"],
-  // The same code once more for `import`, where it is asked for by `require`.
-  "@opentelemetry/api": ["build/esm", "build/esnext"],
   // For browsers.
   "csv-parse": ["dist"],
   protobufjs: ["dist"],
