@@ -39,7 +39,7 @@ export function writeTree(files: readonly TreeFile[], folder: string, seconds: n
 /** What npm takes: everything below `package/`. */
 export function npmPackageOf(files: readonly TreeFile[], seconds: number): Uint8Array {
   const below = files.map((file) => ({ ...file, path: `package/${file.path}` }));
-  return gzipSync(tarOf(below, seconds), { level: 9 });
+  return gzipSync(tarOf(below, seconds));
 }
 
 /** Packages of at least this share of the whole have a line of their own. */
