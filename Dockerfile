@@ -3,7 +3,8 @@
 #   docker build --build-arg REVISION="$(git rev-parse HEAD)" --build-arg SOURCE_DATE_EPOCH="$(git log -1 --format=%ct)" -t sallyport .
 #
 # scripts/image-contents.ts decides what is copied in, here and in tests, and prints how large it is. Base images are pinned
-# by digest; the tag beside each says what it is, and is ignored by engines. Needs an engine that sets BUILDPLATFORM (BuildKit, Buildah).
+# by digest; the tag beside each says what it is, and is ignored by engines. Needs an engine that sets BUILDPLATFORM
+# (BuildKit, Buildah).
 
 ARG BUILD_IMAGE=docker.io/library/node:24.21.0-trixie-slim@sha256:173f125896c3b47ddf056734c7ea789d04595a6a08769a8f78e0df642781fb66
 ARG RUN_IMAGE=gcr.io/distroless/nodejs24-debian13:nonroot@sha256:9eeb7f5887d0e239e78264b06f7f11d2e14be534050481803a9e4728fcdd278e
@@ -24,12 +25,14 @@ RUN SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH} npm run --silent image -- --dir /imag
  && touch --date=@${SOURCE_DATE_EPOCH} /image/state /image/run
 
 FROM ${RUN_IMAGE} AS run
+ARG RUN_IMAGE
 ARG VERSION=0.1.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="Sallyport" \
       org.opencontainers.image.description="Risk-based access for machine-to-machine traffic: an Envoy external authorizer that scores every request" \
       org.opencontainers.image.vendor="The Sallyport authors" \
       org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.base.name="${RUN_IMAGE}" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
 # Of root, so that not even a writable root file system lets the program change itself.

@@ -10,7 +10,7 @@
  */
 
 import { createHash } from "node:crypto";
-import { mkdirSync, readdirSync, utimesSync, writeFileSync } from "node:fs";
+import { chmodSync, mkdirSync, readdirSync, utimesSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
@@ -21,19 +21,23 @@ import { sourceDateEpoch } from "./sbom.ts";
 
 const ROOT = fileURLToPath(new URL("..", import.meta.url));
 
-/** Writes the files with fixed modes and times. @throws {Error} when the folder holds something already */
+/** Writes the files with fixed modes and times, whatever the umask. @throws {Error} when the folder holds something already */
 export function writeTree(files: readonly TreeFile[], folder: string, seconds: number): void {
   mkdirSync(folder, { recursive: true });
   if (readdirSync(folder).length > 0) throw new Error(`${folder}: expected an empty folder`);
   const folders = new Set([folder]);
   for (const { path, bytes, executable } of files) {
     const place = join(folder, path);
-    mkdirSync(dirname(place), { recursive: true, mode: 0o755 });
-    writeFileSync(place, bytes, { mode: executable ? 0o755 : 0o644 });
+    mkdirSync(dirname(place), { recursive: true });
+    writeFileSync(place, bytes);
+    chmodSync(place, executable ? 0o755 : 0o644);
     utimesSync(place, seconds, seconds);
     for (let above = dirname(place); !folders.has(above); above = dirname(above)) folders.add(above);
   }
-  for (const above of folders) utimesSync(above, seconds, seconds);
+  for (const above of folders) {
+    chmodSync(above, 0o755);
+    utimesSync(above, seconds, seconds);
+  }
 }
 
 /** What npm takes: everything below `package/`. */

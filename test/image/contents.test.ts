@@ -1,6 +1,6 @@
 import { execFileSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { existsSync } from "node:fs";
+import { existsSync, statSync } from "node:fs";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
@@ -159,6 +159,23 @@ t.test("what lies in dist from an earlier build stays out", async (t) => {
 t.test("a folder that holds something is not written into", async (t) => {
   const folder = t.testdir({ old: "x" });
   t.throws(() => writeTree(tree.files, folder, 0), { message: /expected an empty folder/ });
+});
+
+t.test("modes and times are the same under any umask", async (t) => {
+  const folder = join(t.testdir(), "image");
+  const before = process.umask(0o077);
+  try {
+    writeTree(tree.files, folder, 1_700_000_000);
+  } finally {
+    process.umask(before);
+  }
+  const mode = (path: string): number => statSync(join(folder, path)).mode & 0o777;
+  t.equal(mode("."), 0o755);
+  t.equal(mode("node_modules/@bufbuild"), 0o755);
+  t.equal(mode("dist/main.js"), 0o755);
+  t.equal(mode("dist/cli/main.js"), 0o644);
+  t.equal(statSync(join(folder, "node_modules")).mtimeMs, 1_700_000_000_000);
+  t.equal(statSync(join(folder, "LICENSE")).mtimeMs, 1_700_000_000_000);
 });
 
 t.test("tar takes the archive for what it is: sorted, of root, of one time", async (t) => {

@@ -54,6 +54,8 @@ t.test("in a container's surroundings", sandboxed, async (t) => {
       sandbox.output(["/app/bin/sallyport", "version"]),
       `sallyport ${version} (node ${process.versions.node})\n`,
     );
+    const environment = last?.instructions.find(({ name }) => name === "ENV")?.text;
+    t.match(environment, /\bPATH=\/app\/bin:\/nodejs\/bin:/, "both are found by their names");
     t.notOk(existsSync(join(sandbox.root, "bin/sh")));
     const probe = `
       const fs = require("node:fs");
