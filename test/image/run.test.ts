@@ -1,4 +1,4 @@
-import { type ChildProcess, execFileSync } from "node:child_process";
+import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
 import { existsSync, readFileSync } from "node:fs";
 import { mkdir, mkdtemp, rm, stat, writeFile } from "node:fs/promises";
@@ -10,7 +10,7 @@ import { gatherTree } from "../../scripts/image-contents/tree.ts";
 import { writeTree } from "../../scripts/image-contents.ts";
 import { checkBytes, checkClient } from "../support/check-client.ts";
 import { execForm, parseDockerfile } from "../support/dockerfile.ts";
-import { canSandbox, makeSandbox, type Sandbox } from "../support/sandbox.ts";
+import { canSandbox, makeSandbox } from "../support/sandbox.ts";
 import { skipUnless } from "../support/skip.ts";
 
 const ROOT = fileURLToPath(new URL("../..", import.meta.url));
@@ -18,6 +18,11 @@ const { version } = JSON.parse(readFileSync(join(ROOT, "package.json"), "utf8"))
 const tree = gatherTree(ROOT, "image", 0);
 const last = parseDockerfile(readFileSync(join(ROOT, "Dockerfile"), "utf8")).stages.at(-1);
 const worded = (name: string) => execForm(last?.instructions.find((found) => found.name === name)?.text ?? "") ?? [];
+const POLICY = `apiVersion: sallyport.dev/v1
+kind: Policy
+metadata: {name: p}
+spec: {rules: [{name: closed, match: {routes: ["/closed"]}, decision: deny}]}
+`;
 /** What an engine runs, word by word. */
 const ENTRYPOINT = worded("ENTRYPOINT");
 
@@ -36,16 +41,30 @@ t.test("the tree runs by itself, wherever it lies", async (t) => {
   t.match(run(join(folder, "dist/main.js"), "check", "--print-default"), /^apiVersion: sallyport\.dev\/v1$/m);
 });
 
+t.test("policies load where a sandbox forbids threads to lower their priority", async (t) => {
+  const folder = t.testdir({
+    "forbid.cjs": 'require("node:os").setPriority = () => { throw new Error("EPERM"); };',
+    "policy.yaml": POLICY,
+  });
+  const forbid = `NODE_OPTIONS=--require=${join(folder, "forbid.cjs")}`;
+  const off = ["--ext-authz-address", "127.0.0.1:0", "--streams-address", "127.0.0.1:0", "--api-address", "off"];
+  const words = [join(ROOT, "dist/main.js"), "serve", "--policy", join(folder, "policy.yaml"), ...off];
+  const child = spawn("env", [forbid, process.execPath, ...words, "--health-address", "127.0.0.1:0"], {
+    stdio: "pipe",
+  });
+  t.teardown(() => child.kill("SIGKILL"));
+  const said = await untilStarted(child);
+  const ready = await fetch(`http://${said.health}/readyz`);
+  t.match(await ready.json(), { ready: true, policy_source: join(folder, "policy.yaml") });
+});
+
 const sandboxed = skipUnless(canSandbox(), "a root of its own needs Linux and root", { obtainable: false });
 
 t.test("in a container's surroundings", sandboxed, async (t) => {
   const sandbox = await makeSandbox(tree.files, ["/var/lib/sallyport", "/run/sallyport"]);
   t.teardown(() => sandbox.remove());
   await mkdir(join(sandbox.root, "etc/sallyport"), { recursive: true });
-  await writeFile(
-    join(sandbox.root, "etc/sallyport/policy.yaml"),
-    'apiVersion: sallyport.dev/v1\nkind: Policy\nmetadata: {name: p}\nspec: {rules: [{name: closed, match: {routes: ["/closed"]}, decision: deny}]}\n',
-  );
+  await writeFile(join(sandbox.root, "etc/sallyport/policy.yaml"), POLICY);
 
   t.test("the entrypoint runs without a shell, as its user, and can change nothing", async (t) => {
     t.same(worded("CMD"), ["serve"]);
@@ -75,7 +94,7 @@ t.test("in a container's surroundings", sandboxed, async (t) => {
   });
 
   t.test("serve answers on its sockets, learns into its folder, and drains as process 1", async (t) => {
-    const { child, said } = await started(sandbox, {
+    const child = sandbox.start([...ENTRYPOINT, ...worded("CMD")], {
       SALLYPORT_POLICY: "/etc/sallyport/policy.yaml",
       SALLYPORT_EXT_AUTHZ_ADDRESS: "unix:/run/sallyport/check.sock",
       SALLYPORT_STREAMS_ADDRESS: "unix:/run/sallyport/streams.sock",
@@ -85,6 +104,7 @@ t.test("in a container's surroundings", sandboxed, async (t) => {
       SALLYPORT_STATE_DIR: "/var/lib/sallyport",
     });
     t.teardown(() => child.kill("SIGKILL"));
+    const said = await untilStarted(child);
     const client = checkClient(`unix:${join(sandbox.root, "run/sallyport/check.sock")}`);
     t.equal(await client.decision(checkBytes({ path: "/closed" })), "deny");
     t.equal(await client.decision(checkBytes({ path: "/open" })), "allow");
@@ -106,14 +126,10 @@ t.test("in a container's surroundings", sandboxed, async (t) => {
   });
 });
 
-/** `serve` by the image's own words, once it says that it has started. */
-async function started(
-  sandbox: Sandbox,
-  environment: Readonly<Record<string, string>>,
-): Promise<{ readonly child: ChildProcess; readonly said: Readonly<Record<string, string>> }> {
-  const child = sandbox.start([...ENTRYPOINT, ...worded("CMD")], environment);
+/** What `serve` says of its addresses, once it has started. */
+async function untilStarted(child: ChildProcess): Promise<Readonly<Record<string, string>>> {
   let text = "";
-  const said = await new Promise<Readonly<Record<string, string>>>((resolve, reject) => {
+  return await new Promise((resolve, reject) => {
     child.stderr?.setEncoding("utf8").on("data", (part: string) => {
       text += part;
       const line = text.split("\n").find((candidate) => candidate.includes('"event":"started"'));
@@ -121,5 +137,4 @@ async function started(
     });
     child.once("exit", (code) => reject(new Error(`ended with ${code}:\n${text}`)));
   });
-  return { child, said };
 }
