@@ -17,7 +17,13 @@ const NICE = 5;
 
 const port = parentPort;
 // On Linux this is about the calling thread alone: where cores are few, requests go first.
-if (port !== null && process.platform === "linux") setPriority(0, NICE);
+if (port !== null && process.platform === "linux") {
+  try {
+    setPriority(0, NICE);
+  } catch {
+    // Fails open: a sandbox may forbid it, and a policy loaded in haste is better than none.
+  }
+}
 let parts: Uint8Array[] = [];
 
 port?.on("message", (order: LoadOrder) => {
