@@ -22,7 +22,7 @@ export interface Caller {
   readonly from: string;
   /** Each is enough by itself. */
   readonly rights: readonly Rights[];
-  /** When its certificate expires; `undefined`: it came without. */
+  /** When its certificate or token expires; `undefined`: it came with none that does. */
   readonly untilMs: number | undefined;
 }
 
@@ -47,11 +47,23 @@ export interface PeerCertificate {
   readonly untilMs: number;
 }
 
+/** Who shows a service account's token; `undefined`: nobody does, or none are accepted. */
+export type FindAccount = (
+  authorization: string,
+) =>
+  | { readonly ok: true; readonly spiffeId: string; readonly untilMs: number }
+  | { readonly ok: false; readonly why: string }
+  | undefined;
+
 export class Access {
   private readonly tokens: readonly { readonly name: string; readonly sha256: Buffer; readonly rights: Rights }[];
   private readonly grants: readonly { readonly pattern: RegExp; readonly rights: Rights }[];
 
-  constructor(tokens: readonly Token[], grants: readonly Grant[]) {
+  private readonly accountOf: FindAccount;
+
+  /** @param accountOf knows service accounts by their tokens; their SPIFFE IDs have the rights of `grants` */
+  constructor(tokens: readonly Token[], grants: readonly Grant[], accountOf: FindAccount = () => undefined) {
+    this.accountOf = accountOf;
     this.tokens = tokens.map((token) => ({
       name: token.name,
       sha256: Buffer.from(token.sha256, "hex"),
@@ -70,7 +82,7 @@ export class Access {
     }
     if (authorization !== undefined) {
       const token = this.tokenOf(authorization);
-      if (token === undefined) return { ok: false, why: "the bearer token is not known" };
+      if (token === undefined) return this.accountBy(authorization, from, certificate?.untilMs);
       return known(`token ${token.name}`, from, [token.rights], certificate?.untilMs);
     }
     if (certificate !== undefined) {
@@ -79,12 +91,23 @@ export class Access {
       if (spiffeId === undefined || more.length > 0) {
         return { ok: false, why: "expected a client certificate with one SPIFFE ID" };
       }
-      const rights = this.grants.filter(({ pattern }) => pattern.test(spiffeId)).map((grant) => grant.rights);
-      return known(spiffeId, from, rights, certificate.untilMs);
+      return known(spiffeId, from, this.rightsOf(spiffeId), certificate.untilMs);
     }
     if (local)
       return known("loopback", from, [{ roles: new Set([Role.VIEWER]), channels: undefined, labels: {} }], undefined);
     return { ok: false, why: "expected a bearer token or a client certificate" };
+  }
+
+  private accountBy(authorization: string, from: string, certificateUntilMs: number | undefined): Authenticated {
+    const account = this.accountOf(authorization);
+    if (account === undefined) return { ok: false, why: "the bearer token is not known" };
+    if (!account.ok) return account;
+    const { spiffeId, untilMs } = account;
+    return known(spiffeId, from, this.rightsOf(spiffeId), Math.min(untilMs, certificateUntilMs ?? untilMs));
+  }
+
+  private rightsOf(spiffeId: string): readonly Rights[] {
+    return this.grants.filter(({ pattern }) => pattern.test(spiffeId)).map((grant) => grant.rights);
   }
 
   private tokenOf(authorization: string) {

@@ -110,6 +110,12 @@ export const CONTROL_SETTINGS: readonly ControlSetting[] = [
     undefined,
     "`iss` of the cluster's service account tokens, where callers show these: pods are known by them too.",
   ),
+  setting(
+    "kubernetes-token-audience",
+    "TEXT",
+    undefined,
+    "Accepts service account tokens that are meant for this audience, if the Kubernetes API calls them good (TokenReview): `grants` say what their SPIFFE IDs may do.",
+  ),
   setting("kubernetes-pods-max", "COUNT", "10000", "Most pods known; further ones are left out, and counted."),
   setting("sidecars-max", "COUNT", "10000", "Sidecars that may watch this process; further ones are turned away."),
   setting("revisions-kept", "COUNT", "10", "Bundles kept of each channel, as bases of differences."),
@@ -266,7 +272,14 @@ function settle(
   const { tlsCert, tlsKey, clientCa } = config;
   need((tlsCert === "") === (tlsKey === ""), "tls-cert and tls-key: expected both or neither, got one");
   need(clientCa === "" || tlsCert !== "", "client-ca: needs tls-cert and tls-key");
-  need(config.grants.length === 0 || clientCa !== "", "grants: needs client-ca, by which certificates are verified");
+  need(
+    config.grants.length === 0 || clientCa !== "" || config.kubernetesTokenAudience !== "",
+    "grants: needs client-ca or kubernetes-token-audience, by which callers are told apart",
+  );
+  need(
+    config.kubernetesTokenAudience === "" || config.grants.length > 0,
+    "kubernetes-token-audience: needs grants, which say what service accounts may do",
+  );
   need(
     config.tokens !== "" || config.grants.length > 0,
     "expected `tokens`, or `client-ca` and `grants`: nobody could publish and no sidecar could watch",
@@ -386,6 +399,7 @@ function kubernetesOf(
       issuer: config.kubernetesIssuer || undefined,
       labels: [...new Set(labels)],
     },
+    tokenAudience: config.kubernetesTokenAudience || undefined,
     podsMax: config.kubernetesPodsMax || Number(fallbackOf("kubernetes-pods-max")),
   };
 }

@@ -41,6 +41,8 @@ export interface ListenerOptions {
   readonly tls: TlsFiles | undefined;
   readonly routes: (router: ConnectRouter) => void;
   readonly access: () => Access;
+  /** Awaited before each call is looked at, with its `authorization`. */
+  readonly prepare: (authorization: string | undefined) => Promise<void>;
   /** Answers requests that are its own, whoever sends them; false for all others. */
   readonly handle: (request: IncomingMessage, response: ServerResponse) => boolean;
   readonly connectionsMax: number;
@@ -70,9 +72,15 @@ export class ControlListener {
 
   /** @throws {OperatingError} ERR_LISTEN, or ERR_CONFIG_INVALID for certificates that cannot be used */
   async listen(): Promise<void> {
-    const { address, tls, routes } = this.options;
+    const { address, tls, routes, prepare } = this.options;
     const handle = connectNodeAdapter({
       routes,
+      interceptors: [
+        (next) => async (request) => {
+          await prepare(request.header.get("authorization") ?? undefined);
+          return await next(request);
+        },
+      ],
       // Pieces come compressed from the library; nothing else is worth the server's time, a thousand times over.
       acceptCompression: [],
       contextValues: (request) => createContextValues().set(connectionKey, this.connectionOf(request)),

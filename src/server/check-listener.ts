@@ -17,7 +17,7 @@ export interface Listener {
   /** What health checks are told. */
   setServing(serving: boolean): void;
   /** Connections that are open; `undefined` where that is not known. */
-  readonly connections?: number;
+  readonly openConnections?: number;
   /** Takes no new calls and waits for the others; cuts what is left after `timeoutMs`. */
   close(timeoutMs: number): Promise<void>;
 }
@@ -61,7 +61,7 @@ class LocalListener implements Listener {
     return this.bound;
   }
 
-  get connections(): number {
+  get openConnections(): number {
     return this.server.connections;
   }
 

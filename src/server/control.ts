@@ -4,7 +4,7 @@ import { randomBytes } from "node:crypto";
 import { readFileSync, unwatchFile, watchFile } from "node:fs";
 import { systemClock } from "../bundle/sync/source.ts";
 import { parseTrustRoot } from "../bundle/trust.ts";
-import { Access } from "../control/access.ts";
+import { Access, type FindAccount } from "../control/access.ts";
 import { refText } from "../control/channels.ts";
 import { type ControlSettings, readTokens } from "../control/config.ts";
 import { trustingExaminer, verifyingExaminer } from "../control/examiner.ts";
@@ -16,7 +16,10 @@ import { NatsStore } from "../control/nats-store.ts";
 import { Standing } from "../control/orders.ts";
 import { ControlListener } from "../control/server.ts";
 import { controlRoutes } from "../control/service.ts";
+import { ServiceAccounts } from "../control/service-accounts.ts";
 import type { FleetStore } from "../control/store.ts";
+import { KubernetesApi } from "../control/workloads/api.ts";
+import { spiffeIdOf } from "../control/workloads/pod.ts";
 import { PodWatch } from "../control/workloads/watch.ts";
 import { OperatingError } from "../model/errors.ts";
 import { errorFields, type Logger } from "../telemetry/log.ts";
@@ -65,12 +68,14 @@ async function assemble(
   if (bundleKeys === undefined) {
     log.warn({ event: "control.insecure" }, "insecure-unsigned-bundles: bundles are taken from anybody");
   }
-  let access = new Access(tokensOf(settings), settings.grants);
+  const accounts = serviceAccounts(settings, log, now);
+  const accessNow = (): Access => new Access(tokensOf(settings), settings.grants, accounts?.find);
+  let access = accessNow();
   if (settings.tokens !== undefined) {
     const path = settings.tokens;
     watchFile(path, { interval: TOKENS_LOOK_MS, persistent: false }, () => {
       try {
-        access = new Access(tokensOf(settings), settings.grants);
+        access = accessNow();
         log.info({ event: "tokens.read", path }, "tokens read again");
       } catch (error) {
         // Keeps the last good tokens: a half-written file is followed by a whole one.
@@ -146,6 +151,7 @@ async function assemble(
     address: settings.address,
     tls: settings.tls,
     access: () => access,
+    prepare: async (authorization) => accounts?.prepare(authorization),
     handle: (request, response) => signals?.handle(request, response) ?? false,
     connectionsMax: sidecarsMax + CONNECTIONS_EXTRA,
     now,
@@ -175,6 +181,30 @@ async function assemble(
   });
   stage = "serving";
   return { control: listener.boundAddress, health: health?.boundAddress };
+}
+
+/** Callers by the tokens of their service accounts; `undefined`: these are not accepted. */
+function serviceAccounts({ kubernetes }: ControlSettings, log: Logger, now: () => number) {
+  if (kubernetes?.tokenAudience === undefined) return undefined;
+  const { api: url, tokenFile, caFile, naming, tokenAudience: audience } = kubernetes;
+  const api = new KubernetesApi({ url, tokenFile, caFile });
+  const accounts = new ServiceAccounts({
+    audience,
+    review: (review) => api.create("/apis/authentication.k8s.io/v1/tokenreviews", review),
+    now,
+    onFailure: (error) =>
+      log.warn(
+        { event: "kubernetes.review-failed", ...errorFields(error) },
+        "whoever shows a service account's token for the first time is refused",
+      ),
+  });
+  const find: FindAccount = (authorization) => {
+    const found = accounts.find(authorization);
+    if (found?.ok !== true) return found;
+    const { namespace, name, untilMs } = found.account;
+    return { ok: true, spiffeId: spiffeIdOf(naming, namespace, name), untilMs };
+  };
+  return { find, prepare: (authorization: string | undefined) => accounts.prepare(authorization) };
 }
 
 /** @param later what it tells its news to, made after it */

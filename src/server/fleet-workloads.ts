@@ -37,7 +37,9 @@ export class FleetWorkloads implements WorkloadListener {
 
   get view(): WorkloadView {
     if (this.confirmedAtMs === undefined) return "none";
-    return this.missing || this.known === "" || this.options.now() - this.confirmedAtMs > WORKLOADS_STALE_MS ? "stale" : "fresh";
+    return this.missing || this.known === "" || this.options.now() - this.confirmedAtMs > WORKLOADS_STALE_MS
+      ? "stale"
+      : "fresh";
   }
 
   /** Seconds since what is known was complete; `undefined`: it never was. */

@@ -386,7 +386,7 @@ const UNCONNECTED_POLL_MS = 50;
 /** Waits until Envoy has closed its connections, `msMax` at most. */
 async function untilUnconnected(check: Listener, msMax: number): Promise<void> {
   const deadline = performance.now() + msMax;
-  while (performance.now() < deadline && check.connections !== 0) {
+  while (performance.now() < deadline && check.openConnections !== 0) {
     await new Promise((resolve) => setTimeout(resolve, UNCONNECTED_POLL_MS));
   }
 }

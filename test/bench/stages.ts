@@ -26,7 +26,7 @@ const SCRIPTS: readonly { script: string; what: string; args: (quick: boolean) =
   },
 ];
 /** What such a script prints for each stage. */
-const LINE = /^(?<stage>\S.*?)\s+(?<us>\d[\d.]*) µs$/;
+const LINE = /^(?<stage>\S.*?)\s+(?<us>\d[\d.]*) µs(?: .*)?$/;
 
 const run = promisify(execFile);
 

@@ -47,7 +47,7 @@ async function main(calls: number): Promise<void> {
   for (const [name, values] of micros) {
     const median = values.sort((a, b) => a - b)[Math.floor(values.length / 2)] as number;
     console.log(
-      `${name.padEnd(10)} ${median.toFixed(1)} µs of CPU per call (${values.map((v) => v.toFixed(1)).join(", ")})`,
+      `${`transport, ${name}`.padEnd(21)} ${median.toFixed(1)} µs of CPU per call (${values.map((v) => v.toFixed(1)).join(", ")})`,
     );
   }
 }

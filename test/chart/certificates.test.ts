@@ -123,7 +123,12 @@ t.test("sidecars believe the control plane by the authority that signed its cert
   await withCluster(async (cluster) => {
     const values = {
       policy: { control: true },
-      control: { enabled: true, bundleKeys: { inline: "{}" }, tokensSecretRef: { name: "tokens" } },
+      control: {
+        enabled: true,
+        bundleKeys: { inline: "{}" },
+        tokensSecretRef: { name: "tokens" },
+        grants: [{ spiffe: "spiffe://cluster.local/ns/*/sa/*", roles: ["sidecar"] }],
+      },
     };
     const more = ["--dry-run=server", `--kubeconfig=${cluster.kubeconfig}`];
     const objects = await render({ values, more });

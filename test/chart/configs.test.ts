@@ -126,6 +126,7 @@ t.test("the control plane reads its file, whatever it stores where", WITH_HELM, 
     },
   });
   t.equal(shared.grants.length, 2);
+  t.match(shared.kubernetes, { tokenAudience: "sallyport-control", naming: { trustDomain: "shop.example" } });
   const trial = {
     ...CONTROL,
     bundleKeys: { inline: "" },
@@ -191,7 +192,7 @@ function metricsInSource(): ReadonlySet<string> {
       for (const [, name] of text.matchAll(/(?:counter|gauge)\(\s*"([a-z_]+)"/g)) names.add(`${prefix}${name}`);
     }
     // What prom-client adds for every process.
-    for (const [, prefix] of text.matchAll(/collectDefaultMetrics\([^)]*prefix: "([a-z_]+)"/g)) {
+    for (const [, prefix] of text.matchAll(/collect(?:Default|Process)Metrics\([^)]*"(sallyport_[a-z_]*)"/g)) {
       for (const name of ["process_cpu_seconds_total", "process_resident_memory_bytes"]) names.add(`${prefix}${name}`);
     }
   }

@@ -156,6 +156,10 @@ t.test("rights are those that are used, and no more", WITH_HELM, async (t) => {
   const blind = await render({ values: { ...FULL, control: { ...FULL.control, posture: { enabled: false } } } });
   t.same(Object.keys(rulesOf(blind)), ["sallyport-sallyport-system-webhook"]);
   t.equal(one(blind, "Deployment", "sallyport-control").spec.template.spec.automountServiceAccountToken, false);
+
+  const reviewing = await render({ files: ["values-strict.yaml"] });
+  const reviews = [{ apiGroups: ["authentication.k8s.io"], resources: ["tokenreviews"], verbs: ["create"] }];
+  t.same(rulesOf(reviewing)["sallyport-sallyport-system-tokens"], reviews, "whose token a sidecar shows");
 });
 
 t.test("network policies let in who has to come, and out what is called", WITH_HELM, async (t) => {

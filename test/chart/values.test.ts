@@ -194,6 +194,22 @@ const REFUSALS: readonly { readonly name: string; readonly values: object; reado
     says: "control.tls.clientCaSecretRef: expected a Secret",
   },
   {
+    name: "sidecars that nobody lets in",
+    values: { ...control({}), policy: { control: true } },
+    says: "control.grants: expected what sidecars may do",
+  },
+  {
+    name: "tokens of service accounts without the API that knows them",
+    values: {
+      ...control({
+        grants: [{ spiffe: "spiffe://cluster.local/ns/*/sa/*", roles: ["sidecar"] }],
+        posture: { enabled: false },
+      }),
+      policy: { control: true },
+    },
+    says: "control.posture.enabled: expected true",
+  },
+  {
     name: "sidecars without TLS",
     values: { ...control({ tls: { kind: "insecurePlaintext" } }), policy: { control: true } },
     says: "control.tls.kind: expected TLS",

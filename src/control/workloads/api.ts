@@ -10,6 +10,8 @@ import { OperatingError } from "../../model/errors.ts";
 const HEADERS_MS_MAX = 30_000;
 /** How long a page may take to come. */
 const PAGE_MS_MAX = 60_000;
+/** How long one object may take to be created. */
+const CREATE_MS_MAX = 10_000;
 /** Most bytes of one page of a list. */
 const PAGE_BYTES_MAX = 64 * 1024 * 1024;
 /** Most characters of one event: etcd holds objects of 1.5 MiB at most. */
@@ -50,13 +52,16 @@ export class KubernetesApi {
   /** @throws {OperatingError} ERR_KUBERNETES */
   async get(path: string, query: Readonly<Record<string, string>>, signal: AbortSignal): Promise<unknown> {
     const bounded = AbortSignal.any([signal, AbortSignal.timeout(PAGE_MS_MAX)]);
-    const response = await this.call(path, query, bounded);
-    const body = await readAll(response, PAGE_BYTES_MAX, path);
-    try {
-      return JSON.parse(body);
-    } catch (cause) {
-      throw new ApiError(`kubernetes ${path}: expected JSON, got something else`, undefined, undefined, { cause });
-    }
+    return await readJson(await this.call(path, query, bounded), PAGE_BYTES_MAX, path);
+  }
+
+  /**
+   * Creates an object, and returns what became of it.
+   * @throws {OperatingError} ERR_KUBERNETES; it never holds what was sent
+   */
+  async create(path: string, object: unknown): Promise<unknown> {
+    const response = await this.call(path, {}, AbortSignal.timeout(CREATE_MS_MAX), JSON.stringify(object));
+    return await readJson(response, REFUSAL_BYTES_MAX, path);
   }
 
   /**
@@ -102,6 +107,7 @@ export class KubernetesApi {
     path: string,
     query: Readonly<Record<string, string>>,
     signal: AbortSignal,
+    body?: string,
   ): Promise<IncomingMessage> {
     const { url, tokenFile, caFile } = this.options;
     const target = new URL(path, url);
@@ -111,6 +117,7 @@ export class KubernetesApi {
     const response = await new Promise<IncomingMessage>((resolve, reject) => {
       const send = target.protocol === "https:" ? requestHttps : requestHttp;
       const request = send(target, {
+        method: body === undefined ? "GET" : "POST",
         // Each call has a connection of its own: a new token or authority then counts, and a watch holds up nothing.
         agent: false,
         signal,
@@ -118,6 +125,7 @@ export class KubernetesApi {
           accept: "application/json",
           "user-agent": "sallyport-control",
           ...(token === undefined ? {} : { authorization: `Bearer ${token}` }),
+          ...(body === undefined ? {} : { "content-type": "application/json" }),
         },
         ...(ca === undefined ? {} : { ca }),
       });
@@ -133,17 +141,26 @@ export class KubernetesApi {
           }),
         ),
       );
-      request.end();
+      request.end(body);
     });
     const { statusCode = 0 } = response;
-    if (statusCode === 200) return response;
+    if (statusCode === 200 || statusCode === 201) return response;
     const seconds = Number(response.headers["retry-after"]);
-    const body = await readAll(response, REFUSAL_BYTES_MAX, path).catch(() => ""); // the status says enough
+    const said = await readAll(response, REFUSAL_BYTES_MAX, path).catch(() => ""); // the status says enough
     throw new ApiError(
-      `kubernetes ${path}: ${statusCode} ${messageOf(body)}`,
+      `kubernetes ${path}: ${statusCode} ${messageOf(said)}`,
       statusCode,
       Number.isFinite(seconds) && seconds > 0 ? seconds * 1_000 : undefined,
     );
+  }
+}
+
+async function readJson(response: IncomingMessage, bytesMax: number, path: string): Promise<unknown> {
+  const body = await readAll(response, bytesMax, path);
+  try {
+    return JSON.parse(body);
+  } catch (cause) {
+    throw new ApiError(`kubernetes ${path}: expected JSON, got something else`, undefined, undefined, { cause });
   }
 }
 

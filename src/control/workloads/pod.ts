@@ -98,11 +98,16 @@ export function isSamePod(one: KnownPod, other: KnownPod): boolean {
   return JSON.stringify(one) === JSON.stringify(other);
 }
 
-/** SPIFFE ID of a service account, and the name that its tokens give it (`sub` of RFC 7519, after Kubernetes' form). */
-function principalsOf(naming: PodNaming, namespace: string, serviceAccount: string): readonly string[] {
-  const { principal, trustDomain, issuer } = naming;
+/** SPIFFE ID of a service account. */
+export function spiffeIdOf({ principal, trustDomain }: PodNaming, namespace: string, serviceAccount: string): string {
   const parts: Readonly<Record<string, string>> = { trustDomain, namespace, serviceAccount };
-  const spiffe = principal.replace(/\{(trustDomain|namespace|serviceAccount)\}/g, (_, part: string) => parts[part]!);
+  return principal.replace(/\{(trustDomain|namespace|serviceAccount)\}/g, (_, part: string) => parts[part] as string);
+}
+
+/** The same, and the name that its tokens give it (`sub` of RFC 7519, after Kubernetes' form). */
+function principalsOf(naming: PodNaming, namespace: string, serviceAccount: string): readonly string[] {
+  const { issuer } = naming;
+  const spiffe = spiffeIdOf(naming, namespace, serviceAccount);
   return issuer === undefined ? [spiffe] : [spiffe, `${issuer}|system:serviceaccount:${namespace}:${serviceAccount}`];
 }
 

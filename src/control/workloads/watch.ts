@@ -20,6 +20,8 @@ export interface KubernetesSettings {
   readonly caFile: string | undefined;
   readonly naming: PodNaming;
   readonly podsMax: number;
+  /** What tokens of service accounts must be meant for; `undefined`: they are not accepted. */
+  readonly tokenAudience: string | undefined;
 }
 
 export interface PodWatchOptions {

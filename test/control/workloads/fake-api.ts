@@ -125,9 +125,11 @@ export interface FakeApiOptions {
   readonly token?: () => string;
   readonly tls?: { readonly cert: string; readonly key: string };
   readonly port?: number;
+  /** `status` of the TokenReview of a token. */
+  readonly review?: (token: string, audiences: readonly string[]) => Readonly<Record<string, unknown>>;
 }
 
-export async function fakeApi(t: Test, { token, tls, port = 0 }: FakeApiOptions = {}): Promise<FakeApi> {
+export async function fakeApi(t: Test, { token, tls, review, port = 0 }: FakeApiOptions = {}): Promise<FakeApi> {
   const pods = new Map<string, Pod>();
   const watchers = new Set<Watcher>();
   const sockets = new Set<Socket>();
@@ -157,6 +159,10 @@ export async function fakeApi(t: Test, { token, tls, port = 0 }: FakeApiOptions 
     }
     if (token !== undefined && bearer !== token()) {
       response.writeHead(401, { "content-type": "application/json" }).end(status(401, "Unauthorized", "Unauthorized"));
+      return;
+    }
+    if (url.pathname === REVIEWS && request.method === "POST" && review !== undefined) {
+      void reviewed(request, response, review);
       return;
     }
     const namespace = /^\/api\/v1\/namespaces\/([^/]+)\/pods$/.exec(url.pathname)?.[1];
@@ -272,6 +278,20 @@ export async function fakeApi(t: Test, { token, tls, port = 0 }: FakeApiOptions 
       for (const { response } of watchers) response.write(`${line}\n`);
     },
   });
+}
+
+const REVIEWS = "/apis/authentication.k8s.io/v1/tokenreviews";
+
+async function reviewed(
+  request: IncomingMessage,
+  response: ServerResponse,
+  review: NonNullable<FakeApiOptions["review"]>,
+): Promise<void> {
+  const pieces: Buffer[] = [];
+  for await (const piece of request) pieces.push(piece as Buffer);
+  const asked = JSON.parse(Buffer.concat(pieces).toString()) as { spec: { token: string; audiences: string[] } };
+  response.writeHead(201, { "content-type": "application/json" });
+  response.end(JSON.stringify({ ...asked, status: review(asked.spec.token, asked.spec.audiences) }));
 }
 
 function isIn({ metadata }: Pod, namespace: string | undefined): boolean {

@@ -49,6 +49,7 @@ async function scene(
       fieldSelector: undefined,
       tokenFile: undefined,
       caFile: undefined,
+      tokenAudience: undefined,
       naming: {
         principal: "spiffe://{trustDomain}/ns/{namespace}/sa/{serviceAccount}",
         trustDomain: "td",
@@ -304,6 +305,7 @@ t.test("a watch that is down for some seconds is broken, and sidecars are to hea
       fieldSelector: undefined,
       tokenFile: undefined,
       caFile: undefined,
+      tokenAudience: undefined,
       naming: { principal: "spiffe://td/{namespace}/{serviceAccount}", trustDomain: "", issuer: undefined, labels: [] },
       podsMax: 10,
     },

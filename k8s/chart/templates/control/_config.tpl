@@ -44,7 +44,15 @@
 {{- $_ := set $file "trust-domain" $control.posture.trustDomain -}}
 {{- with $control.posture.namespaces }}{{ $_ := set $file "kubernetes-namespaces" (join "," .) }}{{ end -}}
 {{- end -}}
+{{- with include "sallyport.controlTokenAudience" . }}{{ $_ := set $file "kubernetes-token-audience" . }}{{ end -}}
 {{- toYaml $file -}}
+{{- end -}}
+
+{{/* Audience of the tokens by which injected sidecars prove themselves to this release's control plane; empty: they do not. */}}
+{{- define "sallyport.controlTokenAudience" -}}
+{{- if and .Values.control.enabled .Values.policy.control (not .Values.injector.control.address) -}}
+{{- .Values.injector.control.tokenAudience -}}
+{{- end -}}
 {{- end -}}
 
 {{/* Whether the control plane has a folder: always but with NATS; there only for shared signals. */}}
