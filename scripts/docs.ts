@@ -14,6 +14,7 @@ import { file_sallyport_policy_v1_policy } from "../src/gen/sallyport/policy/v1/
 import { environmentName, SETTINGS, type Setting } from "../src/server/settings.ts";
 import { SIGNALS } from "../src/signals/catalog.ts";
 import type { Gathering } from "../src/signals/signal.ts";
+import { injectorPage } from "./injector-page.ts";
 
 const ROOT = fileURLToPath(new URL("..", import.meta.url));
 const COMMANDS = await allCommands();
@@ -28,6 +29,7 @@ export function pages(): ReadonlyMap<string, string> {
     ["docs/conditions.md", conditionsPage()],
     ["docs/signals.md", signalsPage()],
     ["docs/commands.md", commandsPage()],
+    ["docs/injector.md", injectorPage(GENERATED)],
   ]);
 }
 
@@ -120,7 +122,7 @@ function commandsPage(): string {
     else {
       for (const flag of flags)
         lines.push(
-          `- \`--${flag.name}${flag.value === undefined ? "" : ` ${flag.value}`}\`${flag.many === true ? " (may be repeated)" : ""}: ${flag.summary}`,
+          `- ${flag.short === undefined ? "" : `\`-${flag.short}\`, `}\`--${flag.name}${flag.value === undefined ? "" : ` ${flag.value}`}\`${flag.many === true ? " (may be repeated)" : ""}: ${flag.summary}`,
         );
       if (flags.length > 0) lines.push("");
     }

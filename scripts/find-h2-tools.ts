@@ -2,12 +2,11 @@
 
 import { execFile } from "node:child_process";
 import { createHash } from "node:crypto";
-import { existsSync } from "node:fs";
-import { mkdir, mkdtemp, readdir, readFile, rename, rm } from "node:fs/promises";
-import { homedir } from "node:os";
+import { readdir, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
+import { cacheDirectory, cached, existing, goInstalled } from "./tool-cache.ts";
 
 const run = promisify(execFile);
 
@@ -39,12 +38,12 @@ export interface FoundH2Tool {
  */
 export async function findH2Tool(tool: H2Tool, options: { readonly install: boolean }): Promise<FoundH2Tool> {
   const onPath = tool === "go-client" ? undefined : existing(tool, (process.env.PATH ?? "").split(":"));
-  if (onPath !== undefined) return { path: onPath, libraries: [] };
+  if (onPath !== undefined) return alone(onPath);
   switch (tool) {
     case "h2spec":
-      return await goInstalled(tool, `github.com/summerwind/h2spec/cmd/h2spec@${H2SPEC_VERSION}`, options.install);
+      return alone(await goInstalled(tool, `github.com/summerwind/h2spec/cmd/h2spec@${H2SPEC_VERSION}`, options));
     case "ghz":
-      return await goInstalled(tool, `github.com/bojand/ghz/cmd/ghz@${GHZ_VERSION}`, options.install);
+      return alone(await goInstalled(tool, `github.com/bojand/ghz/cmd/ghz@${GHZ_VERSION}`, options));
     case "h2load":
       return await unpackedH2load(options.install);
     case "go-client":
@@ -54,22 +53,9 @@ export async function findH2Tool(tool: H2Tool, options: { readonly install: bool
   }
 }
 
-function existing(name: string, folders: readonly string[]): string | undefined {
-  return folders.map((folder) => join(folder, name)).find((path) => existsSync(path));
-}
-
-function cacheDirectory(): string {
-  const base = process.env.XDG_CACHE_HOME;
-  return join(base === undefined || base === "" ? join(homedir(), ".cache") : base, "sallyport");
-}
-
-async function goInstalled(tool: string, module: string, install: boolean): Promise<FoundH2Tool> {
-  const folder = join(cacheDirectory(), `${tool}-${module.slice(module.indexOf("@") + 1)}`);
-  await cached(folder, tool, install, async (scratch) => {
-    await run("go", ["install", module], { timeout: INSTALL_MS_MAX, env: { ...process.env, GOBIN: scratch } });
-    await run(join(scratch, tool), ["--version"], { timeout: ANSWER_MS_MAX });
-  });
-  return { path: join(folder, tool), libraries: [] };
+/** A program that needs no library beside the system's. */
+function alone(path: string): FoundH2Tool {
+  return { path, libraries: [] };
 }
 
 /** Rebuilt when its source, its dependencies or Go change. */
@@ -106,28 +92,6 @@ async function unpackedH2load(install: boolean): Promise<FoundH2Tool> {
 async function librariesIn(folder: string): Promise<readonly string[]> {
   const lib = join(folder, "usr", "lib");
   return [lib, ...(await readdir(lib)).map((name) => join(lib, name))];
-}
-
-/** Makes `folder` beside its place and moves it there once `make` has proved it, so that a broken one is never found. */
-async function cached(
-  folder: string,
-  file: string,
-  install: boolean,
-  make: (scratch: string) => Promise<void>,
-): Promise<void> {
-  if (existsSync(join(folder, file))) return;
-  if (!install) throw new Error(`nothing in ${folder}`);
-  await mkdir(cacheDirectory(), { recursive: true });
-  const scratch = await mkdtemp(`${folder}-`);
-  try {
-    await make(scratch);
-    await rename(scratch, folder).catch((error: NodeJS.ErrnoException) => {
-      // Another process was faster; its copy was proved the same way.
-      if (error.code !== "ENOTEMPTY" && error.code !== "EEXIST") throw error;
-    });
-  } finally {
-    await rm(scratch, { recursive: true, force: true });
-  }
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {

@@ -11,6 +11,8 @@ export const EXIT_USAGE = 2;
 
 export interface Flag {
   readonly name: string;
+  /** One letter, for `-f`. */
+  readonly short?: string;
   /** Name of its value in help texts; `undefined` for a switch. */
   readonly value: string | undefined;
   readonly summary: string;
@@ -69,9 +71,13 @@ export function readInvocation(command: Command, args: readonly string[]): Invoc
       allowPositionals: true,
       strict: true,
       options: Object.fromEntries(
-        flags.map(({ name, value, many }) => [
+        flags.map(({ name, short, value, many }) => [
           name,
-          { type: value === undefined ? "boolean" : "string", multiple: many === true } as const,
+          {
+            type: value === undefined ? "boolean" : "string",
+            multiple: many === true,
+            ...(short === undefined ? {} : { short }),
+          } as const,
         ]),
       ),
     });
@@ -124,7 +130,8 @@ export function helpOf(command: Command): string {
   const lines = [`usage: sallyport ${command.name} ${command.arguments}`.trimEnd(), "", command.summary, ""];
   for (const flag of [...command.flags, OUTPUT]) {
     const value = flag.value === undefined ? "" : ` ${flag.value}${flag.many === true ? " ..." : ""}`;
-    lines.push(`  --${flag.name}${value}`, `        ${flag.summary}`);
+    const short = flag.short === undefined ? "" : `-${flag.short}, `;
+    lines.push(`  ${short}--${flag.name}${value}`, `        ${flag.summary}`);
   }
   return lines.join("\n");
 }

@@ -10,6 +10,7 @@ const LOADERS: Readonly<Record<string, () => Promise<Command>>> = {
   check: async () => (await import("./check.ts")).checkCommand,
   test: async () => (await import("./test.ts")).testCommand,
   control: async () => (await import("./control.ts")).controlCommand,
+  webhook: async () => (await import("./webhook.ts")).webhookCommand,
   fleet: async () => (await import("./fleet.ts")).fleetCommand,
   doctor: async () => (await import("./doctor.ts")).doctorCommand,
   replay: async () => (await import("./replay.ts")).replayCommand,
@@ -29,6 +30,8 @@ const LOADERS: Readonly<Record<string, () => Promise<Command>>> = {
   "bundle inspect": async () => (await import("./bundle.ts")).inspectCommand,
   "bundle keygen": async () => (await import("./bundle-keys.ts")).keygenCommand,
   "bundle root": async () => (await import("./bundle-keys.ts")).rootCommand,
+  inject: async () => (await import("./inject.ts")).injectCommand,
+  uninject: async () => (await import("./uninject.ts")).uninjectCommand,
   version: async () => (await import("./version.ts")).versionCommand,
 };
 const NAMES = Object.keys(LOADERS);

@@ -16,6 +16,8 @@ export interface Listener {
   listen(): Promise<void>;
   /** What health checks are told. */
   setServing(serving: boolean): void;
+  /** Connections that are open; `undefined` where that is not known. */
+  readonly connections?: number;
   /** Takes no new calls and waits for the others; cuts what is left after `timeoutMs`. */
   close(timeoutMs: number): Promise<void>;
 }
@@ -56,6 +58,10 @@ class LocalListener implements Listener {
 
   get boundAddress(): string {
     return this.bound;
+  }
+
+  get connections(): number {
+    return this.server.connections;
   }
 
   async listen(): Promise<void> {

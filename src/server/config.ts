@@ -57,6 +57,7 @@ export interface ServeConfig {
   readonly decisionLog: string | undefined;
   readonly recording: string | undefined;
   readonly logLevel: "debug" | "info" | "warn" | "error" | "silent";
+  readonly drainDelayMs: number;
   readonly drainTimeoutMs: number;
 }
 
@@ -95,8 +96,8 @@ export interface Given {
 /** Flags win over the environment, the environment over the file, the file over defaults. */
 export function readConfig(sources: ConfigSources): ReadConfig {
   const problems: string[] = [...(sources.file?.problems ?? [])];
-  for (const name of Object.keys(sources.environment)) {
-    if (OTHER_COMMANDS.some((prefix) => name.startsWith(prefix))) continue;
+  for (const [name, value] of Object.entries(sources.environment)) {
+    if (OTHER_COMMANDS.some((prefix) => name.startsWith(prefix)) || isServiceLink(name, value)) continue;
     if (name.startsWith("SALLYPORT_") && !KNOWN_ENVIRONMENT.has(name)) {
       problems.push(`${name}: unknown setting${suggestion(name, [...KNOWN_ENVIRONMENT])}`);
     }
@@ -182,6 +183,7 @@ export function readConfig(sources: ConfigSources): ReadConfig {
       decisionLog: optional("decision-log"),
       recording: optional("recording"),
       logLevel: text("log-level") as ServeConfig["logLevel"],
+      drainDelayMs: values.get("drain-delay") as number,
       drainTimeoutMs: values.get("drain-timeout") as number,
     },
   };
@@ -197,6 +199,18 @@ const OTHER_ENVIRONMENT = [
 ];
 /** Begin the variables of `sallyport control` and `sallyport fleet`. */
 const OTHER_COMMANDS = ["SALLYPORT_CONTROL_PLANE_", "SALLYPORT_FLEET_"];
+
+/**
+ * Whether a kubelet set this variable for a Service of the Pod's namespace (`enableServiceLinks`). One for a Service that is
+ * called `sallyport-…` looks like a setting, and would keep every sidecar of the namespace from starting.
+ */
+function isServiceLink(name: string, value = ""): boolean {
+  return (
+    /_SERVICE_(?:HOST|PORT(?:_[A-Z0-9_]+)?)$|_PORT_\d+_(?:TCP|UDP|SCTP)(?:_(?:PROTO|PORT|ADDR))?$/.test(name) ||
+    (name.endsWith("_PORT") && /^(?:tcp|udp|sctp):\/\//.test(value))
+  );
+}
+
 const KNOWN_ENVIRONMENT = new Set([...SETTINGS.map(({ name }) => environmentName(name)), ...OTHER_ENVIRONMENT]);
 
 /** Files are watched: they need no confirming unless the operator says so. */

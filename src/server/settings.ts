@@ -316,6 +316,14 @@ export const SETTINGS = [
     summary: "What the program says of itself on standard error, as JSON lines.",
   },
   {
+    name: "drain-delay",
+    kind: "duration",
+    fallback: "0s",
+    range: [0, 3_600_000],
+    summary:
+      "How long it answers on after SIGTERM, not ready, before it drains; over earlier once Envoy has closed every connection to `ext-authz-address` (of the library's transport that is not known). For pods whose containers all end at the same time: Envoy still needs answers while it drains.",
+  },
+  {
     name: "drain-timeout",
     kind: "duration",
     fallback: "5s",

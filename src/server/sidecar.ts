@@ -25,7 +25,7 @@ import { recordOf } from "../telemetry/decision-record.ts";
 import { errorFields, type Logger } from "../telemetry/log.ts";
 import { Metrics } from "../telemetry/metrics.ts";
 import { RecentDecisions } from "../telemetry/recent.ts";
-import { checkListener } from "./check-listener.ts";
+import { checkListener, type Listener } from "./check-listener.ts";
 import type { ServeConfig } from "./config.ts";
 import { FleetOrders } from "./fleet-orders.ts";
 import { FleetWorkloads } from "./fleet-workloads.ts";
@@ -359,8 +359,9 @@ async function assemble(
 
   stage = "serving";
   for (const listener of [check, streams]) listener.setServing(true);
-  closers.push(() => {
+  closers.push(async () => {
     stage = "draining";
+    await untilUnconnected(check, config.drainDelayMs);
     for (const listener of [check, streams]) listener.setServing(false);
   });
   return {
@@ -369,6 +370,17 @@ async function assemble(
     api: api?.address,
     health: health?.boundAddress,
   };
+}
+
+/** How often it is looked whether Envoy is gone. */
+const UNCONNECTED_POLL_MS = 50;
+
+/** Waits until Envoy has closed its connections, `msMax` at most. */
+async function untilUnconnected(check: Listener, msMax: number): Promise<void> {
+  const deadline = performance.now() + msMax;
+  while (performance.now() < deadline && check.connections !== 0) {
+    await new Promise((resolve) => setTimeout(resolve, UNCONNECTED_POLL_MS));
+  }
 }
 
 /** @throws {OperatingError} when the operator names a secret that cannot be read, or that could be guessed */

@@ -67,6 +67,7 @@ t.test("without anything the defaults count: loopback, and no state", async (t) 
     recording: undefined,
     shadowShare: 1,
     logLevel: "info",
+    drainDelayMs: 0,
     drainTimeoutMs: 5_000,
   });
 });
@@ -142,6 +143,21 @@ t.test("everything wrong is told at once, each with its place", async (t) => {
     /^--health-address: expected HOST:PORT or unix:PATH, got "nowhere"$/,
     /^SALLYPORT_PRINCIPALS_MAX: expected a whole number from 10 to 1000000, got "few"$/,
   ]);
+});
+
+t.test("what kubelets set for a Service called sallyport-webhook is no setting", async (t) => {
+  const links = {
+    SALLYPORT_WEBHOOK_SERVICE_HOST: "10.0.0.7",
+    SALLYPORT_WEBHOOK_SERVICE_PORT: "443",
+    SALLYPORT_WEBHOOK_SERVICE_PORT_HTTPS: "443",
+    SALLYPORT_WEBHOOK_PORT: "tcp://10.0.0.7:443",
+    SALLYPORT_WEBHOOK_PORT_443_TCP: "tcp://10.0.0.7:443",
+    SALLYPORT_WEBHOOK_PORT_443_TCP_PROTO: "tcp",
+    SALLYPORT_WEBHOOK_PORT_443_TCP_PORT: "443",
+    SALLYPORT_WEBHOOK_PORT_443_TCP_ADDR: "10.0.0.7",
+  };
+  t.same(problems({ environment: links }), []);
+  t.match(problems({ environment: { SALLYPORT_HEALTH_PORT: "8282" } }), [/^SALLYPORT_HEALTH_PORT: unknown setting/]);
 });
 
 const files = [

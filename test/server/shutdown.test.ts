@@ -113,6 +113,31 @@ t.test("while it drains it says so, and still answers who is there; watchers of 
   t.equal(await code, 0);
 });
 
+t.test("with a delay it answers new connections after SIGTERM, not ready, until the last one is closed", async (t) => {
+  const flags = ["--drain-delay", "10m"];
+  const sidecar = await startSidecarProcess({ name: "delayed", folder, flags });
+  const envoy = checkClient(sidecar.extAuthz);
+  await envoy.send(checkBytes());
+  const code = sidecar.stop();
+  await eventually(async () => ((await readiness(sidecar)).state === "draining" ? true : undefined));
+  const another = checkClient(sidecar.extAuthz);
+  t.equal(await another.decision(checkBytes()), "allow");
+  another.close();
+  t.equal(await envoy.decision(checkBytes()), "allow");
+  envoy.close();
+  t.equal(await code, 0);
+});
+
+t.test("a delay ends in time whoever stays, and is none where nobody is connected", async (t) => {
+  const short = await startSidecarProcess({ name: "short", folder, flags: ["--drain-delay", "50ms", "--drain-timeout", "50ms"] });
+  const envoy = checkClient(short.extAuthz);
+  t.teardown(() => envoy.close());
+  await envoy.send(checkBytes());
+  t.equal(await short.stop(), 0);
+  const lonely = await startSidecarProcess({ name: "lonely", folder, flags: ["--drain-delay", "10m"] });
+  t.equal(await lonely.stop(), 0);
+});
+
 t.test("what does not end in time is cut, and the end is good all the same", async (t) => {
   const sidecar = await startSidecarProcess({ name: "cut", folder, flags: ["--drain-timeout", "50ms"] });
   const client = new Client(sidecar.streams, credentials.createInsecure());
