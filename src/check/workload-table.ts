@@ -105,7 +105,7 @@ export class Workloads implements WorkloadTable {
     if (place === undefined || place.pods.length !== 1) return undefined;
     const { workload } = place.own;
     // An ending pod is no less its own: only that the address accuses nobody.
-    if (workload.principals.includes(principal)) return place.own;
+    if (workload.principals[0] === principal || workload.principals.includes(principal, 1)) return place.own;
     if (workload.shared || now - place.sinceMs < ADDRESS_GRACE_MS || !this.isFresh(now)) return undefined;
     return this.byPrincipal.has(principal) ? place.other : undefined;
   }

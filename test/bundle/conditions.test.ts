@@ -54,7 +54,7 @@ const meanings: readonly { when: string; want: boolean }[] = [
   { when: 'posture.node == "n1" && posture["node"] == "n1" && has(posture.node)', want: true },
   { when: "pod.age_seconds == 30 && has(pod.age_seconds)", want: true },
   { when: 'posture.image == "" && !has(posture.image) && !("image" in posture)', want: true },
-  { when: 'posture.exists(fact, posture[fact] == "n1") && size(posture) == 1', want: true },
+  { when: 'posture.exists(fact, posture[fact] == "n1") && size(posture) == 2', want: true },
   { when: "time.hour == 12 && time.minute == 0 && time.weekday == 1", want: true },
   { when: "score > 20 && score < 21.6 && score + 1.0 > 22.0", want: true },
   { when: 'readings["origin.address"] == 7.5 && readings["usage.rate"] == 0', want: true },

@@ -107,13 +107,13 @@ export class Reflector {
         failures = clock.monotonicMs() - begunMs >= GOOD_WATCH_MS ? 0 : failures + 1;
       } catch (cause) {
         if (signal.aborted) return;
-        if (!(cause instanceof ApiError)) throw cause;
         this.watching = false;
+        const error = failureOf(cause, this.options.path);
         // Keeps what is known, which ages meanwhile; it is tried again for as long as this process lives.
-        if (cause.status === GONE) this.resourceVersion = undefined;
+        if (error.status === GONE) this.resourceVersion = undefined;
         failures = clock.monotonicMs() - begunMs >= GOOD_WATCH_MS ? 1 : failures + 1;
-        waitMs = Math.min(RETRY_AFTER_MS_MAX, cause.retryAfterMs ?? 0);
-        onFailure(cause);
+        waitMs = Math.min(RETRY_AFTER_MS_MAX, error.retryAfterMs ?? 0);
+        onFailure(error);
       } finally {
         this.watching = false;
       }
@@ -136,7 +136,7 @@ export class Reflector {
         { ...query, limit: String(PAGE_ITEMS), ...(next === "" ? {} : { continue: next }) },
         signal,
       );
-      const { metadata, items } = page as {
+      const { metadata, items } = (page ?? {}) as {
         readonly metadata?: { readonly resourceVersion?: unknown; readonly continue?: unknown };
         readonly items?: unknown;
       };
@@ -220,4 +220,10 @@ export class Reflector {
   private heard(): void {
     this.heardAtMs = this.options.clock.monotonicMs();
   }
+}
+
+/** A defect in reading pods must not take the fleet's control plane away: it is a failure like any other. */
+function failureOf(cause: unknown, path: string): ApiError {
+  if (cause instanceof ApiError) return cause;
+  return new ApiError(`kubernetes ${path}: what came could not be read`, undefined, undefined, { cause });
 }

@@ -189,6 +189,21 @@ t.test("failures are tried again with growing pauses, Retry-After is heeded, and
   await until("all to be well", () => watch.detail === "watching");
 });
 
+t.test("answers that are no lists are failures, and nothing is told until there is one", async (t) => {
+  const body = ["null", "[]", "{}", "nonsense", '{"metadata":{"resourceVersion":"1"},"items":{}}', '{"metadata":{}}'];
+  const api = await fakeApi(t);
+  api.set(pod({ name: "a", ip: "10.0.0.1" }));
+  api.fail(...body.map((text) => ({ status: 200, body: text })), {
+    status: 302,
+    headers: { location: "http://192.0.2.1/" },
+  });
+  const { failures, until, told, watch } = await scene(t, { api: api.url });
+  await until("a list", () => watch.loaded);
+  t.equal(failures.length, body.length + 1);
+  t.equal(failures.at(-1)?.status, 302, "nobody is followed elsewhere with the token");
+  t.same(told(), ["shop/a 10.0.0.1"]);
+});
+
 t.test("a watch on which nothing comes is begun anew", async (t) => {
   const { api, until, failures } = await scene(t, {}, { idleMsMax: 50 });
   await until("another watch", () => api.asked.filter((one) => one.includes("watch=true")).length > 1);
