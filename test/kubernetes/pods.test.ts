@@ -74,6 +74,7 @@ t.test(
         fieldSelector: undefined,
         tokenFile,
         caFile,
+        tokenAudience: undefined,
         naming: {
           principal: "spiffe://{trustDomain}/ns/{namespace}/sa/{serviceAccount}",
           trustDomain: "td",
