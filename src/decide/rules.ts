@@ -165,8 +165,8 @@ class RuleIndex {
 
   candidates(matched: Matched): readonly Rule[] {
     if (this.filed < this.rules.length) this.fileMore(this.rules.length);
-    const { destination, method, path, template, principal } = matched;
-    const key = `${principal}\n${destination}\n${method}\n${template}\n${path}`;
+    const { destination, method, path, template, principal, peerGroup = "" } = matched;
+    const key = `${principal}\n${peerGroup}\n${destination}\n${method}\n${template}\n${path}`;
     const known = this.remembered.get(key);
     if (known !== undefined) return known;
     const found = this.find(matched);

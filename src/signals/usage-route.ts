@@ -31,11 +31,12 @@ export const usageRoute: Signal = {
     if (baseline === undefined) return absent("no baseline yet");
     const windows = baseline.habits.windowsOf(HABIT.route, route);
     if (session.newRoutes.includes(route)) return NOTHING;
-    // A known route speaks for the principal, by a little; a half-settled one says nothing either way.
+    // A known route speaks for the principal, by a little, and never against it: before much is learned of how often new
+    // routes are ordinary, that would take a cold start for a thief. A half-settled one says nothing either way.
     if (windows >= SETTLE_WINDOWS) {
       const thief = chanceOfThief("unknown", session.lastRoute) + chanceOfThief("foreign", session.lastRoute);
       const ordinary = chanceOfOwner(context, "unknown") + chanceOfOwner(context, "foreign");
-      return present(bitsOf(1 - thief, 1 - Math.min(0.95, ordinary)), route, "");
+      return present(Math.min(0, bitsOf(1 - thief, 1 - Math.min(0.95, ordinary))), route, "");
     }
     if (windows > 0) return NOTHING;
     const kind = population.routes.has(route) ? "foreign" : "unknown";

@@ -404,3 +404,25 @@ t.test("more ordinary callers than there is memory for are no strangers when the
     [],
   );
 });
+
+t.test("a burst of one caller at a cold start is ordinary, however late it is learned from", async (t) => {
+  const one = line();
+  const burst = Array.from({ length: 40 }, (_, i) => {
+    const facts = request({ principal: i < 20 ? "spiffe://td/a" : "spiffe://td/b", at: NOON + i, path: "/orders/1" });
+    return { facts, verdict: one.check(facts, POLICY) };
+  });
+  // Their answers are on their way before anything of them is learned, but for the first of each.
+  for (const first of [burst[0], burst[20]]) if (first !== undefined) one.learn(first.facts, first.verdict);
+  const next = Array.from({ length: 40 }, (_, i) =>
+    one.check(
+      request({ principal: i < 20 ? "spiffe://td/a" : "spiffe://td/b", at: NOON + 100 + i, path: "/orders/1" }),
+      POLICY,
+    ),
+  );
+  t.same(
+    next
+      .filter(({ enforced }) => enforced !== "allow")
+      .map(({ reasons }) => `${reasons[0]?.signal} ${reasons[0]?.seen}`),
+    [],
+  );
+});
