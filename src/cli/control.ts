@@ -7,6 +7,7 @@ import { startControl } from "../server/control.ts";
 import { VERSION } from "../server/version.ts";
 import { createLog } from "../telemetry/log.ts";
 import { type Command, EXIT_BAD, EXIT_GOOD } from "./command.ts";
+import { untilSignal } from "./until-signal.ts";
 
 export const controlCommand: Command = {
   name: "control",
@@ -40,9 +41,7 @@ export const controlCommand: Command = {
     const log = createLog(read.settings.logLevel);
     const control = await startControl(read.settings, log);
     log.info({ event: "started", version: VERSION, ...control.addresses }, "serving the fleet");
-    const signal = await new Promise<NodeJS.Signals>((resolve) => {
-      for (const name of ["SIGTERM", "SIGINT"] as const) process.once(name, () => resolve(name));
-    });
+    const signal = await untilSignal();
     log.info({ event: "stopping", signal }, "draining");
     await control.stop();
     log.info({ event: "stopped" }, "drained");

@@ -10,6 +10,7 @@ import { VERSION } from "../server/version.ts";
 import { keepYoungGenerationSmall } from "../server/young-generation.ts";
 import { createLog, type Logger } from "../telemetry/log.ts";
 import { type Command, EXIT_BAD, EXIT_GOOD, type Invocation, type Terminal } from "./command.ts";
+import { untilSignal } from "./until-signal.ts";
 
 export const serveCommand: Command = {
   name: "serve",
@@ -72,10 +73,4 @@ function readText(path: string): string {
   } catch (cause) {
     throw new OperatingError("ERR_CONFIG_INVALID", `${path}: expected a file that can be read`, { cause });
   }
-}
-
-function untilSignal(): Promise<NodeJS.Signals> {
-  return new Promise((resolve) => {
-    for (const name of ["SIGTERM", "SIGINT"] as const) process.once(name, () => resolve(name));
-  });
 }

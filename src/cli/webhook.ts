@@ -6,6 +6,7 @@ import { startWebhook, type WebhookSettings } from "../server/webhook.ts";
 import { createLog } from "../telemetry/log.ts";
 import { inClusterVersion, SERVICE_ACCOUNT_FOLDER } from "../webhook/cluster-version.ts";
 import { type Command, choice, EXIT_GOOD, type Flag, type Invocation, usage } from "./command.ts";
+import { untilSignal } from "./until-signal.ts";
 
 const DEFAULTS = {
   "webhook-address": "0.0.0.0:9443",
@@ -49,9 +50,7 @@ export const webhookCommand: Command = {
     );
     const webhook = await startWebhook(settingsOf(invocation, terminal.environment), log);
     log.info({ event: "started", version: VERSION, ...webhook.addresses }, "injecting sidecars");
-    const signal = await new Promise<NodeJS.Signals>((resolve) => {
-      for (const name of ["SIGTERM", "SIGINT"] as const) process.once(name, () => resolve(name));
-    });
+    const signal = await untilSignal();
     log.info({ event: "stopping", signal }, "draining");
     await webhook.stop();
     log.info({ event: "stopped" }, "drained");

@@ -25,6 +25,7 @@ import { OperatingError } from "../model/errors.ts";
 import { errorFields, type Logger } from "../telemetry/log.ts";
 import { startSharedSignals } from "./control-signals.ts";
 import { HealthServer } from "./health.ts";
+import { type Close, startWhole } from "./whole.ts";
 
 /** Reports of more sidecars than may connect here: a fleet has several control processes. */
 const REPORTS_FACTOR = 10;
@@ -42,22 +43,13 @@ export interface RunningControl {
 
 /** @throws {OperatingError} for settings that cannot be met; nothing is left running then */
 export async function startControl(settings: ControlSettings, log: Logger): Promise<RunningControl> {
-  const closers: (() => Promise<void> | void)[] = [];
-  const stop = async (): Promise<void> => {
-    for (const close of closers.splice(0).reverse()) await close();
-  };
-  try {
-    return { addresses: await assemble(settings, log, closers), stop };
-  } catch (error) {
-    await stop();
-    throw error;
-  }
+  return await startWhole([], (closers) => assemble(settings, log, closers));
 }
 
 async function assemble(
   settings: ControlSettings,
   log: Logger,
-  closers: (() => Promise<void> | void)[],
+  closers: Close[],
 ): Promise<RunningControl["addresses"]> {
   const now = Date.now;
   const { bundleKeys, bundleBytesMax, heartbeatMs, sidecarsMax } = settings;

@@ -40,6 +40,7 @@ import { shadowed } from "./shadowing.ts";
 import { StateFiles } from "./state-files.ts";
 import { StreamsListener } from "./streams-listener.ts";
 import { VERSION } from "./version.ts";
+import { type Close, startWhole } from "./whole.ts";
 
 const RECENT_MAX = 2_000;
 const KEY_BYTES = 32;
@@ -65,24 +66,14 @@ export interface Sidecar {
  *   keeps running then
  */
 export async function startSidecar(config: ServeConfig, log: Logger, loader: PolicyLoader): Promise<Sidecar> {
-  const closers: (() => Promise<void> | void)[] = [() => loader.close()];
-  const stop = async (): Promise<void> => {
-    for (const close of closers.splice(0).reverse()) await close();
-  };
-  try {
-    const addresses = await assemble(config, log, loader, closers);
-    return { addresses, stop };
-  } catch (error) {
-    await stop();
-    throw error;
-  }
+  return await startWhole([() => loader.close()], (closers) => assemble(config, log, loader, closers));
 }
 
 async function assemble(
   config: ServeConfig,
   log: Logger,
   loader: PolicyLoader,
-  closers: (() => Promise<void> | void)[],
+  closers: Close[],
 ): Promise<Sidecar["addresses"]> {
   const now = Date.now;
   const startedAtMs = now();
@@ -498,7 +489,7 @@ function setAside(state: StateFiles, log: Logger): string | undefined {
   }
 }
 
-function recordTo(path: string, line: Line, closers: (() => Promise<void> | void)[]): Line {
+function recordTo(path: string, line: Line, closers: Close[]): Line {
   let file: number;
   try {
     file = openSync(path, "a", 0o600);

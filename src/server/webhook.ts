@@ -10,6 +10,7 @@ import { WebhookMetrics } from "../webhook/metrics.ts";
 import { reviewBody } from "../webhook/reviewer.ts";
 import { WatchedFiles } from "../webhook/watched-files.ts";
 import { HealthServer } from "./health.ts";
+import { type Close, startWhole } from "./whole.ts";
 
 /** A ConfigMap holds 1 MiB at most. */
 const CONFIG_BYTES_MAX = 1024 * 1024;
@@ -44,22 +45,13 @@ export interface RunningWebhook {
 
 /** @throws {OperatingError} for settings that cannot be met; nothing is left running then */
 export async function startWebhook(settings: WebhookSettings, log: Logger): Promise<RunningWebhook> {
-  const closers: (() => Promise<void> | void)[] = [];
-  const stop = async (): Promise<void> => {
-    for (const close of closers.splice(0).reverse()) await close();
-  };
-  try {
-    return { addresses: await assemble(settings, log, closers), stop };
-  } catch (error) {
-    await stop();
-    throw error;
-  }
+  return await startWhole([], (closers) => assemble(settings, log, closers));
 }
 
 async function assemble(
   settings: WebhookSettings,
   log: Logger,
-  closers: (() => Promise<void> | void)[],
+  closers: Close[],
 ): Promise<RunningWebhook["addresses"]> {
   const { injectorConfig, tlsCertFile, tlsKeyFile, lookMs } = settings;
   const looking = lookMs === undefined ? {} : { lookMs };
