@@ -1,6 +1,7 @@
 /** Callers that show a service account's token: a Kubernetes cluster says whether it is good, and whose it is. */
 
 import { createHash } from "node:crypto";
+import { decodeJwt, type JWTPayload } from "jose";
 import { MINUTE_MS, SECOND_MS } from "../model/units.ts";
 
 /** Whose a token is. */
@@ -151,10 +152,10 @@ function tokenOf(authorization: string | undefined): string | undefined {
   return token === undefined || token.length > TOKEN_CHARS_MAX ? undefined : token;
 }
 
-function payloadOf(token: string): Readonly<Record<string, unknown>> {
+/** What a token says of itself, unverified. */
+function payloadOf(token: string): JWTPayload {
   try {
-    const payload: unknown = JSON.parse(Buffer.from(token.split(".")[1] ?? "", "base64url").toString("utf8"));
-    return typeof payload === "object" && payload !== null ? (payload as Record<string, unknown>) : {};
+    return decodeJwt(token);
   } catch {
     return {}; // no JWT: nobody's token
   }
