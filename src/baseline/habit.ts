@@ -166,10 +166,18 @@ export class Habits {
 
   /** The most used values, heaviest first: what a reason names as expected. */
   top(habit: number, count: number): readonly string[] {
-    return [...this.entries(habit)]
-      .sort((a, b) => b.weight - a.weight)
-      .slice(0, count)
-      .map((entry) => entry.value);
+    const { slots } = this;
+    const end = this.endOf(habit);
+    const found: number[] = [];
+    for (let at = this.startOf(habit); at < end; at += ENTRY_SLOTS) {
+      let place = found.length;
+      // Among values of one weight, the one that was promoted further comes first.
+      while (place > 0 && this.weightAt(found[place - 1] as number) < this.weightAt(at)) place--;
+      if (place >= count) continue;
+      found.splice(place, 0, at);
+      if (found.length > count) found.pop();
+    }
+    return found.map((at) => slots[at] as string);
   }
 
   /** Where an entry begins; -1 when there is none. */

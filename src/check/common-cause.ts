@@ -12,26 +12,43 @@ const KEPT_MS = 30 * SECOND_MS;
 const OTHERS_MIN = 3;
 /** Added to the number of active principals, so that three of four are not yet everybody. */
 const PRIOR_ACTIVE = 4;
-const PRINCIPALS_MAX = 4096;
-/** Novelties watched at a time; the one noticed longest ago is forgotten first. */
+/** Principals told apart; while so many are active, further ones count as if they were not there. */
+const PRINCIPALS_MAX = 16_384;
+/** Novelties watched at a time, and principals noted with all of them; the one noticed longest ago is forgotten first. */
 const CAUSES_MAX = 4096;
+const MOVED_MAX = 262_144;
 
 export class CommonCause {
   private readonly active = new Recent();
   private readonly causes = new Map<string, Cause>();
   private readonly causesByAge = new AgeList<Cause>();
+  /** Principals noted with all causes together. */
+  private moved = 0;
 
   /** Notes that a principal is at work, and which signals accused it of something new. */
-  note(principal: string, signals: readonly string[], now: number): void {
-    this.active.note(principal, now);
-    for (const signal of signals) this.noteCause(signal).moved.note(principal, now);
+  note(session: AtWork, signals: readonly string[], now: number): void {
+    const { principal } = session;
+    const slot = Math.floor(now / KEPT_MS);
+    if (session.activeSlot !== slot) {
+      session.activeSlot = slot;
+      this.active.note(principal, now);
+    }
+    for (const signal of signals) {
+      const { moved } = this.noteCause(signal);
+      const before = moved.size;
+      moved.note(principal, now);
+      this.moved += moved.size - before;
+    }
+    while (this.moved > MOVED_MAX && this.causesByAge.size > 1) this.dropCause(this.causesByAge.oldest as Cause);
   }
 
   /** Share, 0..1, of the other active principals that `signal` accused lately. */
   share(signal: string, principal: string, now: number): number {
     const moved = this.causes.get(signal)?.moved;
     if (moved === undefined || moved.size <= OTHERS_MIN) return 0;
+    const before = moved.size;
     moved.forgetOld(now);
+    this.moved += moved.size - before;
     this.active.forgetOld(now);
     const others = moved.size - (moved.has(principal) ? 1 : 0);
     if (others < OTHERS_MIN) return 0;
@@ -57,13 +74,22 @@ export class CommonCause {
     const cause: Cause = { signal, moved: new Recent(), older: undefined, newer: undefined };
     this.causes.set(signal, cause);
     this.causesByAge.add(cause);
-    const { oldest } = this.causesByAge;
-    if (this.causes.size > CAUSES_MAX && oldest !== undefined) {
-      this.causes.delete(oldest.signal);
-      this.causesByAge.remove(oldest);
-    }
+    if (this.causes.size > CAUSES_MAX) this.dropCause(this.causesByAge.oldest as Cause);
     return cause;
   }
+
+  private dropCause(cause: Cause): void {
+    this.causes.delete(cause.signal);
+    this.causesByAge.remove(cause);
+    this.moved -= cause.moved.size;
+  }
+}
+
+/** Whose work it is: a session, which remembers when that was noted. */
+export interface AtWork {
+  readonly principal: string;
+  /** Half a minute, since the epoch, in which it was last noted as at work. */
+  activeSlot: number;
 }
 
 /** A novelty and who showed it lately. */
@@ -93,10 +119,12 @@ class Recent {
   note(principal: string, now: number): void {
     const seen = this.byName.get(principal);
     if (seen === undefined) {
+      if (this.size >= PRINCIPALS_MAX) this.forgetOld(now);
+      // With one in and one out for every request, more principals than there is room for would cost the most.
+      if (this.size >= PRINCIPALS_MAX) return;
       const fresh: Seen = { principal, at: now, older: undefined, newer: undefined };
       this.byName.set(principal, fresh);
       this.byAge.add(fresh);
-      if (this.byName.size > PRINCIPALS_MAX) this.drop(this.byAge.oldest as Seen);
       return;
     }
     // Within half a minute its place in the order is good enough.

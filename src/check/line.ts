@@ -323,7 +323,7 @@ class RequestLine implements Line {
     const lesson = pending?.lesson;
     if (pending === undefined || lesson === undefined) return;
     pending.lesson = undefined;
-    if (verdict.identity.proven) this.causes.note(pending.session.principal, lesson.newSignals, facts.time);
+    if (verdict.identity.proven) this.causes.note(pending.session, lesson.newSignals, facts.time);
     if (pending.teaches) this.admit(pending, lesson);
   }
 
@@ -371,7 +371,7 @@ class RequestLine implements Line {
     if (!verdict.identity.proven || lesson === undefined) return;
     pending.lesson = undefined;
     pending.teaches = true;
-    this.causes.note(session.principal, lesson.newSignals, facts.time);
+    this.causes.note(session, lesson.newSignals, facts.time);
     this.admit(pending, { ...lesson, settles: true });
   }
 

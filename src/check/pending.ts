@@ -110,7 +110,7 @@ function homeOf(id: string, mask: number): number {
 /** With so many verdicts behind it and no outcome, a table takes it that nobody reports any. */
 const UNREPORTED_MAX = 16_384;
 /** How many verdicts then wait beside those that are still to be learned from. */
-const UNREPORTED_WAITING = 256;
+const UNREPORTED_WAITING = 32;
 
 /**
  * Verdicts that still await their outcome, by decision id and by request id; bounded, the oldest goes first. Where no outcome

@@ -7,7 +7,7 @@ import { type ConfigSources, type FileSettings, readConfig, type ServeConfig } f
 import { SETTINGS, type Setting } from "../server/settings.ts";
 import type { Sidecar } from "../server/sidecar.ts";
 import { VERSION } from "../server/version.ts";
-import { keepYoungGenerationSmall } from "../server/young-generation.ts";
+import { YoungGeneration } from "../server/young-generation.ts";
 import { createLog, type Logger } from "../telemetry/log.ts";
 import { type Command, EXIT_BAD, EXIT_GOOD, type Invocation, type Terminal } from "./command.ts";
 import { untilSignal } from "./until-signal.ts";
@@ -50,9 +50,9 @@ export const serveCommand: Command = {
 async function start(config: ServeConfig, log: Logger): Promise<Sidecar> {
   const loader = new PolicyLoader();
   if (config.policy !== undefined) loader.warm();
-  keepYoungGenerationSmall();
+  const youngGeneration = new YoungGeneration();
   const { startSidecar } = await import("../server/sidecar.ts");
-  return startSidecar(config, log, loader);
+  return startSidecar(config, log, loader, youngGeneration);
 }
 
 export async function sourcesOf({ values }: Invocation, { environment }: Terminal): Promise<ConfigSources> {

@@ -103,7 +103,7 @@ function indexOf(rules: readonly Rule[]): RuleIndex {
 }
 
 /** Principals whose group is remembered; all are forgotten when there are more. */
-const PRINCIPALS_MAX = 4_096;
+const PRINCIPALS_MAX = 16_384;
 
 class Groups {
   private readonly names: readonly string[];

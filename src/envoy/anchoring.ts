@@ -5,7 +5,7 @@ import { parseSpiffeId } from "../identity/spiffe.ts";
 import type { IdentityPolicy, TrustDomainPolicy } from "../model/policy.ts";
 
 /** Results kept for one policy; the oldest is forgotten. */
-const RESULTS_MAX = 4_096;
+const RESULTS_MAX = 16_384;
 /** Authorities of one name whose signature is tried: a domain that rotates them has two or three. */
 const TRIED_MAX = 16;
 

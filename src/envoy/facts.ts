@@ -41,14 +41,14 @@ export function factsOf(
     userAgent: read.userAgent,
     tls: read.tls,
     requestBytes: read.requestBytes,
-    ...(read.lasting ? { lasting: true as const } : {}),
+    lasting: read.lasting ? true : undefined,
     presented: {
       certificate: read.certificate,
       peerSpiffeId: read.peerSpiffeId,
       peerNameInvalid: read.peerNameInvalid,
-      ...(read.unanchored === undefined ? {} : { unanchored: read.unanchored }),
+      unanchored: read.unanchored,
       token,
-      ...(proof === undefined ? {} : { proof }),
+      proof,
       apiKey:
         apiKeyHeader === undefined || isRepeated(read, apiKeyHeader)
           ? NO_KEY
@@ -59,13 +59,13 @@ export function factsOf(
 }
 
 function faultsOf(read: ReadRequest, apiKeyHeader: string | undefined): readonly string[] {
-  const faults = [...read.faults];
+  let { faults } = read;
   if (read.verifiedClaims.length > 1) {
     const subjects = new Set(read.verifiedClaims.map((claims) => `${claims.iss}|${claims.sub}`));
-    if (subjects.size > 1) faults.push("verified tokens of several subjects");
+    if (subjects.size > 1) faults = [...faults, "verified tokens of several subjects"];
   }
   if (apiKeyHeader !== undefined && apiKeyHeader !== "authorization" && isRepeated(read, apiKeyHeader)) {
-    faults.push(`more than one ${apiKeyHeader} header`);
+    faults = [...faults, `more than one ${apiKeyHeader} header`];
   }
   return faults;
 }

@@ -13,8 +13,8 @@ interface Known<T> {
 const WAYS_MAX = 4;
 
 /**
- * A table with a few places for each hash: a text that is new takes a free one, else the last, and one that is found moves a
- * place forward. It is thereby bounded without an order to keep. Nothing secret may be read by it, since what was read is
+ * A table with a few places for each hash: a text that is new takes a free one, else one in turn. It is thereby bounded
+ * without an order to keep, and what is found is only read. Nothing secret may be read by it, since what was read is
  * remembered.
  */
 export class Recurring<T> {
@@ -24,6 +24,8 @@ export class Recurring<T> {
   private readonly mask: number;
   private readonly ways: number;
   private readonly make: (text: string) => T;
+  /** Which of a hash's places is taken next, where none is free. */
+  private turn = 0;
 
   /**
    * @param places how many texts are remembered at most; a power of two
@@ -61,30 +63,21 @@ export class Recurring<T> {
       if (hashes[place] !== hash && hashes[place] !== 0) continue;
       const known = places[place];
       if (known === undefined) break;
-      if (hashes[place] !== hash || known.text.length !== length || !isText(known.text, bytes, start)) continue;
-      if (place > first) this.promote(place);
+      if (hashes[place] !== hash || !isTextAt(known.text, bytes, start, end)) continue;
       return known.made;
     }
     const text = bytes.toString("latin1", start, end);
     const made = this.make(text);
-    const taken = Math.min(place, last);
+    const taken = place <= last ? place : first + (this.turn++ & (this.ways - 1));
     places[taken] = { text, made };
     hashes[taken] = hash;
     return made;
   }
-
-  private promote(place: number): void {
-    const { places, hashes } = this;
-    const known = places[place];
-    const hash = hashes[place] as number;
-    places[place] = places[place - 1];
-    hashes[place] = hashes[place - 1] as number;
-    places[place - 1] = known;
-    hashes[place - 1] = hash;
-  }
 }
 
-function isText(text: string, bytes: Buffer, start: number): boolean {
+/** Whether the bytes that lie between are just those of an ASCII text. */
+export function isTextAt(text: string, bytes: Buffer, start: number, end: number): boolean {
+  if (text.length !== end - start) return false;
   for (let i = 0; i < text.length; i++) if (text.charCodeAt(i) !== bytes[start + i]) return false;
   return true;
 }

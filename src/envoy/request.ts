@@ -9,7 +9,7 @@ import type { Protocol, TlsFacts } from "../model/facts.ts";
 import type { CertificateFacts } from "../model/identity.ts";
 import type { Shown } from "./anchoring.ts";
 import { type Headers, SLOT, WireHeaders } from "./headers.ts";
-import { Recurring } from "./recurring.ts";
+import { isTextAt, Recurring } from "./recurring.ts";
 import { firstChars, ownText } from "./text.ts";
 import { textOf } from "./wire-cursor.ts";
 import { ClaimsMemo, type Span, type WireAddress, type WireHttp, WireRequest } from "./wire-request.ts";
@@ -306,12 +306,21 @@ interface Peer {
 function peerOf(request: WireRequest, memory: RequestMemory, headers: WireHeaders, faults: string[]): Peer {
   const { bytes, source } = request;
   const { start, end } = source.certificate;
-  const named = memory.principals.read(bytes, source.principal.start, source.principal.end);
-  if (start === end) return namedPeer(named, undefined, undefined, headers, faults);
+  if (start === end) return namedPeer(nameOf(source.principal, bytes, memory), undefined, undefined, headers, faults);
   const parsed = memory.certificates.read(bytes, start, end);
+  // Envoy takes the name from the certificate, where it has been found valid already.
+  const own = parsed.ok ? parsed.certificate.spiffeId : undefined;
+  const named =
+    own !== undefined && isTextAt(own, bytes, source.principal.start, source.principal.end)
+      ? { spiffeId: own, invalid: undefined }
+      : nameOf(source.principal, bytes, memory);
   // What is known to be a certificate is text: there, looking again is spared.
   if (!parsed.ok) request.demandUtf8(source.certificate);
   return namedPeer(named, parsed, () => textOf(bytes, start, end), headers, faults);
+}
+
+function nameOf({ start, end }: Span, bytes: Buffer, memory: RequestMemory): PeerName {
+  return memory.principals.read(bytes, start, end);
 }
 
 function namedPeer(

@@ -12,7 +12,7 @@ import type { KeySets, Keys } from "./key-sets.ts";
 
 /** Longer tokens are refused unread; Envoy's own limit for all headers together is 60 KiB. */
 const TOKEN_CHARS_MAX = 16 * 1024;
-const VERIFIED_MAX = 10_000;
+const VERIFIED_MAX = 16_384;
 /** A verified token is looked at anew after this, so that a withdrawn key takes effect. */
 const TRUSTED_MS = 5 * MINUTE_MS;
 /** A refused one is not verified again for this long: a flood of bad tokens costs one hash each. */

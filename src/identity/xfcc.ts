@@ -75,8 +75,8 @@ function parseElement(text: string): XfccElement | undefined {
 }
 
 /** Headers remembered; the one that came first is forgotten beyond. */
-const REMEMBERED_MAX = 4_096;
-const REMEMBERED_BYTES_MAX = 4 * 1024 * 1024;
+const REMEMBERED_MAX = 16_384;
+const REMEMBERED_BYTES_MAX = 16 * 1024 * 1024;
 /** Longer ones are parsed anew each time. */
 const REMEMBERED_CHARS_MAX = 4_096;
 

@@ -33,7 +33,7 @@ export interface RequestFacts {
   readonly tls: TlsFacts;
   readonly requestBytes: number | undefined;
   /** Set where the request itself says that it will last: a WebSocket, server-sent events, a TCP connection. */
-  readonly lasting?: true;
+  readonly lasting?: true | undefined;
   readonly presented: PresentedFacts;
 }
 

@@ -18,6 +18,7 @@ const IDLE_MS = SECOND_MS;
 export class LoadWatch {
   private readonly pressedMs: number;
   private readonly now: () => number;
+  private readonly onBusy: (() => void) | undefined;
   private timer: NodeJS.Timeout | undefined;
   private dueMs = 0;
   private latestMs = 0;
@@ -26,10 +27,12 @@ export class LoadWatch {
   /**
    * @param pressedMs delay from which the process counts as pressed; from twice that on, as overloaded
    * @param now monotonic milliseconds
+   * @param onBusy told with every look, as long as checks come
    */
-  constructor(pressedMs: number, now: () => number) {
+  constructor(pressedMs: number, now: () => number, onBusy?: () => void) {
     this.pressedMs = pressedMs;
     this.now = now;
+    this.onBusy = onBusy;
   }
 
   /** Tells that a check is being answered. */
@@ -63,6 +66,7 @@ export class LoadWatch {
     this.latestMs = Math.max(0, nowMs - this.dueMs);
     this.dueMs = nowMs + LOOK_MS;
     if (nowMs - this.seenMs > IDLE_MS) this.close();
+    else this.onBusy?.();
   }
 }
 

@@ -41,6 +41,7 @@ import { StateFiles } from "./state-files.ts";
 import { StreamsListener } from "./streams-listener.ts";
 import { VERSION } from "./version.ts";
 import { type Close, startWhole } from "./whole.ts";
+import type { YoungGeneration } from "./young-generation.ts";
 
 const RECENT_MAX = 2_000;
 const KEY_BYTES = 32;
@@ -62,17 +63,24 @@ export interface Sidecar {
 /**
  * Starts a sidecar.
  * @param loader loads its policies, and is closed with it
+ * @param youngGeneration watched as long as there is work
  * @throws {OperatingError} ERR_POLICY_INVALID with every problem at once, ERR_LISTEN, ERR_STATE_UNWRITABLE, …; nothing
  *   keeps running then
  */
-export async function startSidecar(config: ServeConfig, log: Logger, loader: PolicyLoader): Promise<Sidecar> {
-  return await startWhole([() => loader.close()], (closers) => assemble(config, log, loader, closers));
+export async function startSidecar(
+  config: ServeConfig,
+  log: Logger,
+  loader: PolicyLoader,
+  youngGeneration: YoungGeneration,
+): Promise<Sidecar> {
+  return await startWhole([() => loader.close()], (closers) => assemble(config, log, loader, youngGeneration, closers));
 }
 
 async function assemble(
   config: ServeConfig,
   log: Logger,
   loader: PolicyLoader,
+  youngGeneration: YoungGeneration,
   closers: Close[],
 ): Promise<Sidecar["addresses"]> {
   const now = Date.now;
@@ -223,7 +231,11 @@ async function assemble(
   });
   held = holding;
   closers.push(() => holding.close());
-  const loadWatch = new LoadWatch(config.overloadDelayMs, () => performance.now());
+  const loadWatch = new LoadWatch(
+    config.overloadDelayMs,
+    () => performance.now(),
+    () => youngGeneration.look(),
+  );
   closers.push(() => loadWatch.close());
   const shares = new FairShares();
   const authorizer = new Authorizer({

@@ -244,6 +244,8 @@ export interface Session extends Aged<Session> {
   settledWindow: number;
   /** The hour, since the epoch, in which it last taught by whose address it comes. */
   arrivalHour: number;
+  /** The half minute, since the epoch, in which it was last noted that its principal is at work. */
+  activeSlot: number;
   /** User agent and fingerprint of the latest request: a change within the session is news, a repetition is not. */
   agent: string | undefined;
   fingerprint: string | undefined;
@@ -280,6 +282,7 @@ export function newSession(credential: string, standing: Standing, now: EpochMs)
     settledOrigin: undefined,
     settledWindow: 0,
     arrivalHour: 0,
+    activeSlot: 0,
     agent: undefined,
     fingerprint: undefined,
     windowRateBits: 0,
