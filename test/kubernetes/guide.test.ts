@@ -14,7 +14,7 @@ import { at, runWebhook, SYSTEM, type Webhook } from "./release.ts";
 const ROOT = fileURLToPath(new URL("../..", import.meta.url));
 const PAGE = join(ROOT, "docs/kubernetes.md");
 /** What only a kubelet, or a container that it runs, can answer; and who waits for sidecars that nobody runs. */
-const NEEDS_NODES = /rollout status|port-forward| (?:logs|exec|test) |fleet status/;
+const NEEDS_NODES = /rollout status|port-forward|\/proxy\/| (?:logs|exec|test) |fleet status/;
 const COMMAND_MS_MAX = 60_000;
 
 /** A shell block's commands, or a file of its own name, in the order of the page. */
