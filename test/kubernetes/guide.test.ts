@@ -1,4 +1,4 @@
-/** Follows docs/kubernetes.md command by command, from an empty cluster to enforcement and out again. */
+/** Follows docs/kubernetes.md command by command, from an empty cluster to enforcement and out again; and the stand-alone example. */
 
 import { execFile, spawn } from "node:child_process";
 import { chmod, mkdir, mkdtemp, readFile, rm, symlink, writeFile } from "node:fs/promises";
@@ -15,7 +15,10 @@ const ROOT = fileURLToPath(new URL("../..", import.meta.url));
 const PAGE = join(ROOT, "docs/kubernetes.md");
 /** What only a kubelet, or a container that it runs, can answer; and who waits for sidecars that nobody runs. */
 const NEEDS_NODES = /rollout status|port-forward|\/proxy\/| (?:logs|exec|test) |fleet status/;
+const STANDALONE = join(ROOT, "k8s/examples/standalone/README.md");
 const COMMAND_MS_MAX = 60_000;
+/** Below 1024 a process needs rights that a test may lack. */
+const HIGH_PORT = "--set webhook.service.port=9443";
 
 /** A shell block's commands, or a file of its own name, in the order of the page. */
 type Step = { readonly kind: "run"; readonly line: string } | { readonly kind: "file"; name: string; text: string };
@@ -23,7 +26,10 @@ type Step = { readonly kind: "run"; readonly line: string } | { readonly kind: "
 function stepsOf(page: string): readonly Step[] {
   return [...page.matchAll(/^```(sh|yaml)\n([\s\S]*?)^```$/gm)].flatMap(([, language, text = ""]): Step[] => {
     if (language === "sh") {
-      const lines = text.split("\n").map((line) => line.replace(/\s+# .*$/, ""));
+      const lines = text
+        .replace(/\\\n\s*/g, " ")
+        .split("\n")
+        .map((line) => line.replace(/\s+# .*$/, ""));
       return lines.filter((line) => line !== "").map((line) => ({ kind: "run", line }));
     }
     const [, name] = /^# (\S+\.yaml)/.exec(text) ?? [];
@@ -201,7 +207,7 @@ t.test("the commands of the page on Kubernetes work as they stand there", cluste
   const follow = async (line: string): Promise<void> => {
     const changed = line
       .replaceAll("https://localhost:9292", `https://localhost:${control}`)
-      .replace(/^helm install .*/, "$& --set webhook.service.port=9443") // below 1024 a process needs rights
+      .replace(/^helm install .*/, `$& ${HIGH_PORT}`)
       .replace(/^kubectl delete namespace .*/, "$& --wait=false"); // volumes go with a controller that is not there
     const ran = await run(changed);
     t.equal(ran.code, 0, ran.code === 0 ? line : `${line}: ${ran.err}`);
@@ -243,4 +249,52 @@ t.test("the commands of the page on Kubernetes work as they stand there", cluste
   await followed(stepsOf(back));
   const left = "mutatingwebhookconfigurations,clusterroles,clusterrolebindings";
   t.match((await cluster.kubectl(["get", left, "-l", "app.kubernetes.io/instance=sallyport"])).err, /No resources/);
+});
+
+/** cert-manager's kind, as far as the API server has to know it. */
+const CERTIFICATES: JsonObject = {
+  apiVersion: "apiextensions.k8s.io/v1",
+  kind: "CustomResourceDefinition",
+  metadata: { name: "certificates.cert-manager.io" },
+  spec: {
+    group: "cert-manager.io",
+    scope: "Namespaced",
+    names: { kind: "Certificate", plural: "certificates" },
+    versions: [
+      {
+        name: "v1",
+        served: true,
+        storage: true,
+        schema: { openAPIV3Schema: { type: "object", "x-kubernetes-preserve-unknown-fields": true } },
+      },
+    ],
+  },
+};
+
+t.test("the commands of the stand-alone example work as they stand there", clusterNeeded(), async (parent) => {
+  const t = parent as unknown as Test;
+  const cluster = await startCluster(t);
+  const { folder, run } = await workplace(t, cluster);
+  await cluster.apply(CERTIFICATES);
+  await until(async () => (await cluster.kubectl(["get", "certificates.cert-manager.io"])).code === 0, "the kind");
+  for (const step of stepsOf(await readFile(STANDALONE, "utf8"))) {
+    if (step.kind === "file" || NEEDS_NODES.test(step.line)) continue;
+    const { code, out, err } = await run(step.line.replace(/^helm install .*/, `$& ${HIGH_PORT}`));
+    t.equal(code, 0, code === 0 ? step.line : `${step.line}: ${err}`);
+    if (/^helm install/.test(step.line)) await runWebhook(t, cluster);
+    if (/^sallyport inject/.test(step.line))
+      t.match(out, "secretName: sallyport-server", "with TLS, as the values say");
+  }
+  t.match(
+    await readFile(join(folder, "injector.yaml"), "utf8"),
+    /^apiVersion: sallyport\.dev\/v1\nkind: InjectorConfig\n/,
+  );
+  const pods = async (): Promise<readonly JsonObject[]> =>
+    (await cluster.get("pods", "-n", "shop")).items as readonly JsonObject[];
+  await until(async () => (await pods()).length === 2, "the pods");
+  for (const pod of await pods()) {
+    t.match(JSON.stringify(pod), '"ports":[{"containerPort":15006,"name":"http"', "where the Service's name leads");
+    t.match(JSON.stringify(pod), '"secretName":"sallyport-server"');
+    t.match(JSON.stringify(pod), '"--mode=observe"');
+  }
 });
