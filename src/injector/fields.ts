@@ -99,7 +99,7 @@ export const CONFIG_FIELDS: Members = {
   },
   resources: {
     kind: "resources",
-    fallback: { requests: { cpu: "50m", memory: "128Mi" }, limits: { memory: "256Mi" } },
+    fallback: { requests: { cpu: "50m", memory: "128Mi" }, limits: { memory: "384Mi" } },
     summary:
       "`resources` of the container `sallyport`. No limit on CPU by default: a throttled check is a late answer.",
   },
@@ -242,7 +242,7 @@ export const CONFIG_FIELDS: Members = {
       image: {
         kind: "text",
         form: IMAGE,
-        fallback: "envoyproxy/envoy:v1.40-latest",
+        fallback: "docker.io/envoyproxy/envoy:v1.40.0",
         summary: "Of `sidecar`: its image, Envoy 1.37 or later, with `/usr/local/bin/envoy`.",
       },
       pullPolicy: {

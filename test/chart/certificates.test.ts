@@ -140,8 +140,26 @@ t.test("sidecars believe the control plane by the authority that signed its cert
     const leaf = new X509Certificate(decode(secret.data["tls.crt"]));
     t.ok(leaf.verify(new X509Certificate(control.ca).publicKey));
     t.ok(leaf.checkHost("sallyport-control.sallyport-system.svc"));
+    t.ok(leaf.checkHost("localhost"), "operators come by `kubectl port-forward`");
   });
 });
+
+t.test(
+  "the control plane's own authority signs for localhost; another is asked for no such name",
+  WITH_HELM,
+  async (t) => {
+    const names = async (tls: object): Promise<readonly string[]> => {
+      const control = { enabled: true, bundleKeys: { inline: "{}" }, tokensSecretRef: { name: "tokens" } };
+      const values = { control: { ...control, tls: { kind: "certManager", ...tls } } };
+      return one(await render({ values }), "Certificate", "sallyport-control-tls").spec.dnsNames;
+    };
+    const host = "sallyport-control.sallyport-system.svc";
+    t.same(await names({}), [host, `${host}.cluster.local`, "localhost"]);
+    const issuerRef = { name: "corp", kind: "ClusterIssuer", group: "cert-manager.io" };
+    t.same(await names({ issuerRef }), [host, `${host}.cluster.local`]);
+    t.same(await names({ issuerRef, extraDnsNames: ["localhost"] }), [host, `${host}.cluster.local`, "localhost"]);
+  },
+);
 
 t.test("cert-manager's certificate is put into the webhook's configuration by cert-manager", WITH_HELM, async (t) => {
   const objects = await render({ values: { webhook: { certificate: { kind: "certManager" } } } });
@@ -181,5 +199,13 @@ t.test("the notes say what to do next, and what is risky", WITH_HELM, async (t) 
       await notes({ files: ["values-istio.yaml"] }),
       "Let the container istio-proxy ask at unix:/run/sallyport/check.sock",
     );
+    const control = { enabled: true, bundleKeys: { inline: "{}" }, tokensSecretRef: { name: "tokens" } };
+    const published = async (tls: object): Promise<string> => notes({ values: { control: { ...control, tls } } });
+    const usually = await published({});
+    t.match(usually, "get secret sallyport-control-tls -o jsonpath='{.data.ca\\.crt}'");
+    t.match(usually, "fleet publish BUNDLE --control https://localhost:9292 --ca control-ca.crt --token-file TOKEN");
+    t.notMatch(usually, "good for localhost");
+    t.match(await published({ kind: "given", existingSecret: "given" }), "has to be good for localhost, too");
+    t.match(await published({ kind: "insecurePlaintext" }), "--control http://localhost:9292 --token-file TOKEN");
   });
 });

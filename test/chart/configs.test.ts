@@ -2,7 +2,7 @@ import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import t from "tap";
-import { parse } from "yaml";
+import { parse, stringify } from "yaml";
 import { dashboard } from "../../scripts/chart-dashboard.ts";
 import { parsePolicy } from "../../src/bundle/parse.ts";
 import { controlCommand } from "../../src/cli/control.ts";
@@ -43,6 +43,16 @@ for (const files of [[], ...TOPOLOGIES.map((name) => [name])]) {
     t.match(injectorConfigOf(await render({ files })).hash, /^[0-9a-f]{16}$/);
   });
 }
+
+t.test(
+  "what `sallyport inject` adds without a configuration is what the chart's defaults add",
+  WITH_HELM,
+  async (t) => {
+    const charted = injectorConfigOf(await render());
+    const bare = { apiVersion: "sallyport.dev/v1", kind: "InjectorConfig", image: charted.image };
+    t.same(parseInjectorConfig(stringify(bare), "bare"), charted);
+  },
+);
 
 t.test("values arrive in the injector's configuration", WITH_HELM, async (t) => {
   const values = {

@@ -243,7 +243,7 @@ t.test("resources are the configuration's with the pod's over them", async (t) =
   const pod = injected(annotated({ "sallyport.dev/cpu-limit": "1", "sallyport.dev/memory-request": "200Mi" }));
   t.same(objectsOf(objectAt(pod, "spec").initContainers)[0]?.resources, {
     requests: { cpu: "50m", memory: "200Mi" },
-    limits: { memory: "256Mi", cpu: "1" },
+    limits: { memory: "384Mi", cpu: "1" },
   });
 });
 

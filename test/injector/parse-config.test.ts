@@ -20,7 +20,7 @@ t.test("an image is all that is needed", async (t) => {
     image: { repository: "r.example/sallyport", tag: "1.10", digest: "", pullPolicy: "IfNotPresent" },
     imagePullSecrets: [],
     nativeSidecars: "auto",
-    resources: { requests: { cpu: "50m", memory: "128Mi" }, limits: { memory: "256Mi" } },
+    resources: { requests: { cpu: "50m", memory: "128Mi" }, limits: { memory: "384Mi" } },
     runAsUser: 65_532,
     healthPort: 8282,
     mode: "policy",

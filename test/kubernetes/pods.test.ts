@@ -33,7 +33,7 @@ const statusOf = (ip: string, phase = "Running"): string =>
   });
 
 t.test(
-  "pods of a real API server are listed, followed and forgotten, with get, list and watch alone",
+  "pods of a real API server are listed, followed and forgotten, with list and watch alone",
   clusterNeeded(),
   async (t) => {
     const cluster = await startCluster(t);
@@ -107,7 +107,7 @@ t.test(
       apiVersion: "rbac.authorization.k8s.io/v1",
       kind: "ClusterRole",
       metadata: { name: "sallyport-control" },
-      rules: [{ apiGroups: [""], resources: ["pods"], verbs: ["get", "list", "watch"] }],
+      rules: [{ apiGroups: [""], resources: ["pods"], verbs: ["list", "watch"] }],
     };
     const binding: JsonObject = {
       apiVersion: "rbac.authorization.k8s.io/v1",

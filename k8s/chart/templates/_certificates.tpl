@@ -50,9 +50,11 @@ once per rendering, for all templates: crt, key, ca (PEM, all that are believed)
 {{- include "sallyport.makeCertificate" (dict "root" . "component" "webhook" "values" .Values.webhook.certificate "hosts" $hosts) -}}
 {{- end -}}
 
+{{/* `localhost` is where `kubectl port-forward` brings operators; an authority of somebody else's need not sign such a name. */}}
 {{- define "sallyport.controlHosts" -}}
 {{- $host := include "sallyport.controlHost" . -}}
-{{- concat (list $host (printf "%s.%s" $host .Values.clusterDomain)) .Values.control.tls.extraDnsNames | toJson -}}
+{{- $own := ternary (list) (list "localhost") (gt (len .Values.control.tls.issuerRef) 0) -}}
+{{- concat (list $host (printf "%s.%s" $host .Values.clusterDomain)) $own .Values.control.tls.extraDnsNames | uniq | toJson -}}
 {{- end -}}
 
 {{- define "sallyport.controlCertificate" -}}
