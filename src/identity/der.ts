@@ -35,8 +35,9 @@ export class DerError extends Error {
   override readonly name = "DerError";
 }
 
-/** Tag numbers of more than one octet begin so (X.690, section 8.1.2.4): certificates have none. */
-const LONG_TAG = 0x1f;
+/** Bits of the number; tag numbers of more than one octet have all of them (X.690, section 8.1.2.4): certificates have none. */
+const NUMBER = 0x1f;
+const UNIVERSAL_MAX = 0x3f;
 /** What takes more digits is longer than anything that is read here. */
 const LENGTH_DIGITS_MAX = 2;
 /** Far beyond what is in use; without a bound, a single one could fill a certificate. */
@@ -90,11 +91,35 @@ export class DerCursor {
     this.at = this.end;
   }
 
-  /** Passes over an element of whatever type. */
+  /** Passes over an element of whatever type; what lies within others is not looked at. */
   passAny(): void {
     const tag = this.next();
-    // Zero marks the end of an indefinite form.
-    if (tag === NONE || tag === 0 || (tag & LONG_TAG) === LONG_TAG) throw new DerError("an element was expected");
+    switch (tag) {
+      case TAG.boolean:
+        this.boolean();
+        return;
+      case TAG.integer:
+        this.integer();
+        return;
+      case TAG.bitString:
+        this.bitString();
+        return;
+      case TAG.objectIdentifier:
+        this.objectIdentifier();
+        return;
+      case TAG.null:
+        this.pass(tag);
+        if (this.start !== this.end) throw new DerError("a NULL holds something");
+        return;
+      case TAG.bmpString:
+      case TAG.universalString:
+        this.text(tag, tag === TAG.bmpString ? 2 : 4);
+        return;
+    }
+    if (tag === NONE || (tag & NUMBER) === NUMBER) throw new DerError("an element was expected");
+    if (tag <= UNIVERSAL_MAX && tag !== TAG.sequence && tag !== TAG.set && !isPrimitive(tag)) {
+      throw new DerError("an element has not the form that its type has");
+    }
     this.pass(tag);
   }
 
@@ -181,6 +206,12 @@ export class DerCursor {
     if (!isFirst || start === end) throw new DerError("an OBJECT IDENTIFIER is cut off");
   }
 
+  /** Passes over a text whose characters have a fixed size, in octets (X.690, section 8.23.7 and 8.23.8). */
+  text(tag: number, size: 2 | 4): void {
+    this.pass(tag);
+    if ((this.end - this.start) % size !== 0) throw new DerError("a text ends within a character");
+  }
+
   /** What was passed last, one character an octet. */
   latin1(): string {
     return this.bytes.toString("latin1", this.start, this.end);
@@ -190,4 +221,9 @@ export class DerCursor {
 /** Whether the same bytes lie in both places. */
 export function isSame(bytes: Buffer, a: Span, b: Span): boolean {
   return a.end - a.start === b.end - b.start && bytes.compare(bytes, a.start, a.end, b.start, b.end) === 0;
+}
+
+/** Universal types that hold no others; zero, which ends indefinite forms, is none (X.690, sections 8.1.5 and 10.2). */
+function isPrimitive(tag: number): boolean {
+  return tag > 0 && tag <= NUMBER && tag !== (TAG.sequence & NUMBER) && tag !== (TAG.set & NUMBER);
 }

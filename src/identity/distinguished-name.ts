@@ -138,11 +138,11 @@ function readValue(der: DerCursor): string {
       der.pass(tag);
       return escaped(der.latin1());
     case TAG.bmpString:
-      der.pass(tag);
-      return escaped(unitsOf(der, 2));
+      der.text(tag, 2);
+      return escaped(charactersOf(der, 2));
     case TAG.universalString:
-      der.pass(tag);
-      return escaped(unitsOf(der, 4));
+      der.text(tag, 4);
+      return escaped(charactersOf(der, 4));
     case TAG.bitString: // unique identifiers (X.520, section 6.2.7)
       der.bitString();
       return escaped(der.latin1());
@@ -164,8 +164,7 @@ function utf8Of(der: DerCursor): string {
 }
 
 /** Code points of a fixed size, the highest octet first. */
-function unitsOf({ bytes, start, end }: DerCursor, size: 2 | 4): string {
-  if ((end - start) % size !== 0) throw new DerError("a text ends within a character");
+function charactersOf({ bytes, start, end }: DerCursor, size: 2 | 4): string {
   let text = "";
   for (let i = start; i < end; i += size) {
     const point = bytes.readUIntBE(i, size);
