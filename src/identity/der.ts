@@ -218,9 +218,12 @@ export class DerCursor {
   }
 }
 
-/** Whether the same bytes lie in both places. */
+/** Whether the same bytes lie in both places: the last ones first, by which identifiers of one arc differ. */
 export function isSame(bytes: Buffer, a: Span, b: Span): boolean {
-  return a.end - a.start === b.end - b.start && bytes.compare(bytes, a.start, a.end, b.start, b.end) === 0;
+  const length = a.end - a.start;
+  if (length !== b.end - b.start) return false;
+  for (let i = length - 1; i >= 0; i--) if (bytes[a.start + i] !== bytes[b.start + i]) return false;
+  return true;
 }
 
 /** Universal types that hold no others; zero, which ends indefinite forms, is none (X.690, sections 8.1.5 and 10.2). */
