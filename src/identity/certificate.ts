@@ -1,11 +1,15 @@
 /** Reads the peer certificate that Envoy verified (`source.certificate`, URL-encoded PEM). */
 
-import { createHash, X509Certificate } from "node:crypto";
+import { hash } from "node:crypto";
 import type { CertificateFacts } from "../model/identity.ts";
-import { type EpochMs, toEpochMs } from "../model/units.ts";
+import { toEpochMs } from "../model/units.ts";
 import { BytesMemo } from "./bytes-memo.ts";
-import { readLeafRules, readPublicKeyInfo } from "./extensions.ts";
+import { DerCursor, DerError, type Span } from "./der.ts";
+import { readName } from "./distinguished-name.ts";
+import { decodePem, derBytesMax } from "./pem.ts";
+import { keyOf } from "./public-key.ts";
 import { parseSpiffeId } from "./spiffe.ts";
+import { readX509, type X509 } from "./x509.ts";
 
 /** A certificate beyond this is refused unread: real ones with long chains of names stay below 10 KiB. */
 const ENCODED_CHARS_MAX = 64 * 1024;
@@ -27,38 +31,12 @@ const NO_PEM: ParsedCertificate = { ok: false, why: "not a PEM certificate" };
  * @param encoded PEM, percent-encoded as Envoy sends it; plain PEM is accepted too
  */
 export function parsePeerCertificate(encoded: string): ParsedCertificate {
-  if (encoded.length > ENCODED_CHARS_MAX) return { ok: false, why: `longer than ${ENCODED_CHARS_MAX} characters` };
-  let x509: X509Certificate;
-  try {
-    x509 = new X509Certificate(decodeURIComponent(encoded));
-  } catch {
-    return NO_PEM; // keeps the request going: the certificate names nobody
-  }
-  const uris = urisOf(x509.subjectAltName);
-  const spiffe = spiffeOf(x509, uris);
-  const digest = createHash("sha256").update(x509.raw).digest();
-  return {
-    ok: true,
-    certificate: {
-      via: "peer",
-      sha256: digest.toString("hex"),
-      spiffeId: spiffe.id,
-      subject: oneLine(x509.subject),
-      issuer: oneLine(x509.issuer),
-      serial: x509.serialNumber.toLowerCase(),
-      notBefore: timeOf(x509.validFrom),
-      notAfter: timeOf(x509.validTo),
-      key: keyOf(x509),
-      x5tS256: digest.toString("base64url"),
-      keySha256: keySha256Of(x509),
-    },
-    fault: spiffe.fault,
-  };
+  const bytes = Buffer.from(encoded);
+  return reader.read(bytes, 0, bytes.length);
 }
 
 /** Of all remembered certificates together, percent-encoded. */
 const REMEMBERED_BYTES_MAX = 24 * 1024 * 1024;
-const strict = new TextDecoder("utf-8", { fatal: true });
 
 /** Remembers parsed certificates by their very bytes: a connection sends the same one with every request. Bounded. */
 export class CertificateCache {
@@ -69,82 +47,125 @@ export class CertificateCache {
     this.parsed = new BytesMemo({ entriesMax: certificatesMax, bytesMax: REMEMBERED_BYTES_MAX });
   }
 
-  /** Parses what lies between, as {@link parsePeerCertificate} does its text. What is no UTF-8 is no certificate. */
+  /** Parses what lies between, as {@link parsePeerCertificate} does its text. What counts as a certificate is ASCII. */
   read(bytes: Buffer, start: number, end: number): ParsedCertificate {
     const known = this.parsed.find(bytes, start, end);
     if (known !== undefined) return known;
-    let encoded: string;
-    try {
-      encoded = strict.decode(bytes.subarray(start, end));
-    } catch {
-      return NO_PEM; // keeps the request going: the certificate names nobody
-    }
-    const parsed = parsePeerCertificate(encoded);
-    if (encoded.length <= ENCODED_CHARS_MAX) this.parsed.add(bytes, start, end, parsed);
+    const parsed = reader.read(bytes, start, end);
+    if (end - start <= ENCODED_CHARS_MAX) this.parsed.add(bytes, start, end, parsed);
     return parsed;
   }
 }
 
+/** Names of issuers are few, and those of subjects often are. */
+const NAMES_MAX = 256;
+const NAMES_BYTES_MAX = 64 * 1024;
+const NAME_CHARS_MAX = 512;
+
+/**
+ * Reads one certificate after another in the same place. What it tells is made of texts of its own and depends on the
+ * certificate alone: names are remembered by their very bytes, so that equal ones are one text in memory.
+ */
+class CertificateReader {
+  private readonly place = Buffer.allocUnsafeSlow(derBytesMax(ENCODED_CHARS_MAX));
+  private readonly der = new DerCursor();
+  private readonly issuers = new BytesMemo<string>({ entriesMax: NAMES_MAX, bytesMax: NAMES_BYTES_MAX });
+  private readonly subjects = new BytesMemo<string>({ entriesMax: NAMES_MAX, bytesMax: NAMES_BYTES_MAX });
+
+  read(bytes: Buffer, start: number, end: number): ParsedCertificate {
+    if (end - start > ENCODED_CHARS_MAX) return { ok: false, why: `longer than ${ENCODED_CHARS_MAX} characters` };
+    const derBytes = decodePem(bytes, start, end, this.place);
+    if (derBytes === undefined) return NO_PEM;
+    try {
+      return this.parsed(derBytes);
+    } catch (error) {
+      if (error instanceof DerError) return NO_PEM; // keeps the request going: the certificate names nobody
+      throw error;
+    }
+  }
+
+  private parsed(derBytes: number): ParsedCertificate {
+    const { place, der } = this;
+    const x509 = readX509(der, place, 0, derBytes);
+    const subject = this.nameOf(x509.subject, this.subjects);
+    const issuer = this.nameOf(x509.issuer, this.issuers);
+    const spiffe = spiffeOf(x509, place);
+    const sha256 = hash("sha256", place.subarray(0, derBytes), "hex");
+    const { start, end } = x509.publicKeyInfo.whole;
+    return {
+      ok: true,
+      certificate: {
+        via: "peer",
+        sha256,
+        spiffeId: spiffe.id,
+        subject,
+        issuer,
+        serial: numberOf(place, x509.serial),
+        notBefore: toEpochMs(x509.notBefore),
+        notAfter: toEpochMs(x509.notAfter),
+        key: keyOf(x509.publicKeyInfo, der),
+        x5tS256: Buffer.from(sha256, "hex").toString("base64url"),
+        keySha256: hash("sha256", place.subarray(start, end), "hex"),
+      },
+      fault: spiffe.fault,
+    };
+  }
+
+  private nameOf({ start, end }: Span, known: BytesMemo<string>): string | undefined {
+    const { place, der } = this;
+    let name = known.find(place, start, end);
+    if (name === undefined) {
+      der.begin(place, start, end);
+      name = firstChars(readName(der));
+      known.add(place, start, end, name);
+    }
+    return name === "" ? undefined : name;
+  }
+}
+
+const reader = new CertificateReader();
+
 function spiffeOf(
-  x509: X509Certificate,
-  uris: readonly string[],
+  { uris, isAuthority, usage }: X509,
+  bytes: Buffer,
 ): { readonly id: string | undefined; readonly fault: string | undefined } {
   const refuse = (fault: string) => ({ id: undefined, fault: `certificate ${fault}` });
-  if (uris.length === 0) return { id: undefined, fault: undefined };
-  if (uris.length > 1)
-    return uris.some(isSpiffe) ? refuse("has more than one URI name") : { id: undefined, fault: undefined };
-  const uri = uris[0] as string;
-  if (!isSpiffe(uri)) return { id: undefined, fault: undefined };
+  const [first] = uris;
+  if (first === undefined || !uris.some((uri) => isSpiffe(bytes, uri))) return { id: undefined, fault: undefined };
+  if (uris.length > 1) return refuse("has more than one URI name");
+  const uri = bytes.toString("latin1", first.start, first.end);
   const parsed = parseSpiffeId(uri);
   if (!parsed.ok) return refuse(`SPIFFE ID ${parsed.why}`);
   if (parsed.id.path === "") return refuse("names a trust domain, not a workload");
-  const { ca, usage } = readLeafRules(x509.raw);
-  if (ca) return refuse("is a CA certificate, not a leaf");
+  if (isAuthority) return refuse("is a CA certificate, not a leaf");
   if (usage?.keyCertSign || usage?.crlSign) return refuse("may sign certificates or revocation lists: not a leaf");
   if (usage?.digitalSignature === false) return refuse("may not be used for signatures");
   return { id: uri, fault: undefined };
 }
 
-function isSpiffe(uri: string): boolean {
-  return /^spiffe:/i.test(uri);
+const SCHEME = "spiffe:";
+
+function isSpiffe(bytes: Buffer, { start, end }: Span): boolean {
+  return bytes.toString("latin1", start, Math.min(end, start + SCHEME.length)).toLowerCase() === SCHEME;
 }
 
-/** Node writes `URI:spiffe://a/b, DNS:c` and quotes as JSON what could be mistaken. */
-function urisOf(subjectAltName: string | undefined): readonly string[] {
-  if (subjectAltName === undefined) return [];
-  const uris: string[] = [];
-  for (const match of subjectAltName.matchAll(/(?:^|, )([A-Za-z ]+):("(?:[^"\\]|\\.)*"|[^,]*)/g)) {
-    if (match[1] !== "URI") continue;
-    const value = match[2] ?? "";
-    uris.push(value.startsWith('"') ? String(JSON.parse(value)) : value);
-  }
-  return uris;
+/** Two's complement (X.690, section 8.3) in hexadecimal digits, with a sign where it is below zero, and `0` for zero. */
+function numberOf(bytes: Buffer, { start, end }: Span): string {
+  const first = bytes[start] as number;
+  if (first >= 0x80) return negativeOf(bytes, start, end);
+  const digits = bytes.toString("hex", first === 0 ? start + 1 : start, end);
+  return digits === "" ? "0" : digits;
 }
 
-function oneLine(name: string | undefined): string | undefined {
-  return name === undefined || name === "" ? undefined : name.split("\n").join(", ").slice(0, 512);
+/** RFC 5280, section 4.1.2.2, asks to be prepared for them. */
+function negativeOf(bytes: Buffer, start: number, end: number): string {
+  const bits = 8 * (end - start);
+  const digits = (2n ** BigInt(bits) - BigInt(`0x${bytes.toString("hex", start, end)}`)).toString(16);
+  return `-${digits.padStart(digits.length + (digits.length % 2), "0")}`;
 }
 
-function timeOf(text: string): EpochMs | undefined {
-  const time = Date.parse(text);
-  return Number.isNaN(time) ? undefined : toEpochMs(time);
-}
-
-function keySha256Of(x509: X509Certificate): string | undefined {
-  const info = readPublicKeyInfo(x509.raw);
-  return info === undefined ? undefined : createHash("sha256").update(info).digest("hex");
-}
-
-function keyOf(x509: X509Certificate): string | undefined {
-  try {
-    const { asymmetricKeyType, asymmetricKeyDetails } = x509.publicKey;
-    if (asymmetricKeyType === "ec") {
-      const curve = asymmetricKeyDetails?.namedCurve ?? "unknown curve";
-      return `EC ${curve.replace("prime256v1", "P-256").replace("secp384r1", "P-384").replace("secp521r1", "P-521")}`;
-    }
-    if (asymmetricKeyType === "rsa") return `RSA ${asymmetricKeyDetails?.modulusLength ?? ""}`.trim();
-    return asymmetricKeyType?.replace("ed25519", "Ed25519");
-  } catch {
-    return undefined; // keeps the certificate: only its key is of an unknown kind
-  }
+/** Of what is cut off, nothing is kept. */
+function firstChars(text: string): string {
+  if (text.length <= NAME_CHARS_MAX) return text;
+  return Buffer.from(text.slice(0, NAME_CHARS_MAX), "utf16le").toString("utf16le");
 }

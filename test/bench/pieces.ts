@@ -1,25 +1,40 @@
-/** Usage: tsx pieces.ts [TIMES]   What general libraries take for a check's parts: the yardstick of what replaces them. */
+/** Usage: tsx pieces.ts [TIMES]   What general libraries take for a check's parts, beside what replaces them. */
 
 import { X509Certificate } from "node:crypto";
 import { fromBinary, toBinary } from "@bufbuild/protobuf";
 import { checkTemplates } from "./messages.ts";
 
-const built = new URL("../../dist/gen/envoy/service/auth/v3/external_auth_pb.js", import.meta.url).href;
+const built = (file: string): string => new URL(`../../dist/${file}`, import.meta.url).href;
 const { CheckRequestSchema } = (await import(
-  built
+  built("gen/envoy/service/auth/v3/external_auth_pb.js")
 )) as typeof import("../../src/gen/envoy/service/auth/v3/external_auth_pb.ts");
+const { CertificateCache } = (await import(
+  built("identity/certificate.js")
+)) as typeof import("../../src/identity/certificate.ts");
 
 const FRAME_BYTES = 5;
+const CALLERS = 16;
 const MESSAGES = 256;
 const ROUNDS = 5;
 const times = Number(process.argv[2] ?? 50_000);
 
-const messages = (await checkTemplates(16, MESSAGES)).map(({ bytes }) => bytes.subarray(FRAME_BYTES));
+const messages = (await checkTemplates(CALLERS, MESSAGES)).map(({ bytes }) => bytes.subarray(FRAME_BYTES));
 const decoded = messages.map((bytes) => fromBinary(CheckRequestSchema, bytes));
-const certificates = decoded.map(({ attributes }) => decodeURIComponent(attributes?.source?.certificate ?? ""));
+const told = decoded.map(({ attributes }) => attributes?.source?.certificate ?? "");
+const certificates = told.map((encoded) => decodeURIComponent(encoded));
+const toldBytes = told.map((encoded) => Buffer.from(encoded));
+/** Remembers the last one, and {@link CALLERS} take turns: none is found. */
+const forgetful = new CertificateCache(1);
+const retentive = new CertificateCache(CALLERS);
 stage("protobuf-es: decode a CheckRequest", times, (i) => fromBinary(CheckRequestSchema, messages[i] as Buffer));
 stage("protobuf-es: encode a CheckRequest", times, (i) => toBinary(CheckRequestSchema, decoded[i] as never));
 stage("new X509Certificate", times / 20, (i) => new X509Certificate(certificates[i] as string));
+stage("certificate read by own walk", times, (i) => readBy(forgetful, toldBytes[i] as Buffer));
+stage("certificate that is remembered", times, (i) => readBy(retentive, toldBytes[i] as Buffer));
+
+function readBy(cache: InstanceType<typeof CertificateCache>, bytes: Buffer): unknown {
+  return cache.read(bytes, 0, bytes.length);
+}
 
 /** The best of some rounds: whatever else the machine does only adds. */
 function stage(name: string, count: number, job: (i: number) => unknown): void {
