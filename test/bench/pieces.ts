@@ -2,12 +2,12 @@
 
 import { X509Certificate } from "node:crypto";
 import { fromBinary, toBinary } from "@bufbuild/protobuf";
+import { importBuilt } from "./built.ts";
 import { checkTemplates } from "./messages.ts";
 
-const built = new URL("../../dist/gen/envoy/service/auth/v3/external_auth_pb.js", import.meta.url).href;
-const { CheckRequestSchema } = (await import(
-  built
-)) as typeof import("../../src/gen/envoy/service/auth/v3/external_auth_pb.ts");
+const [{ CheckRequestSchema }] = (await importBuilt("gen/envoy/service/auth/v3/external_auth_pb")) as [
+  typeof import("../../src/gen/envoy/service/auth/v3/external_auth_pb.ts"),
+];
 
 const FRAME_BYTES = 5;
 const MESSAGES = 256;
