@@ -2,6 +2,7 @@
 
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join, relative } from "node:path";
+import { bundled } from "../bundle.ts";
 import { bom, bomText } from "../sbom.ts";
 import { type ProductionPackage, productionPackages, readLock } from "./production.ts";
 import { isRunFile, isRunPackage } from "./pruning.ts";
@@ -56,7 +57,7 @@ export function gatherTree(root: string, purpose: Purpose, seconds: number | und
     shares.push({ of, wholeBytes, keptBytes, keptFiles: kept.length });
   };
 
-  take("sallyport", builtFiles(root), (path) => purpose === "npm" || !path.endsWith(".d.ts"));
+  take("sallyport", builtFiles(root), (path) => purpose === "npm" || path.endsWith(".js"));
   take("networks.bin", ["dist/data/networks.bin"], () => true);
   for (const found of productionPackages(lock)) {
     checkInstalled(root, found);
@@ -84,18 +85,23 @@ export function gatherTree(root: string, purpose: Purpose, seconds: number | und
   return { files, shares: shares.sort((a, b) => b.keptBytes - a.keptBytes || (a.of < b.of ? -1 : 1)) };
 }
 
-/** What the build made of the sources that are there: what an earlier build left in dist/ stays out. */
-function builtFiles(root: string): readonly string[] {
-  const missing: string[] = [];
-  const built = filesUnder(root, "src").flatMap((source) => {
-    if (!source.endsWith(".ts")) return [];
-    const base = `dist/${source.slice("src/".length, -".ts".length)}`;
-    const paths = [`${base}.js`, `${base}.d.ts`];
-    missing.push(...paths.filter((path) => !existsSync(join(root, path))));
-    return paths;
+/**
+ * What the build made of the sources that are there, with maps and types: what an earlier build left in dist/ stays out.
+ * @throws {Error} naming what is missing, or was made of other sources
+ */
+export function builtFiles(root: string): readonly string[] {
+  const programs = bundled(root).map(({ path, bytes }) => {
+    const found = existsSync(join(root, path)) ? readFileSync(join(root, path)) : undefined;
+    if (found?.equals(bytes) === true) return path;
+    const got = found === undefined ? "found none" : "found another";
+    throw new Error(`${path}: expected what \`npm run build\` makes of the sources, ${got}`);
   });
-  if (missing.length > 0) throw new Error(`${missing[0]}: expected what \`npm run build\` makes, found none`);
-  return built;
+  const types = filesUnder(root, "src")
+    .filter((source) => source.endsWith(".ts"))
+    .map((source) => `dist/${source.slice("src/".length, -".ts".length)}.d.ts`);
+  const missing = types.find((path) => !existsSync(join(root, path)));
+  if (missing !== undefined) throw new Error(`${missing}: expected what \`npm run build\` makes, found none`);
+  return [...programs, ...types];
 }
 
 /** A package of another version than the locked one would be shipped under a wrong name and hash. */

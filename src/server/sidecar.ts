@@ -37,7 +37,7 @@ import { pooledRandom } from "./random.ts";
 import { reflectionServices } from "./reflection.ts";
 import { startSaving } from "./saving.ts";
 import { shadowed } from "./shadowing.ts";
-import { StateFiles } from "./state-files.ts";
+import { release, StateFiles } from "./state-files.ts";
 import { StreamsListener } from "./streams-listener.ts";
 import { VERSION } from "./version.ts";
 import { type Close, startWhole } from "./whole.ts";
@@ -455,7 +455,11 @@ function startWarm(line: Line, path: string, log: Logger): void {
   } catch (cause) {
     throw new OperatingError("ERR_DATA_UNREADABLE", `prior ${path}: expected a file that can be read`, { cause });
   }
-  line.restore(bytes);
+  try {
+    line.restore(bytes);
+  } finally {
+    release(bytes);
+  }
   log.info({ event: "prior.taken", path }, "starts with what others have learned");
 }
 
@@ -488,6 +492,8 @@ function restore(line: Line, state: StateFiles, log: Logger): boolean {
     const path = setAside(state, log);
     log.error({ event: "state.unusable", path, ...errorFields(error) }, "starts with an empty memory");
     return false;
+  } finally {
+    release(bytes);
   }
 }
 

@@ -14,6 +14,7 @@ import {
 } from "node:fs";
 import { type FileHandle, open, rename } from "node:fs/promises";
 import { join } from "node:path";
+import { MessageChannel } from "node:worker_threads";
 import { OperatingError } from "../model/errors.ts";
 
 const STATE = "baselines.state";
@@ -140,6 +141,20 @@ export class StateFiles {
       throw unwritable(path, cause);
     }
   }
+}
+
+/**
+ * Gives the memory of what was read back, shortly afterwards; the bytes are empty from here on. A snapshot is some
+ * megabytes, and a quiet sidecar may not come to the collection that would free them for a long time.
+ */
+export function release(bytes: Uint8Array): void {
+  const { buffer } = bytes;
+  if (!(buffer instanceof ArrayBuffer) || buffer.byteLength !== bytes.byteLength) return; // others may have a part of it
+  // Handed over to nobody: what is on its way to a port goes with the port.
+  const { port1, port2 } = new MessageChannel();
+  port1.postMessage(buffer, [buffer]);
+  port1.close();
+  port2.close();
 }
 
 /** Writes a file of the operator's choice, for exports. */

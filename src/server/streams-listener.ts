@@ -1,7 +1,7 @@
 /**
  * Where Envoy's long calls arrive. The library that serves them is a tenth of all that a start loads, and no check waits for
- * it: the address is taken at once, and the library is loaded once checks are answered, when the first of them has yet to
- * come. Who connects before that waits as long as it takes.
+ * it: the address is taken at once, and the library is loaded shortly after checks are answered, when few of them have come
+ * yet. Who connects before that waits as long as it takes.
  */
 
 import { createServer, isIP, type Server, type Socket } from "node:net";
@@ -9,6 +9,12 @@ import { listenOn } from "../console/listen.ts";
 import type { GrpcService } from "../envoy/service.ts";
 import type { Listener } from "./check-listener.ts";
 import type { GrpcListener } from "./grpc.ts";
+
+/**
+ * How long after the start the library is loaded. That takes the thread for some fifty milliseconds: whoever waits to hear
+ * that all is ready hears it first.
+ */
+const LOAD_AFTER_MS = 100;
 
 interface Loaded {
   readonly listener: GrpcListener;
@@ -26,6 +32,7 @@ export class StreamsListener implements Listener {
   private loading: Promise<Loaded> | undefined;
   private loaded: Loaded | undefined;
   private serving = false;
+  private soon: NodeJS.Timeout | undefined;
   private closed = false;
   private bound = "";
 
@@ -61,11 +68,13 @@ export class StreamsListener implements Listener {
   setServing(serving: boolean): void {
     this.serving = serving;
     this.loaded?.listener.setServing(serving);
-    if (serving) this.warm();
+    clearTimeout(this.soon);
+    if (serving) this.soon = setTimeout(() => this.warm(), LOAD_AFTER_MS).unref();
   }
 
   async close(timeoutMs: number): Promise<void> {
     this.closed = true;
+    clearTimeout(this.soon);
     this.server.close();
     for (const socket of this.waiting) socket.destroy();
     await this.loaded?.listener.close(timeoutMs);

@@ -1,6 +1,8 @@
 /** Answers OK to every check on our own transport, bytes unread: what a decision comes on top of. */
 
-import { UnaryServer } from "../../dist/transport/server.js";
+import { importBuilt } from "./built.ts";
+
+const [{ UnaryServer }] = (await importBuilt("transport/server")) as [typeof import("../../src/transport/server.ts")];
 
 /** CheckResponse with an empty google.rpc.Status, which is OK. */
 const OK = Uint8Array.of(0x0a, 0);

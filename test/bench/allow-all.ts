@@ -6,12 +6,12 @@ import { createServer, type ServerHttp2Stream } from "node:http2";
 import type { AddressInfo } from "node:net";
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import { Server, ServerCredentials } from "@grpc/grpc-js";
+import { importBuilt } from "./built.ts";
 
 // The same generated code as the sidecar's, compiled in the same way.
-const built = new URL("../../dist/gen/envoy/service/auth/v3/external_auth_pb.js", import.meta.url).href;
-const { CheckRequestSchema, CheckResponseSchema } = (await import(
-  built
-)) as typeof import("../../src/gen/envoy/service/auth/v3/external_auth_pb.ts");
+const [{ CheckRequestSchema, CheckResponseSchema }] = (await importBuilt(
+  "gen/envoy/service/auth/v3/external_auth_pb",
+)) as [typeof import("../../src/gen/envoy/service/auth/v3/external_auth_pb.ts")];
 
 const PATH = "/envoy.service.auth.v3.Authorization/Check";
 const STREAMS_MAX = 8_192;

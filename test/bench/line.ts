@@ -3,21 +3,17 @@
 import type { Verdict } from "../../src/model/verdict.ts";
 import { StateFiles } from "../../src/server/state-files.ts";
 import { countingBytes, request } from "../support/requests.ts";
+import { importBuilt } from "./built.ts";
 import { callerOf, DESTINATION, JA4, pathOf } from "./callers.ts";
 
-// As it is shipped: what runs scripts from source costs time of its own.
-const built = (path: string): string => new URL(`../../dist/${path}`, import.meta.url).href;
-const { createLine } = (await import(built("check/line.js"))) as typeof import("../../src/check/line.ts");
-const { defaultPolicy } = (await import(
-  built("bundle/default-policy.js")
-)) as typeof import("../../src/bundle/default-policy.ts");
-
-const { RecentDecisions } = (await import(
-  built("telemetry/recent.js")
-)) as typeof import("../../src/telemetry/recent.ts");
-const { recordOf } = (await import(
-  built("telemetry/decision-record.js")
-)) as typeof import("../../src/telemetry/decision-record.ts");
+const [{ createLine }, { defaultPolicy }, { RecentDecisions }, { recordOf }] = (await importBuilt(
+  ...["check/line", "bundle/default-policy", "telemetry/recent", "telemetry/decision-record"],
+)) as [
+  typeof import("../../src/check/line.ts"),
+  typeof import("../../src/bundle/default-policy.ts"),
+  typeof import("../../src/telemetry/recent.ts"),
+  typeof import("../../src/telemetry/decision-record.ts"),
+];
 
 export interface LineFigures {
   readonly principals: number;

@@ -1,12 +1,13 @@
 /** Time to look an address up in many ranges, beside Node's own BlockList with a hundredth of them. */
 
 import { BlockList } from "node:net";
+import { importBuilt } from "./built.ts";
 import { rounded } from "./figures.ts";
 
-// As it is shipped: what runs scripts from source costs time of its own.
-const built = (path: string): string => new URL(`../../dist/bundle/${path}`, import.meta.url).href;
-const { readRange } = (await import(built("address.js"))) as typeof import("../../src/bundle/address.ts");
-const { buildAddressLists } = (await import(built("ranges.js"))) as typeof import("../../src/bundle/ranges.ts");
+const [{ readRange }, { buildAddressLists }] = (await importBuilt("bundle/address", "bundle/ranges")) as [
+  typeof import("../../src/bundle/address.ts"),
+  typeof import("../../src/bundle/ranges.ts"),
+];
 
 const RANGES = 100_000;
 const FEW = 1_000;

@@ -2,15 +2,16 @@
 
 import { X509Certificate } from "node:crypto";
 import { fromBinary, toBinary } from "@bufbuild/protobuf";
+import { importBuilt } from "./built.ts";
 import { checkTemplates } from "./messages.ts";
 
-const built = (file: string): string => new URL(`../../dist/${file}`, import.meta.url).href;
-const { CheckRequestSchema } = (await import(
-  built("gen/envoy/service/auth/v3/external_auth_pb.js")
-)) as typeof import("../../src/gen/envoy/service/auth/v3/external_auth_pb.ts");
-const { CertificateCache } = (await import(
-  built("identity/certificate.js")
-)) as typeof import("../../src/identity/certificate.ts");
+const [{ CheckRequestSchema }, { CertificateCache }] = (await importBuilt(
+  "gen/envoy/service/auth/v3/external_auth_pb",
+  "identity/certificate",
+)) as [
+  typeof import("../../src/gen/envoy/service/auth/v3/external_auth_pb.ts"),
+  typeof import("../../src/identity/certificate.ts"),
+];
 
 const FRAME_BYTES = 5;
 const CALLERS = 16;

@@ -6,17 +6,16 @@ import { toEpochMs, toScore } from "../../src/model/units.ts";
 import type { Verdict } from "../../src/model/verdict.ts";
 import { expectedRequest } from "../support/expected-request.ts";
 import { expectedResponse } from "../support/expected-response.ts";
+import { importBuilt } from "./built.ts";
 import { checkTemplates } from "./messages.ts";
 
-// As it is shipped: what runs scripts from source costs time of its own.
-const built = (path: string): string => new URL(`../../dist/${path}`, import.meta.url).href;
-const { RequestMemory, readRequest } = (await import(
-  built("envoy/request.js")
-)) as typeof import("../../src/envoy/request.ts");
-const { responseOf } = (await import(built("envoy/response.js"))) as typeof import("../../src/envoy/response.ts");
-const { ClaimsMemo, WireRequest } = (await import(
-  built("envoy/wire-request.js")
-)) as typeof import("../../src/envoy/wire-request.ts");
+const [{ RequestMemory, readRequest }, { responseOf }, { ClaimsMemo, WireRequest }] = (await importBuilt(
+  ...["envoy/request", "envoy/response", "envoy/wire-request"],
+)) as [
+  typeof import("../../src/envoy/request.ts"),
+  typeof import("../../src/envoy/response.ts"),
+  typeof import("../../src/envoy/wire-request.ts"),
+];
 
 const FRAME_BYTES = 5;
 const CALLERS = 100;

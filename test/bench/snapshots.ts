@@ -1,18 +1,17 @@
 /**
  * Usage: tsx snapshots.ts [CALLERS] [FILE]   Cost of snapshots of that many principals: made at once, in steps, and
- * restored. With a FILE, restores that alone, as at a start. Build first.
+ * restored. With a FILE, restores that alone, as at a start.
  */
 
 import { readFileSync } from "node:fs";
 import { countingBytes, request } from "../support/requests.ts";
+import { importBuilt } from "./built.ts";
 import { callerOf, DESTINATION, JA4, pathOf } from "./callers.ts";
 
-// As it is shipped: what runs scripts from source costs time of its own.
-const built = (path: string): string => new URL(`../../dist/${path}`, import.meta.url).href;
-const { createLine } = (await import(built("check/line.js"))) as typeof import("../../src/check/line.ts");
-const { defaultPolicy } = (await import(
-  built("bundle/default-policy.js")
-)) as typeof import("../../src/bundle/default-policy.ts");
+const [{ createLine }, { defaultPolicy }] = (await importBuilt("check/line", "bundle/default-policy")) as [
+  typeof import("../../src/check/line.ts"),
+  typeof import("../../src/bundle/default-policy.ts"),
+];
 
 /** Two simulated hours of each caller. */
 const REQUESTS_EACH = 24;

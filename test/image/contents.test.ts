@@ -1,17 +1,17 @@
 import { execFileSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { existsSync, statSync } from "node:fs";
+import { appendFileSync, cpSync, existsSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
-import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import { join, posix } from "node:path";
 import { fileURLToPath } from "node:url";
+import { build } from "esbuild";
 import fc from "fast-check";
 import t from "tap";
 import { productionPackages, readLock } from "../../scripts/image-contents/production.ts";
 import { FOLDERS_LEFT_OUT, isRunFile, isRunPackage, PACKAGES_LEFT_OUT } from "../../scripts/image-contents/pruning.ts";
 import { tarOf } from "../../scripts/image-contents/tar.ts";
-import { gatherTree } from "../../scripts/image-contents/tree.ts";
+import { builtFiles, gatherTree } from "../../scripts/image-contents/tree.ts";
 import { sizeTable, writeTree } from "../../scripts/image-contents.ts";
 
 const ROOT = fileURLToPath(new URL("../..", import.meta.url));
@@ -19,20 +19,14 @@ const tree = gatherTree(ROOT, "image", 0);
 const paths = new Set(tree.files.map(({ path }) => path));
 const packages = productionPackages(readLock(ROOT));
 
-/** The bundler that tsx brings: it finds what an import or a require can reach, as Node would. */
-interface Bundler {
-  build(options: Readonly<Record<string, unknown>>): Promise<{
-    readonly metafile: { readonly inputs: Readonly<Record<string, unknown>> };
-  }>;
-}
-const require = createRequire(import.meta.url);
-const bundler = createRequire(require.resolve("tsx"))("esbuild") as Bundler;
-
-/** Every file that the program, its threads and its library for callers can load, late and conditional loads included. */
+/**
+ * Every file that the program, its threads and its library for callers can load, late and conditional loads included: the
+ * bundler finds what an import or a require can reach, as Node would.
+ */
 async function reachable(): Promise<readonly string[]> {
-  const { metafile } = await bundler.build({
+  const { metafile } = await build({
     absWorkingDir: ROOT,
-    entryPoints: ["dist/main.js", "dist/bundle/load-worker.js", "dist/client/client.js"],
+    entryPoints: ["dist/main.js", "dist/parts/load-worker.js", "dist/client/client.js"],
     bundle: true,
     platform: "node",
     format: "esm",
@@ -44,17 +38,9 @@ async function reachable(): Promise<readonly string[]> {
   return Object.keys(metafile.inputs);
 }
 
-/** Loaded by the names of their files, on threads that Sallyport does not start: pino's transports. */
-const REACHED_BY_NAME = [
-  "node_modules/pino-abstract-transport",
-  "node_modules/process-warning",
-  "node_modules/real-require",
-  "node_modules/split2",
-];
-
 t.test("everything that the program can load is in the image", async (t) => {
   const files = await reachable();
-  t.ok(files.length > 1_000, `followed imports through ${files.length} files`);
+  t.ok(files.length > 800, `followed imports through ${files.length} files`);
   t.same(
     files.filter((file) => !paths.has(file)),
     [],
@@ -69,7 +55,7 @@ t.test("exactly the packages that nothing can load are left out", async (t) => {
     unreached.filter((place) => !isRunPackage(place)),
     packages.map(({ place }) => place).filter((place) => !isRunPackage(place)),
   );
-  t.same(unreached.filter(isRunPackage), REACHED_BY_NAME);
+  t.same(unreached.filter(isRunPackage), []);
 });
 
 t.test("no rule on what is left out has outlived what it was for", async (t) => {
@@ -103,7 +89,7 @@ t.test("each package that is in it has its manifest, and its licence where it sh
     t.ok(paths.has(`${place}/package.json`), place);
   }
   const licences = [...paths].filter((path) => /^node_modules\/.*\/licen[cs]e[^/]*$/i.test(path));
-  t.ok(licences.length >= 45, `${licences.length} licence files`);
+  t.ok(licences.length >= 40, `${licences.length} licence files`);
   t.ok(paths.has("LICENSE") && paths.has("NOTICE"));
 });
 
@@ -148,12 +134,22 @@ t.test("two runs make the same bytes, at one time; another time makes others", a
   t.not(sha256(1_700_000_000), sha256(1_700_000_001));
 });
 
-t.test("what lies in dist from an earlier build stays out", async (t) => {
-  for (const path of paths) {
-    if (!path.startsWith("dist/") || path === "dist/data/networks.bin") continue;
-    const source = path.replace(/^dist\//, "src/").replace(/\.js$/, ".ts");
-    t.ok(existsSync(join(ROOT, source)), path);
-  }
+t.test("only what was built of the sources that are there is taken", async (t) => {
+  const root = join(t.testdir(), "copy");
+  for (const part of ["src", "dist", "tsconfig.json"]) cpSync(join(ROOT, part), join(root, part), { recursive: true });
+  writeFileSync(join(root, "dist/parts/old-ABCDEFGH.js"), "");
+  const built = builtFiles(root);
+  t.same(built, builtFiles(ROOT), "what lies in dist from an earlier build stays out");
+  t.ok(built.includes("dist/main.js"));
+  const taken = [...paths].filter((path) => path.startsWith("dist/") && path !== "dist/data/networks.bin");
+  t.same(taken.sort(), built.filter((path) => path.endsWith(".js")).sort());
+
+  const expected = "expected what `npm run build` makes of the sources, found";
+  const client = join(root, "dist/client/client.js");
+  appendFileSync(client, "\n");
+  t.throws(() => builtFiles(root), { message: `dist/client/client.js: ${expected} another` });
+  rmSync(client);
+  t.throws(() => builtFiles(root), { message: `dist/client/client.js: ${expected} none` });
 });
 
 t.test("a folder that holds something is not written into", async (t) => {
@@ -173,7 +169,7 @@ t.test("modes and times are the same under any umask", async (t) => {
   t.equal(mode("."), 0o755);
   t.equal(mode("node_modules/@bufbuild"), 0o755);
   t.equal(mode("dist/main.js"), 0o755);
-  t.equal(mode("dist/cli/main.js"), 0o644);
+  t.equal(mode("dist/client/client.js"), 0o644);
   t.equal(statSync(join(folder, "node_modules")).mtimeMs, 1_700_000_000_000);
   t.equal(statSync(join(folder, "LICENSE")).mtimeMs, 1_700_000_000_000);
 });

@@ -70,6 +70,33 @@ t.test("a stream that was opened early is taken in, and a drain ends it", async 
   client.close();
 });
 
+t.test("what serves is loaded soon, though nobody connects: the first who does need not wait", async (t) => {
+  let made = 0;
+  let tell: () => void = () => undefined;
+  const loaded = new Promise<void>((resolve) => {
+    tell = resolve;
+  });
+  class Library {
+    constructor() {
+      made++;
+      tell();
+    }
+    setServing(): void {}
+    connections(): void {}
+    async close(): Promise<void> {}
+  }
+  const mocked = (await t.mockImport("../../src/server/streams-listener.ts", {
+    "../../src/server/grpc.ts": { GrpcListener: Library },
+  })) as typeof import("../../src/server/streams-listener.ts");
+  const listener = new mocked.StreamsListener("127.0.0.1:0", [], (error) => t.error(error));
+  await listener.listen();
+  listener.setServing(true);
+  t.equal(made, 0, "not before whoever waits for the start has heard of it");
+  await loaded;
+  t.equal(made, 1);
+  await listener.close(100);
+});
+
 t.test("closed before anything was loaded, it keeps no connection", async (t) => {
   const listener = new StreamsListener(`unix:${folder}/short.sock`, [], (error) => t.error(error));
   await listener.listen();
