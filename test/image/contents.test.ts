@@ -38,6 +38,14 @@ async function reachable(): Promise<readonly string[]> {
   return Object.keys(metafile.inputs);
 }
 
+/** Loaded by the names of their files, on threads that Sallyport does not start: pino's transports. */
+const REACHED_BY_NAME = [
+  "node_modules/pino-abstract-transport",
+  "node_modules/process-warning",
+  "node_modules/real-require",
+  "node_modules/split2",
+];
+
 t.test("everything that the program can load is in the image", async (t) => {
   const files = await reachable();
   t.ok(files.length > 800, `followed imports through ${files.length} files`);
@@ -55,7 +63,7 @@ t.test("exactly the packages that nothing can load are left out", async (t) => {
     unreached.filter((place) => !isRunPackage(place)),
     packages.map(({ place }) => place).filter((place) => !isRunPackage(place)),
   );
-  t.same(unreached.filter(isRunPackage), []);
+  t.same(unreached.filter(isRunPackage), REACHED_BY_NAME);
 });
 
 t.test("no rule on what is left out has outlived what it was for", async (t) => {
@@ -89,7 +97,7 @@ t.test("each package that is in it has its manifest, and its licence where it sh
     t.ok(paths.has(`${place}/package.json`), place);
   }
   const licences = [...paths].filter((path) => /^node_modules\/.*\/licen[cs]e[^/]*$/i.test(path));
-  t.ok(licences.length >= 40, `${licences.length} licence files`);
+  t.ok(licences.length >= 45, `${licences.length} licence files`);
   t.ok(paths.has("LICENSE") && paths.has("NOTICE"));
 });
 

@@ -145,18 +145,18 @@ t.test("it lists every package that is installed without development dependencie
 });
 
 t.test("each component says what it is, by purl, licence and the hash that npm verifies", async (t) => {
-  const undici = made.components.find(({ name }) => name === "undici");
-  const undiciVersion = lock.packages["node_modules/undici"]?.version;
-  t.match(undici, {
+  const pino = made.components.find(({ name }) => name === "pino");
+  const pinoVersion = lock.packages["node_modules/pino"]?.version;
+  t.match(pino, {
     type: "library",
-    "bom-ref": `pkg:npm/undici@${undiciVersion}`,
-    version: undiciVersion,
+    "bom-ref": `pkg:npm/pino@${pinoVersion}`,
+    version: pinoVersion,
     scope: "required",
     licenses: [{ license: { id: "MIT" } }],
-    purl: `pkg:npm/undici@${undiciVersion}`,
+    purl: `pkg:npm/pino@${pinoVersion}`,
   });
-  const integrity = lock.packages["node_modules/undici"]?.integrity ?? "";
-  t.equal(integrity, `sha512-${Buffer.from(undici?.hashes?.[0]?.content ?? "", "hex").toString("base64")}`);
+  const integrity = lock.packages["node_modules/pino"]?.integrity ?? "";
+  t.equal(integrity, `sha512-${Buffer.from(pino?.hashes?.[0]?.content ?? "", "hex").toString("base64")}`);
   const protobuf = made.components.find(({ group, name }) => group === "@bufbuild" && name === "protobuf");
   t.match(protobuf?.purl, /^pkg:npm\/%40bufbuild\/protobuf@\d/);
   t.same(protobuf?.licenses, [{ expression: "Apache-2.0 AND BSD-3-Clause" }]);
