@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { isScalar, parse, parseDocument } from "yaml";
 import { CONTROL_SETTINGS } from "../src/control/config.ts";
+import { ANNOTATION_NAMES } from "../src/injector/annotations.ts";
 import { MANAGED_SETTINGS } from "../src/injector/serve-settings.ts";
 import { SETTINGS } from "../src/server/settings.ts";
 import { dashboard } from "./chart-dashboard.ts";
@@ -151,6 +152,7 @@ const TYPES: Readonly<Record<string, Schema>> = {
   optionalName: text(`^(${OBJECT_NAME})?$`),
   optionalPort: { type: ["integer", "null"], minimum: 1, maximum: 65_535 },
   optionalUrl: text("^(https?://\\S+)?$"),
+  overrides: { type: ["array", "null"], items: { enum: ANNOTATION_NAMES }, uniqueItems: true },
   pem: text("^(-----BEGIN CERTIFICATE-----[\\s\\S]+)?$"),
   port: { type: "integer", minimum: 1, maximum: 65_535 },
   ports: { ...listOf({ type: "integer", minimum: 1, maximum: 65_535 }), minItems: 1 },
@@ -172,6 +174,7 @@ const SPOKEN: Readonly<Record<string, string>> = {
   optionalId: "id or null",
   optionalPort: "port or null",
   optionalUrl: "URL",
+  overrides: "list of annotations, or null",
   textOrMap: "text or YAML",
   namedObjects: "list",
   objects: "list",

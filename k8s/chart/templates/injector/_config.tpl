@@ -25,6 +25,9 @@ runAsUser: {{ int64 .runAsUser }}
 listenAddress: {{ quote .listenAddress }}
 healthPort: {{ int .healthPort }}
 mode: {{ .mode }}
+{{- if kindIs "slice" .overrides }}
+overrides: {{ toJson .overrides }}
+{{- end }}
 logLevel: {{ .logLevel }}
 decisionLog: {{ ternary "off" .decisionLog (kindIs "bool" .decisionLog) | quote }}
 resources:
