@@ -32,8 +32,11 @@ export interface Value {
 const NAME = "[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?";
 const HOST = `${NAME}(\\.${NAME})*`;
 const OBJECT_NAME = "[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?";
+/** A registry's host with its port, and a path; no tag or digest, which have values of their own. */
+const REPOSITORY = "[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]{1,5})?(/[a-z0-9]+([._-]+[a-z0-9]+)*)*";
 const QUANTITY = {
   type: ["string", "number"],
+  minimum: 0,
   pattern: "^[0-9]+(\\.[0-9]+)?([kMGTPE]i?|Ki|[num]|[eE][+-]?[0-9]{1,2})?$",
 };
 const QUANTITIES = { type: "object", additionalProperties: QUANTITY };
@@ -158,6 +161,8 @@ const TYPES: Readonly<Record<string, Schema>> = {
   ports: { ...listOf({ type: "integer", minimum: 1, maximum: 65_535 }), minItems: 1 },
   prometheusDuration: text("^([0-9]+(ms|s|m|h|d|w|y))+$"),
   quantity: QUANTITY,
+  optionalRepository: text(`^(${REPOSITORY})?$`),
+  repository: text(`^${REPOSITORY}$`),
   resources: closed({ requests: QUANTITIES, limits: QUANTITIES }),
   seconds: { type: "number", exclusiveMinimum: 0 },
   serveSettings: settingsOf(SETTINGS, Object.keys(MANAGED_SETTINGS)),
@@ -173,6 +178,7 @@ const SPOKEN: Readonly<Record<string, string>> = {
   optionalCount: "count, percentage or null",
   optionalId: "id or null",
   optionalPort: "port or null",
+  optionalRepository: "repository",
   optionalUrl: "URL",
   overrides: "list of annotations, or null",
   textOrMap: "text or YAML",

@@ -456,3 +456,27 @@ for (const { overrides, asked } of [
     t.same(parseInjectorConfig(config, "injector.yaml").overrides, overrides ?? undefined);
   });
 }
+
+for (const name of ["123", "true", "null", "1e3", "on", "0x1f"]) {
+  t.test(`a namespace may be called ${name}, and whatever else has a name`, WITH_KUBECONFORM, async (t) => {
+    const values = {
+      nameOverride: name,
+      fullnameOverride: "sallyport",
+      policy: { existingConfigMap: name },
+      webhook: { priorityClassName: name, serviceAccount: { create: false, name } },
+      control: {
+        enabled: true,
+        bundleKeys: { configMapRef: { name } },
+        tokensSecretRef: { name },
+        storage: { existingClaim: name },
+        tls: { kind: "given", existingSecret: name },
+      },
+    };
+    const text = await template({ values, namespace: name, release: name });
+    t.ok(text.ok, text.err);
+    const { ok, out } = await conform(text.out, FOREIGN);
+    t.ok(ok, out);
+    const config = one(objectsIn(text.out), "ConfigMap", "sallyport-injector").data["injector.yaml"] as string;
+    t.match(parseInjectorConfig(config, "injector.yaml").policy, { kind: "configMap", name });
+  });
+}
