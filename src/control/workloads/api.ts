@@ -42,6 +42,9 @@ export class ApiError extends OperatingError {
   }
 }
 
+/** What came is no event: asked again from the same place, the same may come again. */
+export class UnreadableError extends ApiError {}
+
 export class KubernetesApi {
   private readonly options: ApiOptions;
 
@@ -90,7 +93,7 @@ export class KubernetesApi {
         }
         rest = start === 0 ? rest : rest.slice(start);
         if (rest.length > EVENT_CHARS_MAX) {
-          throw new ApiError(`kubernetes ${path}: expected an event of at most ${EVENT_CHARS_MAX} characters`);
+          throw new UnreadableError(`kubernetes ${path}: expected an event of at most ${EVENT_CHARS_MAX} characters`);
         }
       }
     } catch (cause) {
@@ -184,17 +187,25 @@ function parseLine(line: string, path: string): unknown {
   try {
     return JSON.parse(line);
   } catch (cause) {
-    throw new ApiError(`kubernetes ${path}: expected an event as JSON, got something else`, undefined, undefined, {
-      cause,
-    });
+    throw new UnreadableError(
+      `kubernetes ${path}: expected an event as JSON, got something else`,
+      undefined,
+      undefined,
+      {
+        cause,
+      },
+    );
   }
 }
 
-/** `message` of a Status object (meta/v1), which names the right that is missing; never what was sent. */
+/** A JWT, or the part of one that begins with its header (RFC 7519, section 3.1). */
+const TOKENS = /\beyJ[\w-]+(?:\.[\w-]*)*/g;
+
+/** `message` of a Status object (meta/v1), which names the right that is missing; a token in it is left out. */
 function messageOf(body: string): string {
   try {
     const { message } = JSON.parse(body) as { readonly message?: unknown };
-    return typeof message === "string" ? message.slice(0, MESSAGE_CHARS_MAX) : "";
+    return typeof message === "string" ? message.replace(TOKENS, "[token]").slice(0, MESSAGE_CHARS_MAX) : "";
   } catch {
     return ""; // whatever stands before the API need not speak JSON
   }
