@@ -1,6 +1,6 @@
 /** YAML as kubectl and Helm read it, which is neither of the specification's versions quite. */
 
-import type { CollectionTag, ParseOptions, ScalarTag, SchemaOptions, TagId } from "yaml";
+import type { CollectionTag, DocumentOptions, ParseOptions, ScalarTag, SchemaOptions, TagId } from "yaml";
 
 type Tag = CollectionTag | ScalarTag | TagId;
 
@@ -21,8 +21,9 @@ const OCTAL: ScalarTag = {
  * Read otherwise, a file's mode would change, and a pod whose spec is merged from an anchor would seem to be none.
  * Numbers that are not changed are written as they stood; texts that would be read as something else, in quotes.
  */
-export const KUBERNETES_YAML: ParseOptions & SchemaOptions = {
+export const KUBERNETES_YAML: DocumentOptions & ParseOptions & SchemaOptions = {
   schema: "yaml-1.1",
+  logLevel: "error", // a warning would go to standard error by itself, with a piece of the text
   customTags: (tags) => [OCTAL, ...tags.filter(isKnown)].map(asWritten),
 };
 

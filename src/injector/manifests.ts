@@ -14,7 +14,7 @@ import {
 } from "./json.ts";
 import { KUBERNETES_YAML } from "./kubernetes-yaml.ts";
 import { applyPatch, patchBetween, pointerParts } from "./patch.ts";
-import { templateOf } from "./workloads.ts";
+import { seemsWorkload, templateOf } from "./workloads.ts";
 
 /** Most characters of one text. */
 export const MANIFEST_CHARS_MAX = 64 * 1024 * 1024;
@@ -147,7 +147,10 @@ function changeValue(value: Json, change: ChangePod, told: Told[], depth: number
     `${textAt(value, "kind") ?? "object"} ${namespace === undefined ? "" : `${namespace}/`}${name}`.trimEnd();
   const template = templateOf(value);
   if (template === undefined) {
-    told.push({ object, kind: "unchanged", why: "it describes no pod", warnings: [] });
+    const why = seemsWorkload(value)
+      ? "its kind is none that is known here, though it seems to describe pods: leave those to the webhook"
+      : "it describes no pod";
+    told.push({ object, kind: "unchanged", why, warnings: [] });
     return value;
   }
   const result = change(template.pod, namespace ?? "default");

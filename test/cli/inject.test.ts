@@ -155,6 +155,11 @@ t.test("a result that cannot be written is no success", { skip: !existsSync("/de
   t.match(err, "standard output: expected to write all of it, got ENOSPC");
 });
 
+t.test("what stands on standard error is ours alone, and quotes no manifest", async (t) => {
+  const odd = file("odd.yaml", POD.replace("metadata:", "? [hunter2]\n: x\nmetadata:"));
+  t.same(await shell(`$SALLYPORT inject -f ${odd}`), { code: 0, err: "Pod orders: injected\n" });
+});
+
 t.test("a result is whole though nobody reads the remarks", async (t) => {
   const many = file("many.yaml", `---\n${POD}`.repeat(400));
   const whole = join(folder, "whole.yaml");

@@ -297,6 +297,33 @@ t.test("as deep as allowed is not too deep", async (t) => {
   t.match(changeManifests(`${"[".repeat(257)}${"]".repeat(257)}`, "deep", inject), { ok: false });
 });
 
+for (const { name, text, why } of [
+  {
+    name: "a Rollout",
+    text: "apiVersion: argoproj.io/v1alpha1\nkind: Rollout\nspec:\n  template: {spec: {containers: [{}]}}\n",
+    why: /seems to describe pods/,
+  },
+  {
+    name: "a PodTemplate",
+    text: "apiVersion: v1\nkind: PodTemplate\ntemplate: {spec: {containers: [{}]}}\n",
+    why: /seems to describe pods/,
+  },
+  {
+    name: "a Deployment of another group",
+    text: "apiVersion: a.example/v1\nkind: Deployment\nspec:\n  template: {spec: {containers: []}}\n",
+    why: /seems to describe pods/,
+  },
+  {
+    name: "a Certificate",
+    text: "apiVersion: c.example/v1\nkind: Certificate\nspec: {template: {metadata: {}}}\n",
+    why: /^it describes no pod$/,
+  },
+]) {
+  t.test(`${name} stays as it is, with the reason`, async (t) => {
+    t.match(changeManifests(text, "x.yaml", inject), { ok: true, text, told: [{ kind: "unchanged", why }] });
+  });
+}
+
 t.test("of many problems the first ones are told", async (t) => {
   const changed = changeManifests("a: b: c\n".repeat(100), "many.yaml", inject);
   t.match(changed, { ok: false });
