@@ -4,6 +4,7 @@ import { readFileSync } from "node:fs";
 import { type IncomingMessage, request as requestHttp } from "node:http";
 import { request as requestHttps } from "node:https";
 import { StringDecoder } from "node:string_decoder";
+import { BEARER_EXPECTED, isBearer } from "../../model/bearer.ts";
 import { OperatingError } from "../../model/errors.ts";
 
 /** How long headers may take to come. */
@@ -116,6 +117,9 @@ export class KubernetesApi {
     const target = new URL(path, url);
     for (const [name, value] of Object.entries(query)) target.searchParams.set(name, value);
     const token = tokenFile === undefined ? undefined : readText("kubernetes-token-file", tokenFile).trim();
+    if (token !== undefined && !isBearer(token)) {
+      throw new ApiError(`kubernetes-token-file ${tokenFile}: expected ${BEARER_EXPECTED}`);
+    }
     const ca = caFile === undefined ? undefined : readText("kubernetes-ca-file", caFile);
     const response = await new Promise<IncomingMessage>((resolve, reject) => {
       const send = target.protocol === "https:" ? requestHttps : requestHttp;
