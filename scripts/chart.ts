@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { isScalar, parse, parseDocument } from "yaml";
 import { CONTROL_SETTINGS } from "../src/control/config.ts";
+import { ANNOTATION_NAMES } from "../src/injector/annotations.ts";
 import { MANAGED_SETTINGS } from "../src/injector/serve-settings.ts";
 import { SETTINGS } from "../src/server/settings.ts";
 import { dashboard } from "./chart-dashboard.ts";
@@ -31,8 +32,11 @@ export interface Value {
 const NAME = "[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?";
 const HOST = `${NAME}(\\.${NAME})*`;
 const OBJECT_NAME = "[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?";
+/** A registry's host with its port, and a path; no tag or digest, which have values of their own. */
+const REPOSITORY = "[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]{1,5})?(/[a-z0-9]+([._-]+[a-z0-9]+)*)*";
 const QUANTITY = {
   type: ["string", "number"],
+  minimum: 0,
   pattern: "^[0-9]+(\\.[0-9]+)?([kMGTPE]i?|Ki|[num]|[eE][+-]?[0-9]{1,2})?$",
 };
 const QUANTITIES = { type: "object", additionalProperties: QUANTITY };
@@ -151,11 +155,14 @@ const TYPES: Readonly<Record<string, Schema>> = {
   optionalName: text(`^(${OBJECT_NAME})?$`),
   optionalPort: { type: ["integer", "null"], minimum: 1, maximum: 65_535 },
   optionalUrl: text("^(https?://\\S+)?$"),
+  overrides: { type: ["array", "null"], items: { enum: ANNOTATION_NAMES }, uniqueItems: true },
   pem: text("^(-----BEGIN CERTIFICATE-----[\\s\\S]+)?$"),
   port: { type: "integer", minimum: 1, maximum: 65_535 },
   ports: { ...listOf({ type: "integer", minimum: 1, maximum: 65_535 }), minItems: 1 },
   prometheusDuration: text("^([0-9]+(ms|s|m|h|d|w|y))+$"),
   quantity: QUANTITY,
+  optionalRepository: text(`^(${REPOSITORY})?$`),
+  repository: text(`^${REPOSITORY}$`),
   resources: closed({ requests: QUANTITIES, limits: QUANTITIES }),
   seconds: { type: "number", exclusiveMinimum: 0 },
   serveSettings: settingsOf(SETTINGS, Object.keys(MANAGED_SETTINGS)),
@@ -171,7 +178,9 @@ const SPOKEN: Readonly<Record<string, string>> = {
   optionalCount: "count, percentage or null",
   optionalId: "id or null",
   optionalPort: "port or null",
+  optionalRepository: "repository",
   optionalUrl: "URL",
+  overrides: "list of annotations, or null",
   textOrMap: "text or YAML",
   namedObjects: "list",
   objects: "list",

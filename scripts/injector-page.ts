@@ -69,12 +69,14 @@ function intro(generated: string): readonly string[] {
     "",
     "## Which pods",
     "",
-    `Pods of every kind: ${Object.keys(WORKLOAD_KINDS).join(", ")}, and \`List\`s of them.`,
+    `Pods of every kind: ${Object.keys(WORKLOAD_KINDS).join(", ")}, and \`List\`s of them. Pods of other kinds`,
+    "(Argo Rollouts, Knative …) are injected by the webhook, which sees the pods themselves; `sallyport inject` leaves these kinds",
+    "as they are and says so.",
     "",
     "Left as they are:",
     "",
-    '- pods with the label or annotation `sallyport.dev/inject: "false"`;',
-    "- pods that are injected already, by whom and whatever configuration;",
+    '- pods with the label or annotation `sallyport.dev/inject: "false"`, unless `overrides` forbids it;',
+    "- pods that are injected already, by whom and whatever configuration, as the annotation `sallyport.dev/status` notes;",
     "- pods of `kube-system`, `kube-public` and `kube-node-lease`, and static pods;",
     "- with an Envoy as sidecar: pods that run to their end and declare no port, such as most Jobs. Nothing calls them.",
     "",
@@ -89,8 +91,52 @@ function intro(generated: string): readonly string[] {
     "- annotations under `sallyport.dev/` that are unknown or have a wrong value;",
     "- pods that are meant to end, with classic sidecars.",
     "",
-    "Whoever may create pods in a namespace can also opt them out. If that is not wanted, forbid the label and annotation by",
-    "a ValidatingAdmissionPolicy.",
+    "## What pods may choose",
+    "",
+    "Whoever creates pods chooses by their annotations, unless the configuration says otherwise. Some choices leave a pod less",
+    "guarded, or not at all: `inject` (out altogether, by the label as well), `mode` (`observe` enforces nothing), `policy` (a",
+    "ConfigMap of the pod's own namespace, even where policy is signed and comes from the control plane), `envoy` (`none`:",
+    "nothing asks), `app-port` (another of its ports is guarded). `overrides` in the configuration lists what is left to pods:",
+    "",
+    "```yaml",
+    "overrides: [app-port, app-protocol, redirect, cpu-request, cpu-limit, memory-request, memory-limit, log-level]",
+    "```",
+    "",
+    "Pods that ask for anything else are then refused, as are pods that opt out, and the message says why. Values of the configuration",
+    "hold for all pods of the cluster; `sallyport inject` keeps to them where it is given the same file.",
+    "",
+    "What is injected guards an application against its callers, not against its own author: a pod may listen on ports of which",
+    "nobody is told, run to its end with no port declared, or bring a container of its own named `sallyport` and a note of",
+    "ours copied from another pod. (A note that does not name that container, or names any that are not ours, is refused.) Where authors are",
+    "not trusted so far, have the API server hold finished pods to the image that you injected:",
+    "",
+    "```yaml",
+    "apiVersion: admissionregistration.k8s.io/v1",
+    "kind: ValidatingAdmissionPolicy",
+    "metadata: {name: sallyport-sidecar}",
+    "spec:",
+    "  failurePolicy: Fail",
+    "  matchConstraints:",
+    "    resourceRules:",
+    '    - {apiGroups: [""], apiVersions: [v1], operations: [CREATE, UPDATE], resources: [pods]}',
+    "  validations:",
+    "  - expression: >-",
+    "      has(object.spec.initContainers) && object.spec.initContainers.exists(c, c.name == 'sallyport' &&",
+    "      c.image.startsWith('ghcr.io/sallyport/sallyport:') && !has(c.command) && c.args[0] == 'serve' &&",
+    "      !c.args.exists(a, a == '--mode=observe'))",
+    "    message: pods of this namespace run beside Sallyport, and by its own image",
+    "---",
+    "apiVersion: admissionregistration.k8s.io/v1",
+    "kind: ValidatingAdmissionPolicyBinding",
+    "metadata: {name: sallyport-sidecar}",
+    "spec:",
+    "  policyName: sallyport-sidecar",
+    "  validationActions: [Deny]",
+    "  matchResources:",
+    "    namespaceSelector: {matchLabels: {sallyport.dev/injection: enabled}}",
+    "```",
+    "",
+    "(With classic sidecars it stands in `containers`; with Jobs that nothing calls, leave those out by a matchCondition.)",
     "",
     "## Envoy: sidecar, join or none",
     "",
@@ -197,7 +243,7 @@ function intro(generated: string): readonly string[] {
     "",
     "## Annotations of pods",
     "",
-    "In the pod's template. They win over the configuration. Unknown ones are refused with a suggestion.",
+    "In the pod's template. They win over the configuration, as far as its `overrides` leave them to pods. Unknown ones are refused with a suggestion.",
     "",
   ];
 }
@@ -260,6 +306,8 @@ function choicesOf(field: Exclude<Field, { readonly kind: "group" }>): string {
       return "`true`";
     case "names":
       return "list of names";
+    case "annotations":
+      return "list of annotations";
     case "settings":
       return "mapping";
     case "resources":
@@ -280,6 +328,7 @@ function fallbackOf(field: Exclude<Field, { readonly kind: "group" }>): string {
       return `\`${JSON.stringify(field.fallback).replaceAll('"', "").replaceAll(":", ": ").replaceAll(",", ", ")}\``;
     case "true":
     case "names":
+    case "annotations":
     case "settings":
     case "environment":
       return "";

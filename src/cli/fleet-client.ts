@@ -5,6 +5,7 @@ import { type Client, Code, ConnectError, createClient, type Interceptor } from 
 import { createConnectTransport } from "@connectrpc/connect-node";
 import { CODE_HEADER } from "../control/service.ts";
 import { FleetService } from "../gen/sallyport/control/v1/control_pb.ts";
+import { BEARER_EXPECTED, isBearer } from "../model/bearer.ts";
 import { OperatingError } from "../model/errors.ts";
 import { type Flag, type Invocation, type Terminal, usage } from "./command.ts";
 
@@ -43,6 +44,9 @@ export function fleetClient({ values }: Invocation, { environment }: Terminal): 
     }
   };
   const token = read("token-file")?.trim();
+  if (token !== undefined && !isBearer(token)) {
+    throw usage(`fleet: --token-file ${given("token-file")}: expected ${BEARER_EXPECTED}`);
+  }
   const authorize: Interceptor = (next) => (request) => {
     if (token !== undefined) request.header.set("authorization", `Bearer ${token}`);
     return next(request);

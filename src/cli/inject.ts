@@ -50,7 +50,8 @@ async function readConfigFile(path: string | undefined): Promise<InjectorConfig>
   try {
     text = await readFile(path, "utf8");
   } catch (cause) {
-    throw new OperatingError("ERR_USAGE", `${path}: expected a file that can be read`, { cause });
+    const why = (cause as NodeJS.ErrnoException).code ?? "an error";
+    throw new OperatingError("ERR_USAGE", `${path}: expected a file that can be read, got ${why}`, { cause });
   }
   return parseInjectorConfig(text, path);
 }

@@ -5,6 +5,7 @@ import { type Client, Code, ConnectError, createClient, type Interceptor } from 
 import { createConnectTransport } from "@connectrpc/connect-node";
 import { CODE_HEADER } from "../console/api.ts";
 import { LocalService } from "../gen/sallyport/local/v1/local_pb.ts";
+import { BEARER_EXPECTED, isBearer } from "../model/bearer.ts";
 import { OperatingError } from "../model/errors.ts";
 import type { Flag, Invocation, Terminal } from "./command.ts";
 
@@ -74,9 +75,12 @@ function isErrorCode(code: string | null): code is "ERR_LOCK_INVALID" | "ERR_STA
 }
 
 function readToken(path: string): string {
+  let token: string;
   try {
-    return readFileSync(path, "utf8").trim();
+    token = readFileSync(path, "utf8").trim();
   } catch (cause) {
     throw new OperatingError("ERR_USAGE", `--api-token-file ${path}: cannot be read`, { cause });
   }
+  if (isBearer(token)) return token;
+  throw new OperatingError("ERR_USAGE", `--api-token-file ${path}: expected ${BEARER_EXPECTED}`);
 }

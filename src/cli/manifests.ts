@@ -1,8 +1,8 @@
 /** Reads manifests from files and standard input, changes their pods, and writes what came of it. */
 
-import { readFile } from "node:fs/promises";
-import { text } from "node:stream/consumers";
-import { type ChangePod, changeManifests, type Told } from "../injector/manifests.ts";
+import { createReadStream } from "node:fs";
+import type { Readable } from "node:stream";
+import { type ChangePod, changeManifests, MANIFEST_CHARS_MAX, type Told } from "../injector/manifests.ts";
 import { OperatingError } from "../model/errors.ts";
 import { EXIT_BAD, EXIT_GOOD, type Flag, type Invocation, type Terminal } from "./command.ts";
 
@@ -70,11 +70,35 @@ function joined(texts: readonly string[]): string {
     .join("");
 }
 
+/** @throws {OperatingError} ERR_USAGE when it cannot be read, ERR_CONFIG_INVALID when it is no text or too long a one */
 async function read(name: string): Promise<string> {
-  if (name === "-") return await text(process.stdin);
+  const where = name === "-" ? "standard input" : name;
+  const bytes = await readBytes(name === "-" ? process.stdin : createReadStream(name), where);
   try {
-    return await readFile(name, "utf8");
+    return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
   } catch (cause) {
-    throw new OperatingError("ERR_USAGE", `${name}: expected a file that can be read`, { cause });
+    // Refused, for what stood in place of such bytes would be applied instead of them.
+    const got = UTF16_MARKS.includes(bytes.toString("hex", 0, 2)) ? "UTF-16, as PowerShell writes it" : "other bytes";
+    throw new OperatingError("ERR_CONFIG_INVALID", `${where}: expected text in UTF-8, got ${got}`, { cause });
   }
+}
+
+/** Byte order marks (RFC 2781, section 3.2), hex. */
+const UTF16_MARKS = ["fffe", "feff"];
+
+async function readBytes(stream: Readable, where: string): Promise<Buffer> {
+  const pieces: Buffer[] = [];
+  let length = 0;
+  try {
+    for await (const piece of stream) {
+      pieces.push(piece as Buffer);
+      length += (piece as Buffer).length;
+      if (length > MANIFEST_CHARS_MAX) break;
+    }
+  } catch (cause) {
+    const why = (cause as NodeJS.ErrnoException).code ?? "an error";
+    throw new OperatingError("ERR_USAGE", `${where}: expected a file that can be read, got ${why}`, { cause });
+  }
+  if (length <= MANIFEST_CHARS_MAX) return Buffer.concat(pieces, length);
+  throw new OperatingError("ERR_CONFIG_INVALID", `${where}: expected at most ${MANIFEST_CHARS_MAX} bytes, got more`);
 }

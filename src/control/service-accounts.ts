@@ -25,12 +25,14 @@ export interface ServiceAccountsOptions {
    */
   readonly review: (review: unknown) => Promise<unknown>;
   readonly now: () => number;
-  /** Told of what kept a token from being reviewed; it never holds the token. */
+  /** Told once per spell of failures of what keeps tokens from being reviewed; it never holds a token. */
   readonly onFailure: (error: unknown) => void;
 }
 
-/** Of tokens that are remembered; as many as twice the sidecars that may watch. */
-const REMEMBERED_MAX = 20_000;
+/** Of good tokens that are remembered; as many as twice the sidecars that may watch. The one asked about longest ago goes. */
+const GOOD_MAX = 20_000;
+/** Of others, which anybody can make up: they take no place from the good ones. */
+const OTHERS_MAX = 4_000;
 /** A token that was good is asked about again after so long: its pod may be gone. */
 const AGAIN_MS = 5 * MINUTE_MS;
 /** An API that did not answer is asked again about it after so long. */
@@ -44,6 +46,12 @@ const WAITING_MAX = 10_000;
 const TOKEN_CHARS_MAX = 8_192;
 const USER = /^system:serviceaccount:([a-z0-9][-a-z0-9]{0,62}):([a-z0-9][-a-z0-9.]{0,252})$/;
 
+type Judged =
+  | { readonly kind: "plausible" }
+  | { readonly kind: "refused"; readonly why: string }
+  /** None of the cluster's business: it is not shown to it. */
+  | { readonly kind: "other" };
+
 interface Remembered {
   readonly result: Reviewed;
   atMs: number;
@@ -56,9 +64,11 @@ interface Remembered {
  * unless the API says otherwise meanwhile; an API that does not answer takes nothing away.
  */
 export class ServiceAccounts {
-  private readonly known = new Map<string, Remembered>();
+  private readonly good = new Map<string, Remembered>();
+  private readonly others = new Map<string, Remembered>();
   private readonly waiting: (() => void)[] = [];
   private underWay = 0;
+  private failing = false;
   private readonly options: ServiceAccountsOptions;
 
   constructor(options: ServiceAccountsOptions) {
@@ -68,9 +78,9 @@ export class ServiceAccounts {
   /** Has the API asked about the token of a call, if it shows one that may be a service account's. */
   async prepare(authorization: string | undefined): Promise<void> {
     const token = tokenOf(authorization);
-    if (token === undefined || !this.isMeantForUs(token)) return;
+    if (token === undefined || this.judge(token).kind !== "plausible") return;
     const key = keyOf(token);
-    const found = this.known.get(key);
+    const found = this.known(key);
     if (found === undefined) return await this.ask(key, token);
     if (found.result.ok) return;
     if (found.asking !== undefined || this.options.now() - found.atMs >= REFUSED_MS) await this.ask(key, token);
@@ -79,19 +89,21 @@ export class ServiceAccounts {
   /** What is known of a call's token; `undefined`: it shows none that may be a service account's. */
   find(authorization: string | undefined): Reviewed | undefined {
     const token = tokenOf(authorization);
-    if (token === undefined || !this.isMeantForUs(token)) return undefined;
+    if (token === undefined) return undefined;
+    const judged = this.judge(token);
+    if (judged.kind === "other") return undefined;
+    if (judged.kind === "refused") return { ok: false, why: judged.why };
     const key = keyOf(token);
-    const found = this.known.get(key);
+    const found = this.known(key);
     if (found === undefined) return { ok: false, why: "the service account's token was not reviewed" };
     const nowMs = this.options.now();
     if (!found.result.ok) return found.result;
-    if (found.result.account.untilMs <= nowMs) return { ok: false, why: "the service account's token has expired" };
     if (nowMs - found.atMs >= AGAIN_MS) void this.ask(key, token);
     return found.result;
   }
 
   private async ask(key: string, token: string): Promise<void> {
-    const before = this.known.get(key);
+    const before = this.known(key);
     if (before?.asking !== undefined) return before.asking;
     const entry: Remembered = before ?? {
       result: { ok: false, why: "the service account's token is being reviewed" },
@@ -121,9 +133,11 @@ export class ServiceAccounts {
       const { audience, review } = this.options;
       const spec = { token, audiences: [audience] };
       const answer = await review({ apiVersion: "authentication.k8s.io/v1", kind: "TokenReview", spec });
+      this.failing = false;
       return resultOf(answer, token, audience);
     } catch (error) {
-      this.options.onFailure(error); // whoever called is refused, and calls again
+      if (!this.failing) this.options.onFailure(error); // whoever called is refused, and calls again
+      this.failing = true;
       return undefined;
     } finally {
       this.underWay--;
@@ -131,18 +145,35 @@ export class ServiceAccounts {
     }
   }
 
-  private keep(key: string, entry: Remembered): void {
-    this.known.delete(key);
-    this.known.set(key, entry);
-    if (this.known.size <= REMEMBERED_MAX) return;
-    const oldest = this.known.keys().next();
-    if (!oldest.done) this.known.delete(oldest.value);
+  private known(key: string): Remembered | undefined {
+    return this.good.get(key) ?? this.others.get(key);
   }
 
-  /** Other tokens are none of the cluster's business, and are not shown to it. */
-  private isMeantForUs(token: string): boolean {
-    const { aud } = payloadOf(token);
-    return aud === this.options.audience || (Array.isArray(aud) && aud.includes(this.options.audience));
+  private keep(key: string, entry: Remembered): void {
+    this.good.delete(key);
+    this.others.delete(key);
+    const [kept, most] = entry.result.ok ? [this.good, GOOD_MAX] : [this.others, OTHERS_MAX];
+    kept.set(key, entry);
+    if (kept.size <= most) return;
+    const oldest = kept.keys().next();
+    if (!oldest.done) kept.delete(oldest.value);
+  }
+
+  /** What a token says of itself, which is enough to refuse it: the cluster is not asked then. */
+  private judge(token: string): Judged {
+    const { audience, now } = this.options;
+    const { aud, exp, sub } = payloadOf(token);
+    if (aud !== audience && !(Array.isArray(aud) && aud.includes(audience))) {
+      const isAccounts = typeof sub === "string" && USER.test(sub);
+      if (!isAccounts) return { kind: "other" };
+      const why = `the service account's token is not for ${audience} (kubernetes-token-audience)`;
+      return { kind: "refused", why };
+    }
+    if (typeof exp !== "number" || !Number.isFinite(exp)) {
+      return { kind: "refused", why: "expected a service account's token that ends (exp)" };
+    }
+    if (exp * SECOND_MS <= now()) return { kind: "refused", why: "the service account's token has expired" };
+    return { kind: "plausible" };
   }
 }
 
@@ -177,11 +208,8 @@ function resultOf(answer: unknown, token: string, audience: string): Reviewed {
   const { username } = (status.user ?? {}) as { readonly username?: unknown };
   const parts = typeof username === "string" ? USER.exec(username) : null;
   if (parts === null) return { ok: false, why: "the token is no service account's" };
-  // The API has found the token good: what it says of itself is true.
+  // The API has found the token good: what it says of itself is true, and that it ends was seen before it was asked.
   const { exp } = payloadOf(token);
-  if (typeof exp !== "number" || !Number.isFinite(exp)) {
-    return { ok: false, why: "expected a service account's token that ends (exp)" };
-  }
   const [, namespace = "", name = ""] = parts;
-  return { ok: true, account: { namespace, name, untilMs: exp * SECOND_MS } };
+  return { ok: true, account: { namespace, name, untilMs: Number(exp) * SECOND_MS } };
 }

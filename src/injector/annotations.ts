@@ -2,7 +2,7 @@
 
 import { suggest } from "../bundle/problem.ts";
 import type { InjectorConfig } from "./config.ts";
-import { ENVOY_MODES, LOG_LEVELS, MODES, PORT_RANGE, QUANTITY } from "./fields.ts";
+import { ENVOY_MODES, INBOUND_RANGE, LOG_LEVELS, MODES, PORT_RANGE, QUANTITY } from "./fields.ts";
 import { type Json, type JsonObject, objectAt } from "./json.ts";
 import { FILE_ANNOTATIONS, PREFIX, STATUS_ANNOTATION } from "./places.ts";
 
@@ -14,6 +14,8 @@ export interface AnnotationRule {
   readonly expected: string;
   readonly summary: string;
   readonly pattern: RegExp;
+  /** Of a number. */
+  readonly range?: readonly [least: number, most: number];
 }
 
 const BOOLEAN = /^(?:true|false)$/;
@@ -43,10 +45,17 @@ export const ANNOTATIONS = [
     summary: "ConfigMap of the pod's namespace that holds the policy, instead of the configuration's source.",
   },
   { name: "envoy", ...oneOf(ENVOY_MODES), summary: "`envoy.mode`." },
-  { name: "inbound-port", pattern: PORT, expected: PORT_EXPECTED, summary: "`envoy.inboundPort`." },
+  {
+    name: "inbound-port",
+    pattern: PORT,
+    range: INBOUND_RANGE,
+    expected: `a port, ${INBOUND_RANGE.join(" to ")}`,
+    summary: "`envoy.inboundPort`.",
+  },
   {
     name: "app-port",
     pattern: PORT,
+    range: PORT_RANGE,
     expected: PORT_EXPECTED,
     summary: "`envoy.appPort`: where the application listens. Needed where the pod declares several ports, or none.",
   },
@@ -56,7 +65,7 @@ export const ANNOTATIONS = [
     summary: "`envoy.appProtocol`: what Envoy speaks with the application.",
   },
   { name: "redirect", ...oneOf(["none", "ports"]), summary: "`envoy.redirect`." },
-  { name: "health-port", pattern: PORT, expected: PORT_EXPECTED, summary: "`healthPort`." },
+  { name: "health-port", pattern: PORT, range: PORT_RANGE, expected: PORT_EXPECTED, summary: "`healthPort`." },
   {
     name: "tls-secret",
     pattern: NAME,
@@ -86,6 +95,9 @@ export const ANNOTATIONS = [
   },
 ] as const satisfies readonly AnnotationRule[];
 
+/** Names of annotations after `sallyport.dev/`: what an `InjectorConfig` may let pods choose. */
+export const ANNOTATION_NAMES: readonly string[] = ANNOTATIONS.map(({ name }) => name);
+
 type AnnotationName = (typeof ANNOTATIONS)[number]["name"];
 
 /** Written by the injector. */
@@ -99,6 +111,11 @@ export type ReadOverrides =
       readonly native: boolean | undefined;
     }
   | { readonly ok: false; readonly problems: readonly string[] };
+
+/** Whether pods may choose this for themselves. */
+export function isFree({ overrides }: InjectorConfig, name: AnnotationName): boolean {
+  return overrides === undefined || overrides.includes(name);
+}
 
 /** Whether the pod has said that it wants to be left alone. */
 export function optedOut(pod: JsonObject): string | undefined {
@@ -126,15 +143,20 @@ export function withOverrides(pod: JsonObject, config: InjectorConfig): ReadOver
       problems.push(`annotation ${key} is unknown${near === undefined ? "" : `; did you mean ${PREFIX}${near}?`}`);
     } else if (!fits(rule, value)) {
       problems.push(`annotation ${key}: expected ${rule.expected}, got ${JSON.stringify(value).slice(0, 80)}`);
+    } else if (rule.name !== "inject" && !isFree(config, rule.name as AnnotationName)) {
+      problems.push(`annotation ${key}: the injector's configuration does not leave that to pods (overrides)`);
     } else given.set(rule.name as AnnotationName, value as string);
   }
   if (problems.length > 0) return { ok: false, problems };
   return { ok: true, config: overridden(config, given), native: booleanOf(given.get("native-sidecar")) };
 }
 
-function fits({ pattern }: AnnotationRule, value: Json): value is string {
-  return typeof value === "string" && pattern.test(value) && (pattern !== PORT || Number(value) <= PORT_RANGE[1]);
+function fits({ pattern, range: [least, most] = ANY_NUMBER }: AnnotationRule, value: Json): value is string {
+  if (typeof value !== "string" || !pattern.test(value)) return false;
+  return pattern !== PORT || (Number(value) >= least && Number(value) <= most);
 }
+
+const ANY_NUMBER = [Number.NEGATIVE_INFINITY, Number.POSITIVE_INFINITY] as const;
 
 function booleanOf(text: string | undefined): boolean | undefined {
   return text === undefined ? undefined : text === "true";

@@ -28,6 +28,8 @@ export interface InjectorConfig {
   readonly state: { readonly kind: "emptyDir"; readonly sizeLimit: string } | { readonly kind: "none" };
   readonly control: ControlConfig;
   readonly envoy: EnvoyConfig;
+  /** Annotations, after `sallyport.dev/`, by which pods may choose for themselves; `undefined`: all. */
+  readonly overrides: readonly string[] | undefined;
   /** SHA-256 over all of it, 16 hex digits: tells pods that were injected by it from others. */
   readonly hash: string;
 }

@@ -26,6 +26,8 @@ export type Field = Described &
     /** `true`, said or not. */
     | { readonly kind: "true" }
     | { readonly kind: "names"; readonly form: TextForm }
+    /** Annotations of pods; unset is all. */
+    | { readonly kind: "annotations" }
     | { readonly kind: "settings" }
     | { readonly kind: "resources"; readonly fallback: JsonObject }
     | { readonly kind: "environment" }
@@ -50,6 +52,8 @@ export const QUANTITY: TextForm = {
 };
 
 export const PORT_RANGE = [1, 65_535] as const;
+/** Envoy is not root, and cannot listen below. */
+export const INBOUND_RANGE = [1_024, 65_535] as const;
 
 /** Longest wait for open requests, in seconds. */
 export const DRAIN_SECONDS_MAX = 3_600;
@@ -222,6 +226,11 @@ export const CONFIG_FIELDS: Members = {
       },
     },
   },
+  overrides: {
+    kind: "annotations",
+    summary:
+      "What pods may choose for themselves: names of annotations as below, without `sallyport.dev/`. Unset: all; `[]`: nothing. Without `inject` no pod may opt out.",
+  },
   envoy: {
     kind: "group",
     summary: "The Envoy that asks Sallyport.",
@@ -253,7 +262,7 @@ export const CONFIG_FIELDS: Members = {
       },
       inboundPort: {
         kind: "integer",
-        range: [1_024, 65_535],
+        range: INBOUND_RANGE,
         fallback: 15_006,
         summary: "Where Envoy takes the callers' connections.",
       },

@@ -1,6 +1,6 @@
 /** Adds Sallyport to a pod: a pure function, and the one place that decides what is injected, left alone or refused. */
 
-import { optedOut, withOverrides } from "./annotations.ts";
+import { isFree, optedOut, withOverrides } from "./annotations.ts";
 import { type Declared, findApp, withEnvoysPort } from "./app-port.ts";
 import { type App, sdsFiles } from "./bootstrap.ts";
 import type { InjectorConfig } from "./config.ts";
@@ -80,7 +80,10 @@ export function injectPod(pod: JsonObject, config: InjectorConfig, context: Inje
   const presence = noted === undefined ? "none" : presenceOf(noted, pod);
   if (noted !== undefined && presence !== "none") return again(pod, noted, presence, config);
   const because = optedOut(pod);
-  if (because !== undefined) return unchanged(because);
+  if (because !== undefined) {
+    if (isFree(config, "inject")) return unchanged(because);
+    return refused(`${because}, which the injector's configuration does not leave to pods (overrides)`);
+  }
   const overrides = withOverrides(pod, config);
   if (!overrides.ok) return refused(overrides.problems.join("; "));
   const native = overrides.native ?? isNative(config, context);

@@ -44,3 +44,21 @@ export function sameJson(left: Json | undefined, right: Json | undefined): boole
   const names = Object.keys(left);
   return names.length === Object.keys(right).length && names.every((name) => sameJson(left[name], right[name]));
 }
+
+/** Most levels of lists and objects within each other: pods have some ten, and what is deeper overflows the stack. */
+export const DEPTH_MAX = 256;
+
+/** Whether lists and objects stand deeper within each other than that; also of a value that holds itself. */
+export function isDeeper(value: Json, depthMax: number): boolean {
+  let level: readonly Json[] = [value];
+  for (let depth = 0; ; depth++) {
+    const seen = new Set<Json>();
+    for (const one of level) {
+      if (typeof one !== "object" || one === null) continue;
+      for (const child of Object.values(one)) if (typeof child === "object" && child !== null) seen.add(child);
+    }
+    if (seen.size === 0) return false;
+    if (depth + 1 >= depthMax) return true;
+    level = [...seen];
+  }
+}

@@ -1,12 +1,26 @@
 /** Changes the pods in the text of manifests, and leaves all other text as it is. */
 
 import { type Document, isCollection, isSeq, LineCounter, parseAllDocuments } from "yaml";
-import { isObject, type Json, type JsonObject, type JsonPatchOperation, objectAt, sameJson, textAt } from "./json.ts";
+import {
+  DEPTH_MAX,
+  isDeeper,
+  isObject,
+  type Json,
+  type JsonObject,
+  type JsonPatchOperation,
+  objectAt,
+  sameJson,
+  textAt,
+} from "./json.ts";
+import { KUBERNETES_YAML } from "./kubernetes-yaml.ts";
 import { applyPatch, patchBetween, pointerParts } from "./patch.ts";
-import { templateOf } from "./workloads.ts";
+import { seemsWorkload, templateOf } from "./workloads.ts";
 
 /** Most characters of one text. */
 export const MANIFEST_CHARS_MAX = 64 * 1024 * 1024;
+
+/** Problems of one text that are told: the first ones explain the others. */
+const PROBLEMS_MAX = 20;
 
 /** Most lists within lists: `List` may hold `List`. */
 const LISTS_MAX = 8;
@@ -45,9 +59,11 @@ export function changeManifests(text: string, where: string, change: ChangePod):
     return { ok: false, problems: [`${where}: expected at most ${MANIFEST_CHARS_MAX} characters, got ${text.length}`] };
   }
   const json = parseJson(text);
-  if (json !== undefined) return changeJson(text, json, change);
+  if (json !== undefined) {
+    return isDeeper(json, DEPTH_MAX) ? { ok: false, problems: [tooDeep(where)] } : changeJson(text, json, change);
+  }
   const lines = new LineCounter();
-  const documents = parseAllDocuments(text, { lineCounter: lines });
+  const documents = parseAllDocuments(text, { ...KUBERNETES_YAML, lineCounter: lines });
   const told: Told[] = [];
   const problems: string[] = [];
   const parts: string[] = [];
@@ -60,19 +76,35 @@ export function changeManifests(text: string, where: string, change: ChangePod):
       problems.push(`${where}:${line}:${col}: expected valid YAML, got what it may not hold (${error.code})`);
     }
     if (document.errors.length > 0) continue;
-    const value = plainOf(document);
-    if (value === undefined) {
+    const read = plainOf(document);
+    if (read === undefined) {
       const { line, col } = lines.linePos(document.range[0]);
       problems.push(`${where}:${line}:${col}: expected aliases of what stands there, and few of them`);
       continue;
     }
+    if (isDeeper(read, DEPTH_MAX)) {
+      const { line, col } = lines.linePos(document.range[0]);
+      problems.push(tooDeep(`${where}:${line}:${col}`));
+      continue;
+    }
+    // What an anchor and its aliases stand for is one object until here: changed in one place, it would be in all.
+    const value = JSON.parse(JSON.stringify(read)) as Json;
     const after = changeValue(value, change, told, 0);
     parts.push(
       sameJson(after, value) ? source : withChange(document, source, value as JsonObject, after as JsonObject),
     );
   }
   parts.push(text.slice(from));
-  return problems.length > 0 ? { ok: false, problems } : { ok: true, text: parts.join(""), told };
+  return problems.length > 0 ? { ok: false, problems: bounded(problems) } : { ok: true, text: parts.join(""), told };
+}
+
+function bounded(problems: readonly string[]): readonly string[] {
+  const more = problems.length - PROBLEMS_MAX;
+  return more <= 0 ? problems : [...problems.slice(0, PROBLEMS_MAX), `and ${more} more`];
+}
+
+function tooDeep(where: string): string {
+  return `${where}: expected at most ${DEPTH_MAX} levels of lists and mappings, got more`;
 }
 
 /** @returns `undefined` when an alias stands for nothing, or all of them for too much */
@@ -115,7 +147,10 @@ function changeValue(value: Json, change: ChangePod, told: Told[], depth: number
     `${textAt(value, "kind") ?? "object"} ${namespace === undefined ? "" : `${namespace}/`}${name}`.trimEnd();
   const template = templateOf(value);
   if (template === undefined) {
-    told.push({ object, kind: "unchanged", why: "it describes no pod", warnings: [] });
+    const why = seemsWorkload(value)
+      ? "its kind is none that is known here, though it seems to describe pods: leave those to the webhook"
+      : "it describes no pod";
+    told.push({ object, kind: "unchanged", why, warnings: [] });
     return value;
   }
   const result = change(template.pod, namespace ?? "default");
@@ -135,12 +170,22 @@ function withPod(value: JsonObject, path: readonly string[], pod: JsonObject): J
 /** Makes the change in the document's own nodes, so that its comments and its form stay. */
 function withChange(document: Document.Parsed, source: string, before: JsonObject, after: JsonObject): string {
   const form = formOf(source);
+  // Line breaks within values are the same value either way: what is written may break as the rest of the text does.
+  const written = (): string => {
+    const text = document.toString(form);
+    return isBrokenByCrLf(source) ? text.replaceAll("\n", "\r\n") : text;
+  };
   const operations = patchBetween(before, after);
   if (!sameJson(applyPatch(before, operations), after)) throw new RangeError("the patch does not make the change");
-  if (editInPlace(document, operations) && sameJson(plainOf(document), after)) return document.toString(form);
+  if (editInPlace(document, operations) && sameJson(plainOf(document), after)) return written();
   // Aliases and merged mappings stand for several places: changed in one, they are written out. Comments are lost then.
   document.contents = document.createNode(after, { aliasDuplicateObjects: false }) as typeof document.contents;
-  return document.toString(form);
+  return written();
+}
+
+/** Whether every line ends as on Windows. */
+function isBrokenByCrLf(source: string): boolean {
+  return source.includes("\r\n") && !/(?:^|[^\r])\n/.test(source);
 }
 
 function editInPlace(document: Document.Parsed, operations: readonly JsonPatchOperation[]): boolean {
@@ -174,7 +219,8 @@ function isSmall(value: Json): boolean {
 }
 
 /** How the text was written: kubectl and Helm do not indent lists, other editors do. */
-function formOf(source: string) {
+function formOf(given: string) {
+  const source = given.replaceAll("\r\n", "\n");
   return {
     lineWidth: 0,
     indentSeq: !/^( *)[^\s#-][^\n]*:[ \t]*\n(?:[ \t]*#[^\n]*\n)*\1- /m.test(source),

@@ -7,6 +7,7 @@ import { parseTree, type Tree } from "../bundle/tree.ts";
 import { OperatingError } from "../model/errors.ts";
 import { readConfig } from "../server/config.ts";
 import { SETTINGS } from "../server/settings.ts";
+import { ANNOTATION_NAMES } from "./annotations.ts";
 import { canonicalText, type InjectorConfig, type PolicySource } from "./config.ts";
 import { CONFIG_FIELDS, type Field, type Members, QUANTITY, type TextForm } from "./fields.ts";
 import { digestOf } from "./hash.ts";
@@ -107,6 +108,7 @@ function absent(source: Source, field: Field, path: string): unknown {
     case "resources":
       return field.fallback;
     case "true":
+    case "annotations":
       return undefined;
     case "names":
     case "environment":
@@ -159,6 +161,17 @@ function readField(reader: Reader, field: Field, given: Node | null, path: strin
         const one = reader.tree.resolve(item) ?? null;
         source.note(at, startOf(one, offset), describe(one));
         return textOf(source, one, at, field.form) ?? "";
+      });
+    case "annotations":
+      return itemsOf(source, node, path).map((item, index) => {
+        const at = `${path}[${index}]`;
+        const one = reader.tree.resolve(item) ?? null;
+        source.note(at, startOf(one, offset), describe(one));
+        const name: unknown = isScalar(one) ? one.value : undefined;
+        if (typeof name === "string" && ANNOTATION_NAMES.includes(name)) return name;
+        const near = typeof name === "string" ? suggest(name, ANNOTATION_NAMES) : undefined;
+        source.report(at, `one of ${ANNOTATION_NAMES.join(", ")}`, undefined, near);
+        return "";
       });
     case "settings":
       return readSettings(reader, node, path);

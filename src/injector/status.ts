@@ -1,7 +1,7 @@
 /** What was done to a pod, noted in the pod: it keeps a second injection from happening, and lets one be undone. */
 
 import { isObject, type Json, type JsonObject, objectAt, objectsOf, textAt } from "./json.ts";
-import { STATUS_ANNOTATION } from "./places.ts";
+import { SALLYPORT_CONTAINER, STATUS_ANNOTATION } from "./places.ts";
 
 /** The port under whose name Envoy's is declared, and where its container spoke of it by name. */
 export interface MovedPort {
@@ -53,6 +53,7 @@ function isStatus(value: Json): value is Json & Status {
   if (!isObject(value) || value.version !== 1 || typeof value.config !== "string") return false;
   const lists = ["initContainers", "containers", "volumes", "imagePullSecrets", "annotations", "made"];
   if (!lists.every((name) => isTexts(value[name]))) return false;
+  if (!namesOurs(value)) return false;
   const { annotationsWere, graceWas, joined, movedPort } = value;
   if (!isObject(annotationsWere) || !isTexts(Object.values(annotationsWere))) return false;
   if (graceWas !== undefined && graceWas !== null && typeof graceWas !== "number") return false;
@@ -62,6 +63,23 @@ function isStatus(value: Json): value is Json & Status {
   return (
     typeof movedPort.container === "string" && typeof movedPort.port === "number" && typeof movedPort.name === "string"
   );
+}
+
+/**
+ * Whether the note speaks of our containers and volumes and of no others: anybody may write one, and by it neither a
+ * pod's own container passes for a sidecar, nor is it taken out for one.
+ */
+function namesOurs(note: JsonObject): boolean {
+  const containers = [...texts(note.initContainers), ...texts(note.containers)];
+  const named = [...containers, ...texts(note.volumes)];
+  return containers.includes(SALLYPORT_CONTAINER) && named.every((name) => OURS.test(name));
+}
+
+/** Of this version and later ones. */
+const OURS = /^sallyport(?:-|$)/;
+
+function texts(value: Json | undefined): readonly string[] {
+  return value as readonly string[]; // as `isTexts` found it
 }
 
 function isTexts(value: Json | undefined): boolean {

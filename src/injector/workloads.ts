@@ -23,6 +23,13 @@ export interface Template {
   readonly pod: JsonObject;
 }
 
+/** Whether an object of a kind that is not known here seems to describe pods, as those of other groups do. */
+export function seemsWorkload(object: JsonObject): boolean {
+  const { spec } = object;
+  const template = isObject(spec) && spec.template !== undefined ? spec.template : object.template;
+  return isObject(template) && isObject(template.spec) && Array.isArray(template.spec.containers);
+}
+
 /** The pod that an object describes; `undefined` when it describes none. */
 export function templateOf(object: JsonObject): Template | undefined {
   const { apiVersion, kind } = object;

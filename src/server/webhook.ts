@@ -1,6 +1,7 @@
 /** Puts the injector's webhook together, in the order in which its parts need each other, and takes it down again. */
 
 import { type InjectorConfig, injectPod, parseInjectorConfig } from "../injector/injection.ts";
+import { OperatingError } from "../model/errors.ts";
 import { errorFields, type Logger } from "../telemetry/log.ts";
 import type { InForce } from "../webhook/answer.ts";
 import { type AskVersion, ClusterVersion } from "../webhook/cluster-version.ts";
@@ -96,11 +97,17 @@ async function assemble(
   });
   closers.push(() => configuration.close());
 
+  let inForce: KeyPair | undefined;
   const pair: WatchedFiles<KeyPair> = await WatchedFiles.open<KeyPair>({
     ...looking,
     files: [tlsCertFile, tlsKeyFile],
     bytesMax: KEY_PAIR_BYTES_MAX,
-    read: ([cert, key]) => readKeyPair(cert!, key!, { cert: tlsCertFile, key: tlsKeyFile }),
+    read: ([cert, key]) => {
+      const next = readKeyPair(cert!, key!, { cert: tlsCertFile, key: tlsKeyFile });
+      if (inForce !== undefined) refuseEnded(next, inForce, tlsCertFile);
+      inForce = next;
+      return next;
+    },
     onRead: (next) => {
       listener.use(next);
       metrics.certificateReloads.inc({ result: "read" });
@@ -192,6 +199,20 @@ async function assemble(
   log.info({ event: "tls.read", ...certificateFields(pair.value) }, "certificate in use");
   log.info({ event: "config.read", config: hash }, "Pods are injected by this configuration");
   return { webhook: listener.boundAddress, health: health?.boundAddress };
+}
+
+/**
+ * Keeps a certificate in force that API servers accept, rather than exchange it for one that has ended.
+ * @throws {OperatingError} ERR_CONFIG_INVALID
+ */
+function refuseEnded(next: KeyPair, inForce: KeyPair, where: string): void {
+  const nowMs = Date.now();
+  if (validityOf(next, nowMs) !== "expired" || validityOf(inForce, nowMs) === "expired") return;
+  const ended = new Date(next.notAfterMs).toISOString();
+  throw new OperatingError(
+    "ERR_CONFIG_INVALID",
+    `${where}: expected a certificate in its time, got one that ended ${ended}`,
+  );
 }
 
 function certificateFields({ fingerprint, notAfterMs }: KeyPair): Record<string, string> {

@@ -18,7 +18,7 @@ export type Outcome = "injected" | "unchanged" | "refused";
 
 export interface Answered {
   readonly outcome: Outcome;
-  /** Why the Pod stays as it is or is refused; `undefined` of an injected one. */
+  /** Why the Pod stays as it is or is refused, at most 1,000 characters; `undefined` of an injected one. */
   readonly why: string | undefined;
   readonly answer: AdmissionAnswer;
 }
@@ -82,7 +82,7 @@ export function answerReview(request: AdmissionRequest, { inject, hash, native }
     case "refused":
       return {
         outcome: "refused",
-        why: injection.why,
+        why: shorten(injection.why, MESSAGE_CHARS_MAX),
         answer: {
           uid,
           allowed: false,

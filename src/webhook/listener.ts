@@ -2,7 +2,7 @@
 
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { createServer, type Server } from "node:https";
-import type { AddressInfo } from "node:net";
+import type { AddressInfo, Socket } from "node:net";
 import { OperatingError } from "../model/errors.ts";
 import type { KeyPair } from "./key-pair.ts";
 import { writeStatus } from "./review.ts";
@@ -19,8 +19,13 @@ export const BODY_BYTES_MAX = 8 * 1024 * 1024;
 /** Of all bodies that are being read. Beyond it, callers are asked to come again in a second. */
 export const BODIES_BYTES_MAX = 64 * 1024 * 1024;
 
-/** API servers keep a few connections each; there may be many of them behind strangers that the network lets through. */
-const CONNECTIONS_MAX = 1_024;
+/**
+ * API servers keep a few connections each; there may be many of them among strangers that the network lets through. Beyond
+ * it the oldest connection that has brought no review gives way, so that who only holds connections keeps nobody out.
+ */
+export const CONNECTIONS_MAX = 1_024;
+/** Connections on their way out, and those that all bring reviews. */
+const CONNECTIONS_MORE = 256;
 
 /** The longest `timeoutSeconds` that a webhook may have; it comes as the parameter `timeout`. */
 const REQUEST_MS_MAX = 30_000;
@@ -44,7 +49,16 @@ export interface Reply {
 }
 
 /** Why a request got no review for an answer: a small fixed set, for metrics. */
-export type Turned = "http" | "not_found" | "method" | "media_type" | "too_large" | "busy" | "timeout" | "aborted";
+export type Turned =
+  | "crowded"
+  | "http"
+  | "not_found"
+  | "method"
+  | "media_type"
+  | "too_large"
+  | "busy"
+  | "timeout"
+  | "aborted";
 
 export interface ListenerOptions {
   /** `HOST:PORT`. */
@@ -61,6 +75,8 @@ export interface ListenerOptions {
   readonly bodyBytesMax?: number;
   /** Default {@link BODIES_BYTES_MAX}. */
   readonly bodiesBytesMax?: number;
+  /** Default {@link CONNECTIONS_MAX}. */
+  readonly connectionsMax?: number;
 }
 
 export class WebhookListener {
@@ -68,6 +84,9 @@ export class WebhookListener {
   private readonly server: Server;
   private readonly bodyBytesMax: number;
   private readonly bodiesBytesMax: number;
+  /** By the caller's address and port, oldest first: connections that have brought no review yet. */
+  private readonly strangers = new Map<string, Socket>();
+  private connections = 0;
   private bodiesBytes = 0;
   private draining = false;
   private bound = "";
@@ -90,7 +109,10 @@ export class WebhookListener {
       },
       (request, response) => this.handle(request, response),
     );
-    this.server.maxConnections = CONNECTIONS_MAX;
+    const connectionsMax = options.connectionsMax ?? CONNECTIONS_MAX;
+    this.server.maxConnections = connectionsMax + CONNECTIONS_MORE;
+    this.server.on("connection", (socket: Socket) => this.take(socket, connectionsMax));
+    this.server.on("drop", () => options.onTurned("crowded"));
     // Node reports a failed handshake by both events, this one first; a TLS 1.3 caller that turns the certificate down
     // when the handshake is over on this side, and whatever is no HTTP, by this one only.
     const told = new WeakSet<object>();
@@ -147,6 +169,22 @@ export class WebhookListener {
     const cut = setTimeout(() => this.server.closeAllConnections(), timeoutMs);
     await closed;
     clearTimeout(cut);
+  }
+
+  private take(socket: Socket, connectionsMax: number): void {
+    const key = keyOf(socket);
+    this.connections++;
+    this.strangers.set(key, socket);
+    socket.once("close", () => {
+      this.connections--;
+      if (this.strangers.get(key) === socket) this.strangers.delete(key);
+    });
+    if (this.connections <= connectionsMax) return;
+    const [oldest] = this.strangers;
+    if (oldest === undefined) return;
+    this.strangers.delete(oldest[0]);
+    oldest[1].destroy();
+    this.options.onTurned("crowded");
   }
 
   private handle(request: IncomingMessage, response: ServerResponse): void {
@@ -210,7 +248,9 @@ export class WebhookListener {
     const whole = (): void => {
       const body = Buffer.concat(pieces, length);
       end();
-      this.reply(response, this.options.review(body), {});
+      const reply = this.options.review(body);
+      if (reply.status === 200) this.strangers.delete(keyOf(request.socket));
+      this.reply(response, reply, {});
     };
     const broken = (): void => {
       end();
@@ -233,6 +273,10 @@ export class WebhookListener {
     });
     response.end(body);
   }
+}
+
+function keyOf({ remoteAddress, remotePort }: Socket): string {
+  return `${remoteAddress} ${remotePort}`;
 }
 
 /** A charset parameter is taken; an encoding of the whole is not: no API server sends one. */

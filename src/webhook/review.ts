@@ -1,6 +1,7 @@
 /** Kubernetes' AdmissionReview (`admission.k8s.io/v1`): what the API server asks, and how it is answered. */
 
 import type { JsonObject } from "../injector/injection.ts";
+import { DEPTH_MAX, isDeeper } from "../injector/json.ts";
 
 export const REVIEW_API_VERSION = "admission.k8s.io/v1";
 export const REVIEW_KIND = "AdmissionReview";
@@ -59,6 +60,9 @@ export function parseReview(bytes: Uint8Array): ParsedReview {
   }
   if (typeof dryRun !== "boolean") return bad("request.dryRun", "true or false", nameOf(dryRun));
   if (object !== null && !isObject(object)) return bad("request.object", "an object or null", nameOf(object));
+  if (object !== null && isDeeper(object as JsonObject, DEPTH_MAX)) {
+    return bad("request.object", `at most ${DEPTH_MAX} levels of lists and objects`, "more");
+  }
   const resource = resourceOf(request);
   if (resource === undefined) {
     return bad("request.resource", "an object with group, version and resource", nameOf(request.resource));

@@ -67,7 +67,7 @@ let files = 0;
 
 function valuesFile(values: object): string {
   const path = join(folder, `${files++}.yaml`);
-  writeFileSync(path, stringify(values));
+  writeFileSync(path, stringify(values, { version: "1.1" })); // as Helm reads it
   return path;
 }
 

@@ -1,4 +1,5 @@
 import t from "tap";
+import { parseInjectorConfig } from "../../src/injector/injection.ts";
 import {
   conform,
   lint,
@@ -437,4 +438,45 @@ function rulesOf(objects: readonly Rendered[]): Readonly<Record<string, unknown>
       .filter(({ kind }) => kind === "ClusterRole" || kind === "Role")
       .map(({ metadata, rules }) => [metadata.name, rules]),
   );
+}
+
+for (const { overrides, asked } of [
+  { overrides: null, asked: undefined },
+  { overrides: ["inject", "mode"], asked: undefined },
+  { overrides: ["mode"], asked: "false" },
+  { overrides: [], asked: "false" },
+]) {
+  const may = asked === undefined ? "are not asked about" : "are asked about, to be refused";
+  t.test(`with overrides ${JSON.stringify(overrides)} pods that opt out by label ${may}`, WITH_HELM, async (t) => {
+    const objects = await render({ values: { injector: { overrides } } });
+    const [webhook] = one(objects, "MutatingWebhookConfiguration").webhooks;
+    const optOut = { key: "sallyport.dev/inject", operator: "NotIn", values: ["false"] };
+    t.same(webhook.objectSelector?.matchExpressions ?? [], asked === undefined ? [optOut] : []);
+    const config = one(objects, "ConfigMap", "sallyport-injector").data["injector.yaml"] as string;
+    t.same(parseInjectorConfig(config, "injector.yaml").overrides, overrides ?? undefined);
+  });
+}
+
+for (const name of ["123", "true", "null", "1e3", "on", "0x1f"]) {
+  t.test(`a namespace may be called ${name}, and whatever else has a name`, WITH_KUBECONFORM, async (t) => {
+    const values = {
+      nameOverride: name,
+      fullnameOverride: "sallyport",
+      policy: { existingConfigMap: name },
+      webhook: { priorityClassName: name, serviceAccount: { create: false, name } },
+      control: {
+        enabled: true,
+        bundleKeys: { configMapRef: { name } },
+        tokensSecretRef: { name },
+        storage: { existingClaim: name },
+        tls: { kind: "given", existingSecret: name },
+      },
+    };
+    const text = await template({ values, namespace: name, release: name });
+    t.ok(text.ok, text.err);
+    const { ok, out } = await conform(text.out, FOREIGN);
+    t.ok(ok, out);
+    const config = one(objectsIn(text.out), "ConfigMap", "sallyport-injector").data["injector.yaml"] as string;
+    t.match(parseInjectorConfig(config, "injector.yaml").policy, { kind: "configMap", name });
+  });
 }

@@ -214,6 +214,66 @@ const REFUSALS: readonly { readonly name: string; readonly values: object; reado
     values: { ...control({ tls: { kind: "insecurePlaintext" } }), policy: { control: true } },
     says: "control.tls.kind: expected TLS",
   },
+  {
+    name: "an image from nowhere",
+    values: { image: { repository: "" } },
+    says: "at '/image/repository': '' does not match pattern",
+  },
+  {
+    name: "YAML for an image",
+    values: { injector: { image: { repository: "evil: {x}" } } },
+    says: "at '/injector/image/repository': 'evil: {x}' does not match pattern",
+  },
+  {
+    name: "less processor than none",
+    values: { webhook: { resources: { limits: { cpu: -1 } } } },
+    says: "at '/webhook/resources/limits/cpu': minimum: got -1, want 0",
+  },
+  {
+    name: "a name with dots, of which no Service can be made",
+    values: { fullnameOverride: "a.b" },
+    says: 'fullnameOverride: expected a name of letters, digits and dashes that begins with a letter, since Services are named by it; got "a.b"',
+  },
+  {
+    name: "the webhook where its health is",
+    values: { webhook: { port: 8282 } },
+    says: "webhook.port: expected another port than 8282",
+  },
+  {
+    name: "two ports of the sidecar in one place",
+    values: { injector: { healthPort: 15_006 } },
+    says: "injector.envoy.inboundPort: expected another port than injector.healthPort, got 15006",
+  },
+  {
+    name: "an application in Envoy's place",
+    values: { injector: { envoy: { appPort: 15_021 } } },
+    says: "injector.envoy.appPort: expected another port than injector.envoy.healthPort, got 15021",
+  },
+  {
+    name: "a certificate of one's own and one that Helm makes",
+    values: { webhook: { certificate: { existingSecret: "mine" } } },
+    says: 'webhook.certificate.existingSecret: expected none, since webhook.certificate.kind is selfSigned; got "mine"',
+  },
+  {
+    name: "an issuer of what Helm makes",
+    values: control({ tls: { issuerRef: { name: "ours" } } }),
+    says: "control.tls.issuerRef: expected none, since control.tls.kind is selfSigned",
+  },
+  {
+    name: "an authority beside that of cert-manager",
+    values: { webhook: { certificate: { kind: "certManager", caBundle: "-----BEGIN CERTIFICATE-----\nMA==\n" } } },
+    says: "webhook.certificate.caBundle: expected none, since webhook.certificate.kind is certManager",
+  },
+  {
+    name: "a budget of all there are",
+    values: { webhook: { podDisruptionBudget: { minAvailable: "100%" } } },
+    says: 'webhook.podDisruptionBudget: expected room for one pod to go, got minAvailable "100%"',
+  },
+  {
+    name: "a budget of none to spare",
+    values: { control: { podDisruptionBudget: { maxUnavailable: 0 } } },
+    says: "control.podDisruptionBudget: expected room for one pod to go, got minAvailable null and maxUnavailable 0",
+  },
 ];
 
 function control(values: object): object {

@@ -1,6 +1,6 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -111,4 +111,60 @@ t.test("standard input is read where no file is given, as a Helm post-renderer i
   const [code] = (await once(child, "close")) as [number];
   t.equal(code, 0);
   t.equal(Buffer.concat(parts).toString(), (await command(["inject", "-f", pod])).out);
+});
+
+for (const { name, bytes, got } of [
+  { name: "UTF-16", bytes: Buffer.from(`\ufeff${POD}`, "utf16le"), got: "UTF-16, as PowerShell writes it" },
+  { name: "Latin-1", bytes: Buffer.from(POD.replace("ours", "Z\u00fcrich"), "latin1"), got: "other bytes" },
+]) {
+  t.test(`${name} is refused, not repaired`, async (t) => {
+    const path = join(folder, `${name}.yaml`);
+    writeFileSync(path, bytes);
+    const { code, out, err } = await command(["inject", "-f", path]);
+    t.equal(code, 1);
+    t.equal(out, "");
+    t.equal(err, `sallyport inject: ${path}: expected text in UTF-8, got ${got} (ERR_CONFIG_INVALID)\n`);
+  });
+}
+
+t.test("a file that cannot be read is named with what kept it from being read", async (t) => {
+  const { code, err } = await command(["inject", "-f", folder]);
+  t.equal(code, 2);
+  t.equal(err, `sallyport inject: ${folder}: expected a file that can be read, got EISDIR (ERR_USAGE)\n`);
+  t.match((await command(["inject", "-f", pod, "--injector-config", join(folder, "none")])).err, "got ENOENT");
+});
+
+/** The command as a shell starts it, between a file and whatever reads it. */
+async function shell(line: string): Promise<{ readonly code: number | null; readonly err: string }> {
+  const main = fileURLToPath(new URL("../../dist/main.js", import.meta.url));
+  const child = spawn("/bin/sh", ["-c", line], {
+    env: { ...process.env, SALLYPORT: `${process.execPath} ${main}` },
+    stdio: ["ignore", "ignore", "pipe"],
+  });
+  let err = "";
+  child.stderr.setEncoding("utf8").on("data", (piece: string) => {
+    err += piece;
+  });
+  const [code] = (await once(child, "close")) as [number | null];
+  return { code, err };
+}
+
+t.test("a result that cannot be written is no success", { skip: !existsSync("/dev/full") }, async (t) => {
+  const { code, err } = await shell(`$SALLYPORT inject -f ${pod} > /dev/full`);
+  t.equal(code, 1);
+  t.match(err, "standard output: expected to write all of it, got ENOSPC");
+});
+
+t.test("what stands on standard error is ours alone, and quotes no manifest", async (t) => {
+  const odd = file("odd.yaml", POD.replace("metadata:", "? [hunter2]\n: x\nmetadata:"));
+  t.same(await shell(`$SALLYPORT inject -f ${odd}`), { code: 0, err: "Pod orders: injected\n" });
+});
+
+t.test("a result is whole though nobody reads the remarks", async (t) => {
+  const many = file("many.yaml", `---\n${POD}`.repeat(400));
+  const whole = join(folder, "whole.yaml");
+  const { code } = await shell(`{ $SALLYPORT inject -f ${many} 2>&1 >${whole}; echo $? >${whole}.code; } | head -1`);
+  t.equal(code, 0);
+  t.equal(readFileSync(`${whole}.code`, "utf8"), "0\n");
+  t.equal(readFileSync(whole, "utf8").match(/^kind: Pod$/gm)?.length, 400);
 });

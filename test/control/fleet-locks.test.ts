@@ -134,6 +134,15 @@ t.test("who may not change every channel locks nothing", async (t) => {
   t.match(await control.fleet("locks"), { code: 0, out: "no locks\n" });
 });
 
+t.test("a file that holds no token is refused, and not shown", async (t) => {
+  const { scene, control } = await published(t);
+  const two = await scene.file("two.token", "secret-one\nsecret-two\n");
+  const { code, err } = await command(["fleet", "locks", "--token-file", two, "--control", control.url]);
+  t.equal(code, 2);
+  t.match(err, `--token-file ${two}: expected one token of visible ASCII`);
+  t.notMatch(err, "secret-one");
+});
+
 t.test("a revoked session refuses at the sidecars; forged, foreign and repeated tokens change nothing", async (t) => {
   const scene = await makeScene(t);
   const idp = generateKeyPairSync("ec", { namedCurve: "P-256" });

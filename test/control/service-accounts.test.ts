@@ -84,6 +84,56 @@ t.test("a token without an end is refused", async (t) => {
   t.match(one.find(authorization), { ok: false, why: /ends \(exp\)/ });
 });
 
+for (const { name, payload, why } of [
+  {
+    name: "is for others",
+    payload: { ...GOOD, aud: ["api"] },
+    why: /is not for sallyport-control \(kubernetes-token-audience/,
+  },
+  { name: "is for nobody", payload: { ...GOOD, aud: undefined }, why: /is not for sallyport-control/ },
+  { name: "has ended", payload: { ...GOOD, exp: NOW / 1_000 }, why: /has expired/ },
+  { name: "never ends", payload: { ...GOOD, exp: "never" }, why: /ends \(exp\)/ },
+]) {
+  t.test(`a token that says itself that it ${name} is refused without asking the cluster`, async (t) => {
+    const { one, asked } = accounts({ status: STATUS });
+    const authorization = `Bearer ${tokenOf(payload)}`;
+    await one.prepare(authorization);
+    t.match(one.find(authorization), { ok: false, why });
+    t.same(asked, []);
+  });
+}
+
+t.test("an API that does not answer is told of once, whoever calls meanwhile", async (t) => {
+  const { one, state, failures } = accounts({ error: new Error("ECONNREFUSED") });
+  const calls = (from: number) =>
+    Promise.all([1, 2, 3].map((count) => one.prepare(`Bearer ${tokenOf({ ...GOOD, jti: String(from + count) })}`)));
+  await calls(0);
+  t.equal(failures.length, 1);
+  state.answers = { status: STATUS };
+  await calls(10);
+  state.answers = { error: new Error("ECONNREFUSED") };
+  await calls(20);
+  t.equal(failures.length, 2, "and again after it has answered");
+});
+
+t.test("tokens that somebody makes up take no place from a good one", async (t) => {
+  const { one, state, asked, clock } = accounts({ status: STATUS });
+  const good = `Bearer ${tokenOf(GOOD)}`;
+  await one.prepare(good);
+  state.answers = { status: { authenticated: false } };
+  for (let count = 0; count < 20_001; count++) await one.prepare(`Bearer ${tokenOf({ ...GOOD, jti: String(count) })}`);
+  const soFar = asked.length;
+  t.match(one.find(good), { ok: true });
+  await one.prepare(good);
+  t.equal(asked.length, soFar, "it is remembered");
+  // Of the made-up ones the newest are remembered, and not asked about again at once.
+  await one.prepare(`Bearer ${tokenOf({ ...GOOD, jti: "20000" })}`);
+  t.equal(asked.length, soFar);
+  // Once the cluster takes it back it is no good one any more.
+  clock.nowMs += 5 * 60_000;
+  await eventually(async () => (one.find(good)?.ok === false ? true : undefined));
+});
+
 t.test("an API that does not answer refuses who is new, and takes nothing from who is known", async (t) => {
   const { one, state, failures, asked, clock } = accounts({ error: new Error("ECONNREFUSED") });
   const authorization = `Bearer ${tokenOf(GOOD)}`;
@@ -114,7 +164,11 @@ t.test("what is no token for us is shown to nobody, whatever it is", async (t) =
   const { one, asked } = accounts({ status: STATUS });
   const other = fc.oneof(
     fc.string(),
-    fc.constantFrom(`Bearer ${tokenOf({ ...GOOD, aud: ["api"] })}`, "Bearer a.b.c", `Basic ${tokenOf(GOOD)}`),
+    fc.constantFrom(
+      `Bearer ${tokenOf({ ...GOOD, aud: ["api"], sub: "ann" })}`,
+      "Bearer a.b.c",
+      `Basic ${tokenOf(GOOD)}`,
+    ),
     fc.json().map((json) => `Bearer e30.${Buffer.from(json).toString("base64url")}.e30`),
   );
   await fc.assert(

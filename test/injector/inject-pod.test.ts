@@ -43,6 +43,14 @@ interface Case {
 
 const CLASSIC = { namespace: "shop", nativeSidecars: false };
 
+/** As anybody could write it. */
+const forged = (lists: JsonObject): JsonObject => {
+  const empty = { initContainers: [], containers: [], volumes: [], imagePullSecrets: [], annotations: [], made: [] };
+  return {
+    "sallyport.dev/status": JSON.stringify({ version: 1, config: "0", annotationsWere: {}, ...empty, ...lists }),
+  };
+};
+
 const REFUSED: readonly Case[] = [
   { name: "a pod on its node's network", pod: podOf({ hostNetwork: true }), why: /^hostNetwork: / },
   { name: "a pod among its node's processes", pod: podOf({ hostPID: true }), why: /^hostPID: / },
@@ -156,6 +164,51 @@ const REFUSED: readonly Case[] = [
     why: /port 8080 has no name/,
   },
   {
+    name: "a note of no containers, which would pass for an injected pod's",
+    pod: annotated(forged({})),
+    why: /sallyport\.dev\/status: expected what the injector wrote/,
+  },
+  {
+    name: "a note that has the pod's own container pass for a sidecar",
+    pod: annotated(forged({ containers: ["app"] })),
+    why: /sallyport\.dev\/status: expected what the injector wrote/,
+  },
+  {
+    name: "a note of our container and another",
+    pod: annotated(forged({ containers: ["sallyport", "app"] }), { containers: [APP, { name: "sallyport" }] }),
+    why: /sallyport\.dev\/status: expected what the injector wrote/,
+  },
+  {
+    name: "a note of volumes that are not ours",
+    pod: annotated(forged({ containers: ["sallyport"], volumes: ["data"] }), {
+      containers: [APP, { name: "sallyport" }],
+    }),
+    why: /sallyport\.dev\/status: expected what the injector wrote/,
+  },
+  {
+    name: "a port on which Envoy cannot listen",
+    pod: annotated({ "sallyport.dev/inbound-port": "1023" }),
+    why: /inbound-port: expected a port, 1024 to 65535, got "1023"/,
+  },
+  {
+    name: "an annotation that is not left to pods",
+    pod: annotated({ "sallyport.dev/mode": "observe", "sallyport.dev/app-port": "8080" }),
+    config: "overrides: [app-port]",
+    why: /^annotation sallyport\.dev\/mode: the injector's configuration does not leave that to pods \(overrides\)$/,
+  },
+  {
+    name: "a pod that opts out by annotation where none may",
+    pod: annotated({ "sallyport.dev/inject": "false" }),
+    config: "overrides: []",
+    why: /^its annotation sallyport\.dev\/inject is "false", which .* does not leave to pods \(overrides\)$/,
+  },
+  {
+    name: "a pod that opts out by label where none may",
+    pod: podOf({}, { labels: { "sallyport.dev/inject": "false" } }),
+    config: "overrides: [mode]",
+    why: /^its label sallyport\.dev\/inject is "false", which/,
+  },
+  {
     name: "a damaged note",
     pod: annotated({ "sallyport.dev/status": "{}" }),
     why: /sallyport\.dev\/status: expected what the injector wrote/,
@@ -179,6 +232,12 @@ const UNCHANGED: readonly Case[] = [
     name: "a pod that opted out by label",
     pod: podOf({}, { labels: { "sallyport.dev/inject": "false" }, annotations: { "sallyport.dev/inject": "true" } }),
     why: /label sallyport\.dev\/inject is "false"/,
+  },
+  {
+    name: "a pod that opted out as it may",
+    pod: annotated({ "sallyport.dev/inject": "false" }),
+    config: "overrides: [inject]",
+    why: /inject is "false"/,
   },
   { name: "an injected pod", pod: injected(podOf()), why: /^it is injected$/ },
   {
@@ -212,6 +271,13 @@ for (const { name, pod, config, context, why } of UNCHANGED) {
     t.match(injectPod(pod, configured(config), context ?? CONTEXT), { kind: "unchanged", why });
   });
 }
+
+t.test("what is left to pods they may choose, and the wish to be injected needs no leave", async (t) => {
+  const pod = annotated({ "sallyport.dev/inject": "true", "sallyport.dev/inbound-port": "1024" });
+  const port = objectsOf(objectAt(injected(pod, configured("overrides: [inbound-port]")), "spec").initContainers)[1]!
+    .ports;
+  t.match(port, [{ name: "sallyport-in", containerPort: 1_024 }, {}]);
+});
 
 t.test("native sidecars start before all else and end after it: they come first", async (t) => {
   const pod = injected(podOf({ initContainers: [{ name: "istio-init" }, { name: "setup" }] }));
@@ -338,6 +404,7 @@ t.test("removal leaves what others added since", async (t) => {
 t.test("removal says why it does nothing", async (t) => {
   t.match(removeInjection(podOf()), { kind: "unchanged", why: /not injected/ });
   t.match(removeInjection(annotated({ "sallyport.dev/status": "[" })), { kind: "refused" });
+  t.match(removeInjection(annotated(forged({ containers: ["app"] }))), { kind: "refused" }, "nothing of the pod's own");
 });
 
 const CONFIGS = [

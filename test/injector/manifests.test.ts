@@ -2,6 +2,7 @@ import fc from "fast-check";
 import t from "tap";
 import { parse, stringify } from "yaml";
 import { injectPod, type JsonObject, parseInjectorConfig, removeInjection } from "../../src/injector/injection.ts";
+import { KUBERNETES_YAML } from "../../src/injector/kubernetes-yaml.ts";
 import { type Changed, type ChangePod, changeManifests } from "../../src/injector/manifests.ts";
 import { applyPatch } from "../../src/injector/patch.ts";
 
@@ -21,7 +22,7 @@ const uninject: ChangePod = (pod) => {
 /** Changes one value, to see what becomes of everything else. */
 const rename: ChangePod = (pod) => ({
   kind: "changed",
-  pod: { ...pod, spec: { ...(pod.spec as JsonObject), nodeName: "n" } },
+  pod: { ...pod, spec: { ...(pod.spec as JsonObject), nodeName: "worker" } },
   warnings: [],
 });
 
@@ -110,7 +111,7 @@ for (const { name, text } of FORMS) {
     const head = "apiVersion: v1\nkind: Pod\n";
     const changed = textOf(changeManifests(head + text, "pod.yaml", rename));
     for (const line of text.split("\n").filter((one) => !one.startsWith("spec: {"))) t.ok(changed.includes(line), line);
-    t.match(changed, /nodeName: n/);
+    t.match(changed, /nodeName: worker/);
   });
 }
 
@@ -130,7 +131,7 @@ items:
 t.test("JSON stays JSON, as wide as it was", async (t) => {
   const pod = { apiVersion: "v1", kind: "Pod", metadata: { name: "a" }, spec: { containers: [] } };
   const wide = textOf(changeManifests(JSON.stringify(pod, undefined, 4), "pod.json", rename));
-  t.equal(wide, `${JSON.stringify({ ...pod, spec: { containers: [], nodeName: "n" } }, undefined, 4)}\n`);
+  t.equal(wide, `${JSON.stringify({ ...pod, spec: { containers: [], nodeName: "worker" } }, undefined, 4)}\n`);
   t.notMatch(textOf(changeManifests(JSON.stringify(pod), "pod.json", rename)).trimEnd(), /\n/);
 });
 
@@ -209,7 +210,7 @@ t.test("whatever the pod, the written text means what the change means", async (
       const pod = { apiVersion: "v1", kind: "Pod", spec: { ...spec, containers: [] } };
       const text = stringify(pod, { collectionStyle: flow ? "flow" : "block" });
       const after = parse(textOf(changeManifests(text, "m.yaml", rename))) as JsonObject;
-      t.same(after, { ...pod, spec: { ...pod.spec, nodeName: "n" } }) || fail(text);
+      t.same(after, { ...pod, spec: { ...pod.spec, nodeName: "worker" } }) || fail(text);
     }),
     { numRuns: 300 },
   );
@@ -218,3 +219,115 @@ t.test("whatever the pod, the written text means what the change means", async (
 function fail(text: string): never {
   throw new Error(text);
 }
+
+const OLD_YAML = `apiVersion: v1
+kind: Pod
+metadata:
+  name: orders
+spec:
+  hostIPC: no
+  containers:
+  - name: app
+    image: shop/orders:1
+    ports: [{containerPort: 8080}]
+    args: ["yes", "0644", "12:30"]
+  volumes:
+  - name: keys
+    secret: {secretName: keys, defaultMode: 0400}
+`;
+
+t.test("the octal mode of a volume stays what it was to Kubernetes", async (t) => {
+  const injected = textOf(changeManifests(OLD_YAML, "pod.yaml", inject));
+  t.match(injected, "defaultMode: 0400}");
+  t.match(injected, 'args: ["yes", "0644", "12:30"]');
+  t.equal(textOf(changeManifests(injected, "pod.yaml", uninject)), OLD_YAML);
+});
+
+t.test("so it does where aliases have the document written anew", async (t) => {
+  const labels = '  labels: &l {a: "no"}\n  annotations: *l\n';
+  const text = OLD_YAML.replace("spec:\n", `${labels}spec:\n`);
+  const once = parse(text, KUBERNETES_YAML) as JsonObject;
+  const again = parse(textOf(changeManifests(text, "pod.yaml", inject)), KUBERNETES_YAML) as JsonObject;
+  const spec = again.spec as JsonObject;
+  t.same((spec.volumes as readonly JsonObject[])[0], {
+    name: "keys",
+    secret: { secretName: "keys", defaultMode: 0o400 },
+  });
+  t.same(spec.containers, (once.spec as JsonObject).containers);
+  t.equal(spec.hostIPC, false);
+  t.same((again.metadata as JsonObject).labels, { a: "no" }, "what was one with the annotations has none of ours");
+});
+
+t.test("a pod that is merged from an anchor is a pod", async (t) => {
+  const text =
+    "x: &spec\n  containers: [{name: a, ports: [{containerPort: 80}]}]\napiVersion: v1\nkind: Pod\nspec:\n  <<: *spec\n";
+  const changed = changeManifests(text, "pod.yaml", inject);
+  t.match(changed, { ok: true, told: [{ kind: "changed" }] });
+  const { spec } = parse(textOf(changed), { merge: true }) as { readonly spec: JsonObject };
+  t.match(spec, { containers: [{ name: "a" }], initContainers: [{ name: "sallyport" }, { name: "sallyport-envoy" }] });
+});
+
+t.test("lines that end as on Windows go on doing so", async (t) => {
+  const text = OLD_YAML.replaceAll("\n", "\r\n");
+  const injected = textOf(changeManifests(text, "pod.yaml", inject));
+  t.notMatch(injected, /[^\r]\n/);
+  t.equal(textOf(changeManifests(injected, "pod.yaml", uninject)), text);
+});
+
+const DEPTH = 20_000;
+const DEEP = `${"[".repeat(DEPTH)}${"]".repeat(DEPTH)}`;
+for (const { name, text } of [
+  { name: "JSON", text: `{"apiVersion":"v1","kind":"Pod","x":${DEEP},"spec":{"containers":[{"name":"a"}]}}` },
+  { name: "YAML", text: `${"[".repeat(300)}${"]".repeat(300)} # no JSON\n` },
+  {
+    name: "an alias within its own anchor",
+    text: "apiVersion: v1\nkind: Pod\nspec: &a\n  containers: [{name: a}]\n  x: *a\n",
+  },
+]) {
+  t.test(`what is nested without end is refused: ${name}`, async (t) => {
+    t.match(changeManifests(text, "deep", inject), {
+      ok: false,
+      problems: [/^deep.*: expected at most 256 levels .*, got more$/],
+    });
+  });
+}
+
+t.test("as deep as allowed is not too deep", async (t) => {
+  t.match(changeManifests(`${"[".repeat(256)}${"]".repeat(256)}`, "deep", inject), { ok: true });
+  t.match(changeManifests(`${"[".repeat(257)}${"]".repeat(257)}`, "deep", inject), { ok: false });
+});
+
+for (const { name, text, why } of [
+  {
+    name: "a Rollout",
+    text: "apiVersion: argoproj.io/v1alpha1\nkind: Rollout\nspec:\n  template: {spec: {containers: [{}]}}\n",
+    why: /seems to describe pods/,
+  },
+  {
+    name: "a PodTemplate",
+    text: "apiVersion: v1\nkind: PodTemplate\ntemplate: {spec: {containers: [{}]}}\n",
+    why: /seems to describe pods/,
+  },
+  {
+    name: "a Deployment of another group",
+    text: "apiVersion: a.example/v1\nkind: Deployment\nspec:\n  template: {spec: {containers: []}}\n",
+    why: /seems to describe pods/,
+  },
+  {
+    name: "a Certificate",
+    text: "apiVersion: c.example/v1\nkind: Certificate\nspec: {template: {metadata: {}}}\n",
+    why: /^it describes no pod$/,
+  },
+]) {
+  t.test(`${name} stays as it is, with the reason`, async (t) => {
+    t.match(changeManifests(text, "x.yaml", inject), { ok: true, text, told: [{ kind: "unchanged", why }] });
+  });
+}
+
+t.test("of many problems the first ones are told", async (t) => {
+  const changed = changeManifests("a: b: c\n".repeat(100), "many.yaml", inject);
+  t.match(changed, { ok: false });
+  if (changed.ok) return;
+  t.equal(changed.problems.length, 21);
+  t.match(changed.problems.at(-1), /^and \d+ more$/);
+});

@@ -49,6 +49,17 @@ for (const { text, want } of SOURCES) {
   });
 }
 
+t.test("what is left to pods is a list of annotations, and all of them unless it is there", async (t) => {
+  const overrides = (more: string) => parseInjectorConfig(HEAD + IMAGE + more, "injector.yaml").overrides;
+  t.equal(overrides(""), undefined);
+  t.same(overrides("overrides: []"), []);
+  t.same(overrides("overrides: [inject, app-port]"), ["inject", "app-port"]);
+  t.match(problemsOf(`${HEAD}${IMAGE}overrides: [mod]\n`), [
+    /^injector\.yaml:4:13 overrides\[0\]: .*did you mean "mode"\?/,
+  ]);
+  t.match(problemsOf(`${HEAD}${IMAGE}overrides: all\n`), [/^injector\.yaml:4:12 overrides: expected a list, got/]);
+});
+
 t.test("JSON is taken as well", async (t) => {
   const text = '{"apiVersion": "sallyport.dev/v1", "kind": "InjectorConfig", "image": {"repository": "r", "tag": "t"}}';
   t.same(problemsOf(text), []);

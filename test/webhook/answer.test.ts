@@ -118,8 +118,9 @@ t.test("warnings fit a header: no control characters, 256 characters each, 16 at
 });
 
 t.test("a long reason of a refusal fits an event", async (t) => {
-  const { answer } = answerReview(requestOf({}), inForce({ kind: "refused", why: "w".repeat(5_000) }));
+  const { answer, why } = answerReview(requestOf({}), inForce({ kind: "refused", why: "w".repeat(5_000) }));
   t.equal(answer.status?.message.length, 1_000);
+  t.equal(why?.length, 1_000, "nor does a Pod's own text fill the log");
 });
 
 t.test("a fault of the injector is the caller's to answer", async (t) => {

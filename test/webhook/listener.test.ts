@@ -1,7 +1,7 @@
 import { once } from "node:events";
 import { Agent, request } from "node:https";
 import { connect as connectNet, createServer, type Socket } from "node:net";
-import { connect, type TLSSocket } from "node:tls";
+import { connect, TLSSocket } from "node:tls";
 import t, { type Test } from "tap";
 import { createPki } from "../../scripts/pki.ts";
 import { listen } from "../../scripts/services/service.ts";
@@ -314,3 +314,41 @@ t.test("a port that is taken is an operating error", async (t) => {
   });
   await t.rejects(second.listen(), { code: "ERR_LISTEN" });
 });
+
+for (const { name, hold } of [
+  { name: "say nothing", hold: (port: number) => connectNet(port, "127.0.0.1") },
+  {
+    name: "have only shaken hands",
+    hold: (port: number) => connect({ port, host: "127.0.0.1", ca: pki.caPem }),
+  },
+  {
+    name: "were turned away",
+    hold: (port: number) => {
+      const socket = connect({ port, host: "127.0.0.1", ca: pki.caPem });
+      return socket.resume().on("secureConnect", () => socket.write("GET / HTTP/1.1\r\nhost: x\r\n\r\n"));
+    },
+  },
+]) {
+  t.test(`connections that ${name} give way to one that brings a review, the oldest first`, async (t) => {
+    const { port, turned } = await started(t, { connectionsMax: 4 });
+    const agent = new Agent({ keepAlive: true, maxSockets: 1, maxCachedSessions: 0 });
+    t.teardown(() => agent.destroy());
+    const { localPort } = await ask(port, { agent });
+    const held: Socket[] = [];
+    for (let count = 0; count < 6; count++) {
+      const socket = hold(port).on("error", () => {});
+      t.teardown(() => socket.destroy());
+      held.push(socket);
+      await once(socket, socket instanceof TLSSocket ? "secureConnect" : "connect");
+    }
+    t.match(await ask(port), { status: 200 });
+    await eventually(async () => (held.slice(0, 4).every(({ closed }) => closed) ? true : undefined));
+    t.same(
+      held.slice(4).map(({ closed }) => closed),
+      [false, false],
+      "there is room for them",
+    );
+    t.equal((await ask(port, { agent })).localPort, localPort, "the one that brought a review is kept");
+    t.equal(turned.filter((reason) => reason === "crowded").length, 4);
+  });
+}

@@ -52,6 +52,11 @@ const refused: readonly { readonly name: string; readonly body: unknown; readonl
   { name: "a uid of 129 characters", body: reviewOf({ uid: "u".repeat(129) }), why: /request\.uid: expected a text/ },
   { name: "a namespace of 64 characters", body: reviewOf({ namespace: "n".repeat(64) }), why: /request\.namespace/ },
   {
+    name: "an object nested without end",
+    body: reviewOf({ object: JSON.parse(`{"a":${"[".repeat(256)}${"]".repeat(256)}}`) as never }),
+    why: /request\.object: expected at most 256 levels of lists and objects, got more/,
+  },
+  {
     name: "an object that is a text",
     body: reviewOf({ object: "hunter2-secret" as never }),
     why: /request\.object: expected an object or null, got a string/,

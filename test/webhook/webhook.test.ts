@@ -136,7 +136,7 @@ t.test("a new Secret is met by new connections; one that cannot be used leaves t
   t.notMatch(webhook.log(), /PRIVATE KEY/);
 });
 
-t.test("a certificate that is ending is warned of; one that has ended takes the replica out", async (t) => {
+t.test("a certificate that is ending is warned of, and once it has ended takes the replica out", async (t) => {
   const pki = await createPki();
   const minutes = (count: number): number => count * 60_000;
   const webhook = await startProcess(t, { config: configText() });
@@ -148,8 +148,19 @@ t.test("a certificate that is ending is warned of; one that has ended takes the 
   await eventually(async () => (webhook.log().includes('"event":"tls.ending"') ? true : undefined));
   t.match(await webhook.ready(), { status: 200, body: { certificate: "ending" } });
   await webhook.tls.swap(await short(minutes(65), minutes(60)));
-  await eventually(async () => (webhook.log().includes('"event":"tls.unusable"') ? true : undefined));
-  t.match(await webhook.ready(), { status: 503, body: { certificate: "expired", ready: false } });
+  await eventually(async () => (webhook.log().includes('"event":"tls.refused"') ? true : undefined));
+  t.match(webhook.log(), "expected a certificate in its time, got one that ended 20");
+  t.match(
+    await webhook.ready(),
+    { status: 200, body: { certificate: "ending" } },
+    "one that has ended does not take its place",
+  );
+  await webhook.tls.swap(await short(minutes(60), minutes(60) + 4_000));
+  const ended = await eventually(async () => {
+    const ready = await webhook.ready();
+    return ready.status === 503 ? ready : undefined;
+  });
+  t.match(ended, { body: { certificate: "expired", ready: false } });
 });
 
 t.test("a new configuration is in force without a restart; a wrong one leaves the last good", async (t) => {

@@ -20,13 +20,13 @@
 
 {{/* Names of objects that belong to no namespace hold the release's, so that two releases cannot meet in one. */}}
 {{- define "sallyport.clusterName" -}}
-{{- printf "%s-%s" (include "sallyport.fullname" .) .Release.Namespace | trunc 100 | trimSuffix "-" -}}
+{{- printf "%s-%s" (include "sallyport.fullname" .) .Release.Namespace | trunc 120 | trimSuffix "-" -}}
 {{- end -}}
 
 {{/* dict root, component (may be empty) */}}
 {{- define "sallyport.selectorLabels" -}}
-app.kubernetes.io/name: {{ include "sallyport.name" .root }}
-app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/name: {{ include "sallyport.name" .root | quote }}
+app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
 {{- with .component }}
 app.kubernetes.io/component: {{ . }}
 {{- end }}
@@ -45,9 +45,9 @@ app.kubernetes.io/component: {{ . }}
 {{/* dict root, component, name, namespace (default: the release's; "none" of cluster-wide objects), labels, annotations */}}
 {{- define "sallyport.metadata" -}}
 {{- $annotations := mustMerge (deepCopy (default dict .annotations)) .root.Values.commonAnnotations -}}
-name: {{ .name }}
+name: {{ .name | quote }}
 {{- if ne (default "" .namespace) "none" }}
-namespace: {{ default .root.Release.Namespace .namespace }}
+namespace: {{ default .root.Release.Namespace .namespace | quote }}
 {{- end }}
 labels:
   {{- include "sallyport.labels" (dict "root" .root "component" .component "extra" .labels) | nindent 2 }}
@@ -111,7 +111,7 @@ capabilities:
 {{- define "sallyport.placement" -}}
 {{- $selector := include "sallyport.selectorLabels" . -}}
 {{- with .values.priorityClassName }}
-priorityClassName: {{ . }}
+priorityClassName: {{ . | quote }}
 {{- end }}
 {{- with .values.nodeSelector }}
 nodeSelector:

@@ -26,6 +26,7 @@ import {
   type StatusReport,
   StatusReportSchema,
 } from "../../gen/sallyport/control/v1/control_pb.ts";
+import { BEARER_EXPECTED, isBearer } from "../../model/bearer.ts";
 import { OperatingError } from "../../model/errors.ts";
 import type { Lock } from "../../model/policy.ts";
 import { MANIFEST_BYTES_MAX, readBundle, writeBundle } from "../bundle-file.ts";
@@ -360,6 +361,9 @@ class ControlSource implements PolicySource {
   private connect(address: string): { readonly client: ControlClient; readonly close: () => void } {
     const { tokenFile, certFile, keyFile, caFile } = this.options;
     const token = tokenFile === undefined ? undefined : readText("token file", tokenFile).trim();
+    if (token !== undefined && !isBearer(token)) {
+      throw new OperatingError("ERR_CONFIG_INVALID", `token file ${tokenFile}: expected ${BEARER_EXPECTED}`);
+    }
     const authorize: Interceptor = (next) => (request) => {
       if (token !== undefined) request.header.set("authorization", `Bearer ${token}`);
       return next(request);

@@ -3,6 +3,7 @@
 import { readFile } from "node:fs/promises";
 import { createBrotliDecompress, createGunzip, createInflate } from "node:zlib";
 import { Agent, type Dispatcher, EnvHttpProxyAgent } from "undici";
+import { BEARER_EXPECTED, isBearer } from "../../model/bearer.ts";
 import { OperatingError } from "../../model/errors.ts";
 import { SECOND_MS } from "../../model/units.ts";
 import { tooLarge } from "./bundle-bytes.ts";
@@ -196,8 +197,8 @@ export class Fetcher {
     const { tokenFile, label } = this.options;
     if (tokenFile === undefined) return undefined;
     const token = (await readSmall(tokenFile, label, "policy-token-file")).trim();
-    if (/^[\x21-\x7e]+$/.test(token)) return token;
-    throw unreachable(label, `policy-token-file ${tokenFile}: expected one token of visible ASCII`);
+    if (isBearer(token)) return token;
+    throw unreachable(label, `policy-token-file ${tokenFile}: expected ${BEARER_EXPECTED}`);
   }
 
   private async agent(): Promise<Dispatcher> {

@@ -4,6 +4,7 @@ import { readFileSync } from "node:fs";
 import { type IncomingMessage, request as requestHttp } from "node:http";
 import { request as requestHttps } from "node:https";
 import { StringDecoder } from "node:string_decoder";
+import { BEARER_EXPECTED, isBearer } from "../../model/bearer.ts";
 import { OperatingError } from "../../model/errors.ts";
 
 /** How long headers may take to come. */
@@ -41,6 +42,9 @@ export class ApiError extends OperatingError {
     this.retryAfterMs = retryAfterMs;
   }
 }
+
+/** What came is no event: asked again from the same place, the same may come again. */
+export class UnreadableError extends ApiError {}
 
 export class KubernetesApi {
   private readonly options: ApiOptions;
@@ -90,7 +94,7 @@ export class KubernetesApi {
         }
         rest = start === 0 ? rest : rest.slice(start);
         if (rest.length > EVENT_CHARS_MAX) {
-          throw new ApiError(`kubernetes ${path}: expected an event of at most ${EVENT_CHARS_MAX} characters`);
+          throw new UnreadableError(`kubernetes ${path}: expected an event of at most ${EVENT_CHARS_MAX} characters`);
         }
       }
     } catch (cause) {
@@ -113,6 +117,9 @@ export class KubernetesApi {
     const target = new URL(path, url);
     for (const [name, value] of Object.entries(query)) target.searchParams.set(name, value);
     const token = tokenFile === undefined ? undefined : readText("kubernetes-token-file", tokenFile).trim();
+    if (token !== undefined && !isBearer(token)) {
+      throw new ApiError(`kubernetes-token-file ${tokenFile}: expected ${BEARER_EXPECTED}`);
+    }
     const ca = caFile === undefined ? undefined : readText("kubernetes-ca-file", caFile);
     const response = await new Promise<IncomingMessage>((resolve, reject) => {
       const send = target.protocol === "https:" ? requestHttps : requestHttp;
@@ -184,17 +191,25 @@ function parseLine(line: string, path: string): unknown {
   try {
     return JSON.parse(line);
   } catch (cause) {
-    throw new ApiError(`kubernetes ${path}: expected an event as JSON, got something else`, undefined, undefined, {
-      cause,
-    });
+    throw new UnreadableError(
+      `kubernetes ${path}: expected an event as JSON, got something else`,
+      undefined,
+      undefined,
+      {
+        cause,
+      },
+    );
   }
 }
 
-/** `message` of a Status object (meta/v1), which names the right that is missing; never what was sent. */
+/** A JWT, or the part of one that begins with its header (RFC 7519, section 3.1). */
+const TOKENS = /\beyJ[\w-]+(?:\.[\w-]*)*/g;
+
+/** `message` of a Status object (meta/v1), which names the right that is missing; a token in it is left out. */
 function messageOf(body: string): string {
   try {
     const { message } = JSON.parse(body) as { readonly message?: unknown };
-    return typeof message === "string" ? message.slice(0, MESSAGE_CHARS_MAX) : "";
+    return typeof message === "string" ? message.replace(TOKENS, "[token]").slice(0, MESSAGE_CHARS_MAX) : "";
   } catch {
     return ""; // whatever stands before the API need not speak JSON
   }

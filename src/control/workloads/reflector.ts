@@ -4,7 +4,7 @@
  */
 
 import { MINUTE_MS, SECOND_MS } from "../../model/units.ts";
-import { ApiError, type KubernetesApi } from "./api.ts";
+import { ApiError, type KubernetesApi, UnreadableError } from "./api.ts";
 
 /** Objects of one page: a page is held in memory whole. */
 const PAGE_ITEMS = 500;
@@ -97,6 +97,7 @@ export class Reflector {
     const { signal } = this.ended;
     const { clock, onFailure } = this.options;
     let failures = 0;
+    let wasUnreadable = false;
     while (!signal.aborted) {
       const begunMs = clock.monotonicMs();
       let waitMs = 0;
@@ -110,7 +111,9 @@ export class Reflector {
         this.watching = false;
         const error = failureOf(cause, this.options.path);
         // Keeps what is known, which ages meanwhile; it is tried again for as long as this process lives.
-        if (error.status === GONE) this.resourceVersion = undefined;
+        const isUnreadable = error instanceof UnreadableError;
+        if (error.status === GONE || (isUnreadable && wasUnreadable)) this.resourceVersion = undefined;
+        wasUnreadable = isUnreadable;
         failures = clock.monotonicMs() - begunMs >= GOOD_WATCH_MS ? 1 : failures + 1;
         waitMs = Math.min(RETRY_AFTER_MS_MAX, error.retryAfterMs ?? 0);
         onFailure(error);
@@ -209,7 +212,7 @@ export class Reflector {
     const version = (object as { readonly metadata?: { readonly resourceVersion?: unknown } } | null | undefined)
       ?.metadata?.resourceVersion;
     if (typeof version !== "string" || version === "") {
-      throw new ApiError(`kubernetes ${path}: expected an event with a resource version, got something else`);
+      throw new UnreadableError(`kubernetes ${path}: expected an event with a resource version, got something else`);
     }
     if (type === "ADDED" || type === "MODIFIED") listener.put(object);
     else if (type === "DELETED") listener.removed(object);

@@ -228,6 +228,31 @@ t.test("events that are none end the watch, and harm nothing", async (t) => {
   }
 });
 
+t.test("an event that cannot be read twice over is passed by a list", async (t) => {
+  const { api, told, until, failures } = await scene(t);
+  const count = (isWatch: boolean) => api.asked.filter((one) => one.includes("watch=true") === isWatch).length;
+  const lists = count(false);
+  for (const time of [1, 2]) {
+    const watches = count(true);
+    api.say("no json");
+    await until("the failure", () => failures.length === time);
+    await until("another watch", () => count(true) === watches + 1 && api.watchers() === 1);
+    t.equal(count(false), lists + time - 1, "once may be the connection's fault");
+  }
+  t.same(told(), ["shop/a 10.0.0.1"]);
+});
+
+t.test("a token that the API's refusal repeats is not repeated", async (t) => {
+  const { api, until, failures } = await scene(t);
+  const token = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhIn0.c2lnbmF0dXJl";
+  const message = `pods is forbidden: ${token} may not, nor ${token.slice(0, 30)}`;
+  api.fail({ status: 403, body: JSON.stringify({ kind: "Status", message }) });
+  api.cut();
+  await until("the failure", () => failures.some(({ status }) => status === 403));
+  const failure = failures.find(({ status }) => status === 403);
+  t.match(failure?.message, "403 pods is forbidden: [token] may not, nor [token]");
+});
+
 t.test("the token and the authorities are read anew for every call", async (t) => {
   const folder = t.testdir({ token: "first\n", "ca.pem": "" });
   const pki = await createPki();

@@ -25,6 +25,9 @@ runAsUser: {{ int64 .runAsUser }}
 listenAddress: {{ quote .listenAddress }}
 healthPort: {{ int .healthPort }}
 mode: {{ .mode }}
+{{- if kindIs "slice" .overrides }}
+overrides: {{ toJson .overrides }}
+{{- end }}
 logLevel: {{ .logLevel }}
 decisionLog: {{ ternary "off" .decisionLog (kindIs "bool" .decisionLog) | quote }}
 resources:
@@ -44,15 +47,15 @@ policy:
   {{- if eq $kind "inline" }}
   configMap:
     name: {{ include "sallyport.fullname" . }}-policy
-    key: {{ .Values.policy.key }}
+    key: {{ .Values.policy.key | quote }}
   {{- else if eq $kind "configMap" }}
   configMap:
-    name: {{ .Values.policy.existingConfigMap }}
-    key: {{ .Values.policy.key }}
+    name: {{ .Values.policy.existingConfigMap | quote }}
+    key: {{ .Values.policy.key | quote }}
   {{- else if eq $kind "secret" }}
   secret:
-    name: {{ .Values.policy.existingSecret }}
-    key: {{ .Values.policy.key }}
+    name: {{ .Values.policy.existingSecret | quote }}
+    key: {{ .Values.policy.key | quote }}
   {{- else }}
   {{ $kind }}: true
   {{- end }}
