@@ -434,7 +434,7 @@ function ownCopy(certificate: CertificateFacts): CertificateFacts {
 function bearerOf(headers: Headers, faults: string[]): string | undefined {
   const value = headers.first("authorization");
   if (value === undefined) return undefined;
-  if (headers.count("authorization") > 1 || /,\s*(?:bearer|dpop) /i.test(value)) {
+  if (headers.count("authorization") > 1 || (value.includes(",") && /,\s*(?:bearer|dpop) /i.test(value))) {
     faults.push("more than one authorization header");
     return undefined;
   }
