@@ -18,14 +18,22 @@ import { getHeapSpaceStatistics, setFlagsFromString } from "node:v8";
 const NEW_SPACE_BYTES = 4 * 1024 * 1024;
 /** While they have their size, this many looks pass without one. */
 const LOOKS_SPARED = 100;
+const BATCHES_MAX = 64;
+const BATCH_OBJECTS = 4_096;
 
 export class YoungGeneration {
   private mayGrow = false;
   private spared = 0;
 
-  /** Not before it is told that there is work: what is loaded at the start would make it grow without need. */
+  /** Once, at the start: before much else has made it grow. */
   constructor() {
     setFlagsFromString("--no-parallel-scavenge");
+    setFlagsFromString("--semi-space-growth-factor=2");
+    // It grows when much of it survives: what is kept here for a moment makes it do so.
+    const kept: object[] = [];
+    for (let batch = 0; batch < BATCHES_MAX && newSpaceBytes() < NEW_SPACE_BYTES; batch++) {
+      for (let i = 0; i < BATCH_OBJECTS; i++) kept.push({ batch, i, next: kept[0] });
+    }
     setFlagsFromString("--semi-space-growth-factor=1");
   }
 
