@@ -2,7 +2,7 @@
  * Reads an X.509 certificate from its DER (RFC 5280, section 4.1) as far as it tells who shows it. It believes nothing, and
  * verifies no signature: that was done by whoever ended the TLS connection.
  *
- * `node:crypto` tells the same in twenty times the time (`test/bench/pieces.ts` measures both). It takes more than this does:
+ * `node:crypto` tells the same in more than ten times the time (`test/bench/pieces.ts` measures both). It takes more than this:
  * encodings other than DER, versions and extensions that do not fit, extensions that are there twice, times that are none,
  * and whatever follows.
  */
