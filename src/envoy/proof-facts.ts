@@ -106,7 +106,9 @@ function signatureProof(
     faults: [],
   };
   const identity = identify(presented, policy.identity);
-  const certificateKey = peerCertificate === undefined ? undefined : proofs.certificateKey(peerCertificate());
+  // A key that is none (an elliptic curve's point at infinity) would have OpenSSL's binding end the process.
+  const hasKey = certificate?.key !== undefined && peerCertificate !== undefined;
+  const certificateKey = hasKey ? proofs.certificateKey(peerCertificate()) : undefined;
   const registered = registeredFor(policy.identity, identity.principal.name).flatMap(keysOf);
   const keys = boundKeys({ identity, token, certificate, certificateKey }, registered);
   let outcome: SignatureOutcome = { kind: "missing" };

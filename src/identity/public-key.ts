@@ -95,14 +95,12 @@ const COMPRESSED_ODD = 3;
 const UNCOMPRESSED = 4;
 
 function curveOf(curve: string | undefined, form: number | undefined, pointBytes: number): string | undefined {
-  const [name, coordinateBytes] = (curve === undefined ? undefined : CURVES.get(curve)) ?? [
-    "EC unknown curve",
-    undefined,
-  ];
-  if (coordinateBytes === undefined) return name;
-  if (form === UNCOMPRESSED) return pointBytes === 1 + 2 * coordinateBytes ? name : undefined;
-  if (form !== COMPRESSED_EVEN && form !== COMPRESSED_ODD) return undefined;
-  return pointBytes === 1 + coordinateBytes ? name : undefined;
+  const isWhole = form === UNCOMPRESSED;
+  if (!isWhole && form !== COMPRESSED_EVEN && form !== COMPRESSED_ODD) return undefined;
+  const known = curve === undefined ? undefined : CURVES.get(curve);
+  if (known === undefined) return "EC unknown curve";
+  const [name, coordinateBytes] = known;
+  return pointBytes === 1 + (isWhole ? 2 : 1) * coordinateBytes ? name : undefined;
 }
 
 /** Of RSAPublicKey (RFC 8017, appendix A.1.1). */

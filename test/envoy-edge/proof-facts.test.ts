@@ -11,6 +11,7 @@ import { RequestMemory, readRequest } from "../../src/envoy/request.ts";
 import { CheckRequestSchema } from "../../src/gen/envoy/service/auth/v3/external_auth_pb.ts";
 import type { TokenFacts } from "../../src/model/identity.ts";
 import type { Policy } from "../../src/model/policy.ts";
+import { certificateOf, element, hex, objectIdentifier, pemOf, sequence } from "../support/der.ts";
 import { proofOf, testKey } from "../support/proofs.ts";
 import { NOON, POLICY, request } from "../support/requests.ts";
 
@@ -34,6 +35,7 @@ function createProofs(): Proofs {
 }
 
 interface Asked {
+  readonly certificate?: string;
   readonly headers?: Readonly<Record<string, string>>;
   readonly tls?: boolean;
   readonly scheme?: string;
@@ -41,10 +43,17 @@ interface Asked {
   readonly path?: string;
 }
 
-function read({ headers = {}, tls = true, scheme = "", method = "GET", path = "/a?b=c" }: Asked) {
+function read({
+  certificate = web.certPem,
+  headers = {},
+  tls = true,
+  scheme = "",
+  method = "GET",
+  path = "/a?b=c",
+}: Asked) {
   const message = create(CheckRequestSchema, {
     attributes: {
-      ...(tls ? { source: { principal: "spiffe://td/web", certificate: encodeURIComponent(web.certPem) } } : {}),
+      ...(tls ? { source: { principal: "spiffe://td/web", certificate: encodeURIComponent(certificate) } } : {}),
       request: { http: { method, path, host: "orders.example:8443", scheme, headers } },
     },
   });
@@ -150,4 +159,15 @@ t.test("the certificate's key signs what the client helper makes of the challeng
     why: "signature",
     forged: true,
   });
+});
+
+t.test("a certificate whose key is no point of its curve has no key to sign with, and harms nobody", async (t) => {
+  const headers = { "signature-input": 'a=("@method");tag="sallyport"', signature: "a=:AA==:" };
+  for (const curve of ["1.2.840.10045.3.1.7", "1.3.132.0.1"]) {
+    const algorithm = sequence(objectIdentifier("1.2.840.10045.2.1"), objectIdentifier(curve));
+    const certificate = pemOf(certificateOf({ key: sequence(algorithm, element(0x03, hex("00 00"))) }));
+    const asked = read({ headers, certificate });
+    t.equal(asked.certificate?.key, undefined);
+    t.match(readProof(asked, ABSENT, POLICY, createProofs()), { kind: "failed" });
+  }
 });
