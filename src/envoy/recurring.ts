@@ -12,14 +12,20 @@ interface Known<T> {
 /** Places in which a text may stand, by its hash: with one alone, half of ten thousand callers would keep displacing each other. */
 const WAYS_MAX = 4;
 
+/** Of what is noted of a place: whether its text has been found since the last one was looked for to give way. */
+const FOUND = 1;
+
 /**
- * A table with a few places for each hash: a text that is new takes a free one, else one in turn. It is thereby bounded
- * without an order to keep, and what is found is only read. Nothing secret may be read by it, since what was read is
- * remembered.
+ * A table with a few places for each hash: a text that is new takes a free one, else one in turn whose text has not been
+ * found lately. It is thereby bounded without an order to keep, what is found is hardly ever written to, and what comes once
+ * displaces nothing that comes again. Nothing secret may be read by it, since what was read is remembered.
  */
 export class Recurring<T> {
   private readonly places: (Known<T> | undefined)[];
-  /** Of the text in each place, zero where there is none: what is another's is passed over without being looked at. */
+  /**
+   * Hash of the text in each place but for its last bit, {@link FOUND}; zero where there is none: what is another's is passed
+   * over without being looked at.
+   */
   private readonly hashes: Int32Array;
   private readonly mask: number;
   private readonly ways: number;
@@ -54,24 +60,37 @@ export class Recurring<T> {
     }
     // Only of ASCII is a character a byte.
     if (all >= 0x80) return this.make(lenientTextOf(bytes, start, end));
-    hash ^= hash >>> 15;
+    const noted = (hash ^ (hash >>> 15)) & ~FOUND;
     const { places, hashes } = this;
-    const first = hash & this.mask;
+    const first = noted & this.mask;
     const last = first + this.ways - 1;
     let place = first;
     for (; place <= last; place++) {
-      if (hashes[place] !== hash && hashes[place] !== 0) continue;
+      const found = hashes[place] as number;
+      if ((found & ~FOUND) !== noted && found !== 0) continue;
       const known = places[place];
       if (known === undefined) break;
-      if (hashes[place] !== hash || !isTextAt(known.text, bytes, start, end)) continue;
+      if ((found & ~FOUND) !== noted || !isTextAt(known.text, bytes, start, end)) continue;
+      if ((found & FOUND) === 0) hashes[place] = found | FOUND;
       return known.made;
     }
     const text = bytes.toString("latin1", start, end);
     const made = this.make(text);
-    const taken = place <= last ? place : first + (this.turn++ & (this.ways - 1));
+    const taken = place <= last ? place : this.givesWay(first);
     places[taken] = { text, made };
-    hashes[taken] = hash;
+    hashes[taken] = noted;
     return made;
+  }
+
+  /** The place in turn whose text has not been found since its turn came last; ends after one round, at the latest. */
+  private givesWay(first: number): number {
+    const { hashes, ways } = this;
+    for (;;) {
+      const place = first + (this.turn++ & (ways - 1));
+      const found = hashes[place] as number;
+      if ((found & FOUND) === 0) return place;
+      hashes[place] = found & ~FOUND;
+    }
   }
 }
 

@@ -296,10 +296,10 @@ t.test("keys of issuers that the policy no longer names are forgotten", async (t
   t.not(await keySets.keysFor(byUrl("https://b.example/jwks")), undefined);
 });
 
-t.test("results are remembered of ten thousand tokens at most", async (t) => {
+t.test("results are remembered of 16,384 tokens at most", async (t) => {
   const { tokens } = create();
   const issuers = [issuerWith([first])];
-  for (let i = 0; i <= 10_000; i++) await tokens.read(`opaque-${i}`, issuers);
+  for (let i = 0; i <= 16_384; i++) await tokens.read(`opaque-${i}`, issuers);
   t.ok(tokens.read("opaque-0", issuers) instanceof Promise, "the oldest is forgotten");
-  t.notOk(tokens.read("opaque-10000", issuers) instanceof Promise);
+  t.notOk(tokens.read("opaque-16384", issuers) instanceof Promise);
 });

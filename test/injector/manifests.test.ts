@@ -208,8 +208,8 @@ t.test("whatever the pod, the written text means what the change means", async (
   fc.assert(
     fc.property(fc.dictionary(fc.string({ minLength: 1 }), value, { maxKeys: 4 }), fc.boolean(), (spec, flow) => {
       const pod = { apiVersion: "v1", kind: "Pod", spec: { ...spec, containers: [] } };
-      const text = stringify(pod, { collectionStyle: flow ? "flow" : "block" });
-      const after = parse(textOf(changeManifests(text, "m.yaml", rename))) as JsonObject;
+      const text = stringify(pod, { ...KUBERNETES_YAML, collectionStyle: flow ? "flow" : "block" });
+      const after = parse(textOf(changeManifests(text, "m.yaml", rename)), KUBERNETES_YAML) as JsonObject;
       t.same(after, { ...pod, spec: { ...pod.spec, nodeName: "worker" } }) || fail(text);
     }),
     { numRuns: 300 },
