@@ -4,6 +4,7 @@
  */
 
 import { type Aged, AgeList } from "../baseline/age-list.ts";
+import { CALLERS_MAX } from "../model/limits.ts";
 import { MINUTE_MS, SECOND_MS } from "../model/units.ts";
 
 const WINDOW_MS = 10 * MINUTE_MS;
@@ -13,7 +14,7 @@ const OTHERS_MIN = 3;
 /** Added to the number of active principals, so that three of four are not yet everybody. */
 const PRIOR_ACTIVE = 4;
 /** Principals told apart; while so many are active, further ones count as if they were not there. */
-const PRINCIPALS_MAX = 16_384;
+const PRINCIPALS_MAX = CALLERS_MAX;
 /** Novelties watched at a time, and principals noted with all of them; the one noticed longest ago is forgotten first. */
 const CAUSES_MAX = 4096;
 const MOVED_MAX = 262_144;

@@ -1,5 +1,6 @@
 /** Finds the rule that counts for a request, among ten thousand, and the peer group of its principal. */
 
+import { CALLERS_MAX } from "../model/limits.ts";
 import type { Asked, Glob, PeerGroup, Policy, Rule } from "../model/policy.ts";
 import { GlobIndex } from "./glob-index.ts";
 
@@ -103,7 +104,7 @@ function indexOf(rules: readonly Rule[]): RuleIndex {
 }
 
 /** Principals whose group is remembered; all are forgotten when there are more. */
-const PRINCIPALS_MAX = 16_384;
+const PRINCIPALS_MAX = CALLERS_MAX;
 
 class Groups {
   private readonly names: readonly string[];

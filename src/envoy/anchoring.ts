@@ -2,10 +2,11 @@
 
 import { X509Certificate } from "node:crypto";
 import { parseSpiffeId } from "../identity/spiffe.ts";
+import { CALLERS_MAX } from "../model/limits.ts";
 import type { IdentityPolicy, TrustDomainPolicy } from "../model/policy.ts";
 
 /** Results kept for one policy; the oldest is forgotten. */
-const RESULTS_MAX = 16_384;
+const RESULTS_MAX = CALLERS_MAX;
 /** Authorities of one name whose signature is tried: a domain that rotates them has two or three. */
 const TRIED_MAX = 16;
 

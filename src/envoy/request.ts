@@ -7,6 +7,7 @@ import { parseSpiffeId } from "../identity/spiffe.ts";
 import { believeXfcc, XfccCache } from "../identity/xfcc.ts";
 import type { Protocol, TlsFacts } from "../model/facts.ts";
 import type { CertificateFacts } from "../model/identity.ts";
+import { CALLERS_MAX } from "../model/limits.ts";
 import type { Shown } from "./anchoring.ts";
 import { type Headers, SLOT, WireHeaders } from "./headers.ts";
 import { isTextAt, Recurring } from "./recurring.ts";
@@ -67,7 +68,7 @@ export interface RequestTarget {
 }
 
 /** Certificates kept; a longer-lived process sees few more than it has callers. */
-const CERTIFICATES_MAX = 16_384;
+const CERTIFICATES_MAX = CALLERS_MAX;
 /** Requests are read one at a time, but for those that wait for a token to be verified. */
 const SPARE_MAX = 16;
 

@@ -5,6 +5,7 @@ import { tokenFromClaims, tokenId } from "../identity/jwt-claims.ts";
 import { keyedHash } from "../identity/keyed-hash.ts";
 import { parseSpiffeId } from "../identity/spiffe.ts";
 import type { TokenFacts } from "../model/identity.ts";
+import { CALLERS_MAX } from "../model/limits.ts";
 import type { IdentityPolicy, IssuerPolicy, TrustDomainPolicy } from "../model/policy.ts";
 import { MINUTE_MS, SECOND_MS } from "../model/units.ts";
 import { loadJose } from "./jose.ts";
@@ -12,7 +13,7 @@ import type { KeySets, Keys } from "./key-sets.ts";
 
 /** Longer tokens are refused unread; Envoy's own limit for all headers together is 60 KiB. */
 const TOKEN_CHARS_MAX = 16 * 1024;
-const VERIFIED_MAX = 16_384;
+const VERIFIED_MAX = CALLERS_MAX;
 /** A verified token is looked at anew after this, so that a withdrawn key takes effect. */
 const TRUSTED_MS = 5 * MINUTE_MS;
 /** A refused one is not verified again for this long: a flood of bad tokens costs one hash each. */

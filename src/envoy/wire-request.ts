@@ -9,6 +9,7 @@
 
 import type { JsonObject, JsonValue } from "@bufbuild/protobuf";
 import { BytesMemo } from "../identity/bytes-memo.ts";
+import { CALLERS_MAX } from "../model/limits.ts";
 import { WireHeaders } from "./headers.ts";
 import { demandUtf8, isText, WireCursor } from "./wire-cursor.ts";
 import { readStruct } from "./wire-struct.ts";
@@ -55,7 +56,7 @@ export interface WireHttp {
 
 /** Verified claims, remembered by their bytes: those of one token come with each of its requests. */
 export class ClaimsMemo {
-  private readonly memo = new BytesMemo<readonly JsonObject[]>({ entriesMax: 16_384, bytesMax: 8 * 1024 * 1024 });
+  private readonly memo = new BytesMemo<readonly JsonObject[]>({ entriesMax: CALLERS_MAX, bytesMax: 8 * 1024 * 1024 });
 
   /** The claims in one filter's metadata, a Struct that begins where the cursor stands. Frozen. */
   read(cursor: WireCursor, end: number, depth: number): readonly JsonObject[] {

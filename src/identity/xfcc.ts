@@ -1,6 +1,7 @@
 /** Reads `x-forwarded-client-cert`, the client's certificate as an earlier Envoy reports it. */
 
 import type { CertificateFacts } from "../model/identity.ts";
+import { CALLERS_MAX } from "../model/limits.ts";
 import { BytesMemo } from "./bytes-memo.ts";
 import { parsePeerCertificate } from "./certificate.ts";
 import { parseSpiffeId } from "./spiffe.ts";
@@ -75,7 +76,7 @@ function parseElement(text: string): XfccElement | undefined {
 }
 
 /** Headers remembered; the one that came first is forgotten beyond. */
-const REMEMBERED_MAX = 16_384;
+const REMEMBERED_MAX = CALLERS_MAX;
 const REMEMBERED_BYTES_MAX = 16 * 1024 * 1024;
 /** Longer ones are parsed anew each time. */
 const REMEMBERED_CHARS_MAX = 4_096;

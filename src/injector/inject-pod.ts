@@ -28,7 +28,7 @@ import {
   STATUS_ANNOTATION,
   VOLUMES,
 } from "./places.ts";
-import { type MovedPort, presenceOf, type Status, statusOf } from "./status.ts";
+import { DAMAGED, type MovedPort, presenceOf, type Status, statusOf } from "./status.ts";
 
 /** What becomes of a pod. Texts are for the people who made it; they never hold a secret. */
 export type Injection =
@@ -74,9 +74,7 @@ export function injectPod(pod: JsonObject, config: InjectorConfig, context: Inje
   if (SYSTEM_NAMESPACES.includes(context.namespace))
     return unchanged(`namespace ${context.namespace} is the cluster's`);
   const noted = statusOf(pod);
-  if (noted === "damaged") {
-    return refused(`annotation ${STATUS_ANNOTATION}: expected what the injector wrote, got something else`);
-  }
+  if (noted === "damaged") return refused(DAMAGED);
   const presence = noted === undefined ? "none" : presenceOf(noted, pod);
   if (noted !== undefined && presence !== "none") return again(pod, noted, presence, config);
   const because = optedOut(pod);

@@ -2,8 +2,8 @@
 
 import { withOwnPort } from "./app-port.ts";
 import { isObject, type Json, type JsonObject, objectAt, objectsOf } from "./json.ts";
-import { STATUS_ANNOTATION, VOLUMES } from "./places.ts";
-import { type Status, statusOf } from "./status.ts";
+import { VOLUMES } from "./places.ts";
+import { DAMAGED, type Status, statusOf } from "./status.ts";
 
 export type Removal =
   | { readonly kind: "removed"; readonly pod: JsonObject }
@@ -14,11 +14,7 @@ export type Removal =
 export function removeInjection(pod: JsonObject): Removal {
   const status = statusOf(pod);
   if (status === undefined) return { kind: "unchanged", why: "it was not injected" };
-  if (status === "damaged")
-    return {
-      kind: "refused",
-      why: `annotation ${STATUS_ANNOTATION}: expected what the injector wrote, got something else`,
-    };
+  if (status === "damaged") return { kind: "refused", why: DAMAGED };
   const spec = specWithout(objectAt(pod, "spec"), status);
   const metadata = metadataWithout(objectAt(pod, "metadata"), status);
   const { metadata: _, ...rest } = pod;

@@ -3,6 +3,9 @@
 import { isObject, type Json, type JsonObject, objectAt, objectsOf, textAt } from "./json.ts";
 import { SALLYPORT_CONTAINER, STATUS_ANNOTATION } from "./places.ts";
 
+/** Why a pod is refused whose note is damaged. */
+export const DAMAGED = `annotation ${STATUS_ANNOTATION}: expected what the injector wrote, got something else`;
+
 /** The port under whose name Envoy's is declared, and where its container spoke of it by name. */
 export interface MovedPort {
   readonly container: string;

@@ -1,6 +1,7 @@
 /** Where a request comes from, split into the steps at which it can be new: address, network, block, country. */
 
 import type { RequestFacts } from "../model/facts.ts";
+import { CALLERS_MAX } from "../model/limits.ts";
 import type { GeoLookup } from "../model/policy.ts";
 
 export interface Origin {
@@ -25,7 +26,7 @@ const products = new Map<string, string>();
 
 /** Origins by their text, per source of geography; bounded, and dropped together with a replaced policy. */
 const origins = new WeakMap<GeoLookup, KnownOrigins>();
-const ORIGINS_MAX = 16_384;
+const ORIGINS_MAX = CALLERS_MAX;
 
 export function originOf(facts: RequestFacts, geo: GeoLookup): Origin {
   let known = origins.get(geo);
