@@ -24,6 +24,9 @@ const sidecar = await startSidecarProcess({
   flags: [
     "--decision-log",
     decisions,
+    // On a busy machine a request may be answered by what its session stands at, and no candidate is asked then.
+    "--overload-delay",
+    "10s",
     "--shadow",
     await policyFile("candidate", '{rules: [{name: closed, match: {routes: ["/closed"]}, decision: deny}]}'),
   ],
